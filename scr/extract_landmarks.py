@@ -1,0 +1,110 @@
+"""Labelled pictures -> a landmark set (.npz): 478 3D points and 52 blendshapes of the largest face on each.
+
+    python scr/extract_landmarks.py --dataset affectnet
+    python scr/extract_landmarks.py --images data/fer2013 --labels data/fer2013/fer2013new.csv
+
+Stopped (Ctrl-C, power cut) it goes on where it was: run the same command again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+from utils.config import DATA, UserError, atomic_path, make_parser, positive_int, relative, run_script
+from utils.dataset import concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus, save_npz
+
+DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
+"""Versions are pinned: an unpinned handle asks the network even when the files are cached."""
+
+CHUNK = 64
+"""Pictures for each part file: a second of work for one core, which is what a power cut can cost."""
+
+
+def build_parser():
+    parser = make_parser(__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", choices=DATASETS, help="download this set through kagglehub, or use its cached copy")
+    what.add_argument("--images", type=Path, metavar="DIR", help="any <emotion>/* tree, with or without Train and Test above")
+    parser.add_argument("--labels", type=Path, metavar="CSV", help="FER+ votes (fer2013new.csv) instead of folder names")
+    parser.add_argument("--source", metavar="NAME", help="name of the source in the landmark set (default: the folder's name)")
+    parser.add_argument("--output", type=Path, metavar="NPZ", help="landmark set to write (default: data/SOURCE.npz)")
+    parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes")
+    return parser
+
+
+def main(args):
+    root = (download(args.dataset) if args.dataset else args.images).resolve()
+    images, left_out = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root)
+    source = args.source or args.dataset or root.name
+    output = args.output or DATA / f"{source}.npz"
+    parts_dir = open_parts(output, images, root, source)
+    extract_missing_parts(parts_dir, images, root, source, args.jobs)
+    data = concatenate([load_landmarks(parts_dir / f"{start:07}.npz", allow_empty=True)
+                        for start in range(0, len(images), CHUNK)])
+    if len(data) == 0:
+        shutil.rmtree(parts_dir)
+        raise UserError(f"no face on any of the {len(images)} pictures of {relative(root)}; check that they show faces")
+    save_npz(output, data)
+    shutil.rmtree(parts_dir)
+    report(output, data, left_out)
+
+
+def download(name: str) -> Path:
+    """Return the folder of a Kaggle data set, downloaded or cached; raises UserError without network and cache."""
+    import kagglehub
+
+    try:
+        return Path(kagglehub.dataset_download(DATASETS[name]))
+    except Exception as error:  # requests, urllib3 and kagglehub raise a dozen unrelated types
+        handle = DATASETS[name].rsplit("/versions")[0]
+        raise UserError(f"can't download {handle} ({type(error).__name__}) and it is not cached; connect to the internet, or "
+                        f"unpack it by hand and run: python scr/extract_landmarks.py --images DIR --source {name}") from error
+
+
+def open_parts(output: Path, images: list, root: Path, source: str) -> Path:
+    """Return the folder for the parts of this very job; parts of another job (files changed since) are thrown away."""
+    parts_dir = output.with_name(output.name + ".parts")
+    listing = [(image.path.relative_to(root).as_posix(), image.label, image.split, image.subject, image.votes,
+                image.path.stat().st_size, image.path.stat().st_mtime_ns) for image in images]
+    job = hashlib.sha256(json.dumps([str(root), source, CHUNK, listing]).encode()).hexdigest()
+    manifest = parts_dir / "job.sha256"
+    if parts_dir.exists() and not (manifest.exists() and manifest.read_text() == job):
+        print(f"the pictures changed since the last run: starting {relative(output)} afresh", file=sys.stderr)
+        shutil.rmtree(parts_dir)
+    with atomic_path(manifest) as partial:
+        partial.write_text(job)
+    return parts_dir
+
+
+def extract_missing_parts(parts_dir: Path, images: list, root: Path, source: str, jobs: int) -> None:
+    """Extract the chunks that have no part file yet, each written when it is done."""
+    from tqdm import tqdm
+
+    from utils.landmarks import extract_parallel
+
+    starts = [start for start in range(0, len(images), CHUNK) if not (parts_dir / f"{start:07}.npz").exists()]
+    chunks = [images[start:start + CHUNK] for start in starts]
+    done = len(images) - sum(map(len, chunks))
+    if done:
+        print(f"going on: {done} of {len(images)} pictures were done before", file=sys.stderr)
+    with tqdm(total=len(images), initial=done, unit="img", desc=source) as bar:
+        extracted = extract_parallel([[image.path for image in chunk] for chunk in chunks], jobs)
+        for start, chunk, rows in zip(starts, chunks, extracted):
+            save_npz(parts_dir / f"{start:07}.npz", from_rows(chunk, rows, root, source))
+            bar.update(len(chunk))
+
+
+def report(output: Path, data, left_out: Counter) -> None:
+    """Print what was written and what was skipped, by reason."""
+    skipped = left_out + Counter(data.missed_reason.tolist())
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(Counter(data.label.tolist()).items()))
+    print(f"{relative(output)}: {len(data)} faces ({counts})")
+    print("skipped: " + (", ".join(f"{count} {reason}" for reason, count in skipped.most_common()) or "none"))
+
+
+if __name__ == "__main__":
+    run_script(main, build_parser())

@@ -1,0 +1,100 @@
+"""Paths, class names and the way a script ends. Standard library only."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "data"
+MODELS = ROOT / "models"
+ASSETS = ROOT / "assets"
+PERSONAL_DATA = DATA / "personal"
+PERSONAL_MODELS = MODELS / "personal"
+
+SEED = 42
+
+EMOTIONS = ("fear", "happy", "neutral", "sad")
+"""The classes the network reads; the order is the class index, everywhere."""
+
+_SYNONYMS = {
+    "anger": ("angry",),
+    "contempt": (),
+    "disgust": ("disgusted",),
+    "fear": ("afraid", "fearful", "scared"),
+    "happy": ("happiness", "joy", "smile"),
+    "neutral": ("calm", "neutrality"),
+    "sad": ("sadness",),
+    "surprise": ("surprised",),
+}
+ALL_EMOTIONS = tuple(_SYNONYMS)
+"""Every class that data sets use, by the name this project gives it; surplus ones are kept on disk, not trained on."""
+
+_CANONICAL = {alias: name for name, aliases in _SYNONYMS.items() for alias in (name, *aliases)}
+
+
+class UserError(Exception):
+    """Something the user can mend: what, where, and the next command, on one line."""
+
+
+def canonical_emotion(name: str) -> str | None:
+    """Return this project's name for a class (`Happiness` -> `happy`), or None if it is not an emotion."""
+    return _CANONICAL.get(name.strip().lower())
+
+
+def relative(path: Path) -> str:
+    """Return `path` as one would type it from the repository root, for messages."""
+    path = Path(path).resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, delete it when it does not.
+
+    A reader never sees half a file. Raises UserError if the folder or the disk refuses.
+    """
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"can't write {relative(path)}: {error.strerror or error}; free space or choose another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def make_parser(docstring: str) -> argparse.ArgumentParser:
+    """Return a parser described by a script's own docstring, with defaults in its help."""
+    summary, _, rest = docstring.partition("\n\n")
+
+    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    return argparse.ArgumentParser(description=f"{summary}\n\n{rest}".strip(), formatter_class=Formatter)
+
+
+def positive_int(text: str) -> int:
+    """Argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def run_script(main, parser: argparse.ArgumentParser) -> None:
+    """Parse, run, exit: 0 done, 1 a `UserError` (one line, no traceback), 130 stopped by Ctrl-C."""
+    try:
+        main(parser.parse_args())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader (`| head`) has left: not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,320 @@
+"""Labelled landmarks: finding pictures, files, duplicates, splits, balance, class weights."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from utils.config import ALL_EMOTIONS, EMOTIONS, SEED, UserError, atomic_path, canonical_emotion, relative
+from utils.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
+from utils.images import list_images
+
+FERPLUS_COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+VOTES = len(FERPLUS_COLUMNS)
+
+_SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "fer2013train": "train",
+    "val": "val", "valid": "val", "validation": "val", "fer2013valid": "val", "publictest": "val",
+    "test": "test", "testing": "test", "fer2013test": "test", "privatetest": "test",
+}
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """A picture file with what its place in the folder, or the label file, says about it."""
+
+    path: Path
+    label: str
+    split: str = ""
+    subject: str = ""
+    votes: tuple[int, ...] = (0,) * VOTES
+
+
+def find_labelled_images(root: Path) -> tuple[list[LabelledImage], Counter]:
+    """Return the pictures of any `<emotion>/*` tree, and a count of those left out by reason.
+
+    The nearest folder named after an emotion (any case, usual synonyms) is the label; a `Train`/`Valid`/`Test` folder
+    above gives the split, any other folder right above the emotion the subject. Raises UserError if there is nothing.
+    """
+    if not root.is_dir():
+        raise UserError(f"no folder {relative(root)}; give --images a folder with one sub-folder for each emotion")
+    images, left_out = [], Counter()
+    for path in list_images(root):
+        folders = [root.name, *path.relative_to(root).parts[:-1]]
+        labelled = [index for index, name in enumerate(folders) if canonical_emotion(name)]
+        if not labelled:
+            left_out["not in an emotion's folder"] += 1
+            continue
+        above = folders[1:labelled[-1]]
+        splits = [_SPLIT_FOLDERS[name.lower()] for name in above if name.lower() in _SPLIT_FOLDERS]
+        subject = above[-1] if above and above[-1].lower() not in _SPLIT_FOLDERS else ""
+        images.append(LabelledImage(path, canonical_emotion(folders[labelled[-1]]), (splits or [""])[-1], subject))
+    if not images:
+        what = (f"{sum(left_out.values())} pictures, none in a folder named after an emotion" if left_out
+                else "no pictures")
+        raise UserError(f"{relative(root)} holds {what}; put them into folders such as {', '.join(EMOTIONS)}")
+    return images, left_out
+
+
+def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter]:
+    """Return FER2013's pictures with FER+ votes, and a count of those left out by reason.
+
+    The label is the plurality of the ten votes (Barsoum et al. 2016); ties, and pictures that most voters found to be
+    unknown or no face, are left out. Raises UserError if the file is not FER+ or no picture of it is there.
+    """
+    if not labels.is_file():
+        raise UserError(f"no file {relative(labels)}; FER+ calls it fer2013new.csv")
+    with labels.open(newline="", encoding="utf-8") as text:
+        table = csv.DictReader(text)
+        if not set(FERPLUS_COLUMNS) <= set(table.fieldnames or ()):
+            raise UserError(f"{relative(labels)} is not a FER+ label file; expected columns {', '.join(FERPLUS_COLUMNS)}")
+        rows = {row["Image name"]: tuple(int(row[name] or 0) for name in FERPLUS_COLUMNS) for row in table
+                if row.get("Image name")}
+    images, left_out = [], Counter()
+    for path in list_images(root):
+        votes = rows.get(path.name)
+        if votes is None:
+            left_out["not in the label file"] += 1
+        elif votes.count(max(votes)) > 1:
+            left_out["votes tied"] += 1
+        elif (label := canonical_emotion(FERPLUS_COLUMNS[votes.index(max(votes))])) is None:
+            left_out["voted unknown or no face"] += 1
+        else:
+            split = _SPLIT_FOLDERS.get(path.parent.name.lower(), "")
+            images.append(LabelledImage(path, label, split, votes=votes))
+    if not images:
+        raise UserError(f"no picture under {relative(root)} is named in {relative(labels)}; check --images")
+    return images, left_out
+
+
+@dataclass
+class LandmarkSet:
+    """A landmark set, column by column (the data contract); n faces, and m pictures that gave none.
+
+    landmarks (n, 478 or 468, 3) float32 in image widths, blendshapes (n, 52) float32; the rest (n,): label, source,
+    path, sha256, split (`train`, `val`, `test` or empty), subject, session (empty if unknown), width and height in
+    pixels, phash uint64; votes (n, 10) in the order of `FERPLUS_COLUMNS`, all zero without FER+.
+    """
+
+    landmarks: np.ndarray
+    label: np.ndarray
+    blendshapes: np.ndarray = None
+    source: np.ndarray = None
+    path: np.ndarray = None
+    sha256: np.ndarray = None
+    split: np.ndarray = None
+    subject: np.ndarray = None
+    session: np.ndarray = None
+    width: np.ndarray = None
+    height: np.ndarray = None
+    phash: np.ndarray = None
+    votes: np.ndarray = None
+    missed_label: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
+    missed_source: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
+    missed_path: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
+    missed_reason: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
+
+    def __post_init__(self):
+        n = len(self.landmarks)
+        defaults = {"blendshapes": np.zeros((n, BLENDSHAPES), np.float32), "phash": np.zeros(n, np.uint64),
+                    "width": np.zeros(n, np.int32), "height": np.zeros(n, np.int32), "votes": np.zeros((n, VOTES), np.uint8)}
+        for name in _ROW_COLUMNS:
+            if getattr(self, name) is None:
+                setattr(self, name, defaults.get(name, np.zeros(n, "U1")))
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"column {name} has {len(getattr(self, name))} rows, landmarks {n}")
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    def select(self, rows: np.ndarray) -> "LandmarkSet":
+        """Return the faces that a mask or an index array names; the missed pictures stay as they are."""
+        chosen = {name: getattr(self, name)[rows] for name in _ROW_COLUMNS}
+        return LandmarkSet(**chosen, **{name: getattr(self, name) for name in _MISSED_COLUMNS})
+
+    def of_classes(self, classes: Sequence[str]) -> "LandmarkSet":
+        """Return the faces, and the missed pictures, whose label is one of `classes`."""
+        chosen = {name: getattr(self, name)[np.isin(self.label, classes)] for name in _ROW_COLUMNS}
+        missed = {name: getattr(self, name)[np.isin(self.missed_label, classes)] for name in _MISSED_COLUMNS}
+        return LandmarkSet(**chosen, **missed)
+
+    def class_index(self, classes: Sequence[str] = EMOTIONS) -> np.ndarray:
+        """Return the labels as indices (n,) int64 into `classes`; raises ValueError for a label that is not among them."""
+        index = {name: position for position, name in enumerate(classes)}
+        if unknown := sorted(set(self.label.tolist()) - set(index)):
+            raise ValueError(f"labels {unknown} are not among {classes}")
+        return np.array([index[name] for name in self.label.tolist()], np.int64)
+
+
+_MISSED_COLUMNS = tuple(item.name for item in fields(LandmarkSet) if item.name.startswith("missed_"))
+_ROW_COLUMNS = tuple(item.name for item in fields(LandmarkSet) if item.name not in _MISSED_COLUMNS)
+
+
+def concatenate(sets: Sequence[LandmarkSet]) -> LandmarkSet:
+    """Return one landmark set of several; points that not all of them have (the irises) are dropped."""
+    points = min(part.landmarks.shape[1] for part in sets)
+    columns = {name: np.concatenate([getattr(part, name) for part in sets])
+               for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS) if name != "landmarks"}
+    return LandmarkSet(landmarks=np.concatenate([part.landmarks[:, :points] for part in sets]), **columns)
+
+
+def from_rows(images: Sequence[LabelledImage], rows: Sequence[dict], root: Path, source: str) -> LandmarkSet:
+    """Return the landmark set of pictures and what `landmarks.extract_chunk` made of them; paths relative to `root`."""
+    pairs = list(zip(images, rows, strict=True))
+    found = [(image, row) for image, row in pairs if "skipped" not in row]
+    missed = [(image, row) for image, row in pairs if "skipped" in row]
+
+    def text(values) -> np.ndarray:
+        return np.array(list(values) or [""], dtype=str)[:len(values)]
+
+    def stack(key: str, shape: tuple, dtype) -> np.ndarray:
+        return np.array([row[key] for _, row in found], dtype).reshape(len(found), *shape)
+
+    return LandmarkSet(
+        landmarks=stack("landmarks", (ALL_POINTS, 3), np.float32), blendshapes=stack("blendshapes", (BLENDSHAPES,), np.float32),
+        label=text([image.label for image, _ in found]), source=text([source] * len(found)),
+        path=text([image.path.relative_to(root).as_posix() for image, _ in found]),
+        sha256=text([row["sha256"] for _, row in found]), split=text([image.split for image, _ in found]),
+        subject=text([image.subject for image, _ in found]), session=text([""] * len(found)),
+        width=stack("width", (), np.int32), height=stack("height", (), np.int32), phash=stack("phash", (), np.uint64),
+        votes=np.array([image.votes for image, _ in found], np.uint8).reshape(len(found), VOTES),
+        missed_label=text([image.label for image, _ in missed]), missed_source=text([source] * len(missed)),
+        missed_path=text([image.path.relative_to(root).as_posix() for image, _ in missed]),
+        missed_reason=text([row["skipped"] for _, row in missed]))
+
+
+def save_npz(path: Path, data: LandmarkSet) -> None:
+    """Write a landmark set as `.npz`, atomically; equal sets give equal bytes."""
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez(file, **{name: getattr(data, name) for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)})
+
+
+def save_txt(path: Path, data: LandmarkSet) -> None:
+    """Write the published format, atomically: a face a line, 1404 coordinates and the class index.
+
+    Nine significant digits bring a float32 back to the bit.
+    """
+    index = data.class_index()
+    with atomic_path(path) as partial, partial.open("w", encoding="ascii") as file:
+        for face, label in zip(data.landmarks[:, :MESH_POINTS].reshape(len(data), -1).tolist(), index.tolist()):
+            file.write(" ".join([f"{value:.9g}" for value in face]) + f" {label}\n")
+
+
+def load_landmarks(path: Path, allow_empty: bool = False) -> LandmarkSet:
+    """Return the landmark set in a `.npz` (all columns) or `.txt` (468 points and label) file.
+
+    Raises UserError if the file is missing, is not of the format, or (unless `allow_empty`) holds no face.
+    """
+    if not path.is_file():
+        raise UserError(f"no landmark set at {relative(path)}; make one with: python scr/extract_landmarks.py --help")
+    try:
+        data = _read_txt(path) if path.suffix.lower() == ".txt" else _read_npz(path)
+    except (ValueError, KeyError, OSError, EOFError, TypeError) as error:
+        raise UserError(f"{relative(path)} is not a landmark set ({error}); make one with scr/extract_landmarks.py") from error
+    except Exception as error:  # zipfile.BadZipFile, zlib.error: a damaged archive
+        raise UserError(f"{relative(path)} is damaged ({error}); make it again with scr/extract_landmarks.py") from error
+    if len(data) == 0 and not allow_empty:
+        raise UserError(f"{relative(path)} holds no face; check the pictures it was made from")
+    return data
+
+
+def _read_npz(path: Path) -> LandmarkSet:
+    with np.load(path, allow_pickle=False) as archive:
+        data = LandmarkSet(**{name: archive[name] for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS) if name in archive.files})
+    if data.landmarks.ndim != 3 or data.landmarks.shape[1] not in (MESH_POINTS, ALL_POINTS) or data.landmarks.shape[2] != 3:
+        raise ValueError(f"landmarks of shape {data.landmarks.shape}")
+    if not np.isfinite(data.landmarks).all():
+        raise ValueError("landmarks that are not numbers")
+    if unknown := sorted(set(data.label.tolist()) - set(ALL_EMOTIONS)):
+        raise ValueError(f"unknown labels {', '.join(unknown)}")
+    return data
+
+
+def _read_txt(path: Path) -> LandmarkSet:
+    table = np.loadtxt(path, dtype=np.float32, ndmin=2)
+    if table.shape[1] != MESH_POINTS * 3 + 1:
+        raise ValueError(f"{table.shape[1]} columns, expected {MESH_POINTS * 3 + 1}")
+    index = table[:, -1]
+    if not np.isin(index, range(len(EMOTIONS))).all():
+        raise ValueError(f"labels must be 0 to {len(EMOTIONS) - 1}")
+    label = np.array(EMOTIONS)[index.astype(int)]
+    source = np.full(len(table), path.stem)
+    return LandmarkSet(landmarks=table[:, :-1].reshape(-1, MESH_POINTS, 3), label=label, source=source)
+
+
+def family(path: str) -> str:
+    """Return the family of a file name, what stands before its first digit: `Train/happy/ffhq_12.png` -> `ffhq_`."""
+    return re.match(r"\D*", Path(path).stem).group()
+
+
+def find_duplicates(data: LandmarkSet, max_bits: int = 4, max_shift: float = 0.02) -> np.ndarray:
+    """Return a group number (n,) for each face; the same number means the same picture, or nearly.
+
+    The same bytes, or perceptual hashes at most `max_bits` apart and mesh points that differ by at most `max_shift`
+    image widths on average (registered portraits of two people can share a hash, not a mesh).
+    """
+    parent = np.arange(len(data))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    mesh = data.landmarks[:, :MESH_POINTS]
+    first_with = {}
+    for index, digest in enumerate(data.sha256.tolist()):
+        if digest and first_with.setdefault(digest, index) != index:
+            parent[root(index)] = root(first_with[digest])
+    hashed = np.flatnonzero(data.phash)
+    for start in range(0, len(hashed), 512):
+        rows = hashed[start:start + 512]
+        distance = np.bitwise_count(data.phash[rows, None] ^ data.phash[None, hashed[start:]])
+        for row, column in zip(*np.nonzero(distance <= max_bits)):
+            one, other = rows[row], hashed[start + column]
+            if one < other and np.abs(mesh[one] - mesh[other]).mean() <= max_shift:
+                parent[root(other)] = root(one)
+    return np.array([root(index) for index in range(len(data))], np.int64)
+
+
+def make_split(label: np.ndarray, group: np.ndarray, test: float = 0.1, val: float = 0.2, seed: int = SEED) -> np.ndarray:
+    """Return `train`, `val` or `test` (n,) for each row: stratified by label, a group never on two sides.
+
+    `test` is a part of all rows, `val` a part of the rest (the published 10% and 20%).
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+    def part_off(rows: np.ndarray, part: float) -> np.ndarray:
+        if len(np.unique(group[rows])) == len(rows):  # no groups: scikit-learn's own stratified split, a hundred times faster
+            return train_test_split(rows, test_size=part, stratify=label[rows], random_state=seed)[1]
+        folds = StratifiedGroupKFold(n_splits=max(2, round(1 / part)), shuffle=True, random_state=seed)
+        return rows[next(folds.split(rows, label[rows], group[rows]))[1]]
+
+    rare = [f"{count} of {name}" for name, count in Counter(label.tolist()).items() if count < 4]
+    if rare:
+        raise UserError(f"too few faces to split: {', '.join(rare)}; at least 4 of each class are needed")
+    split = np.full(len(label), "train")
+    try:
+        split[part_off(np.arange(len(label)), test)] = "test"
+        split[part_off(np.flatnonzero(split == "train"), val)] = "val"
+    except ValueError as error:
+        raise UserError(f"too few faces to split ({error}); add pictures") from error
+    return split
+
+
+def class_source_weights(label: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Return a weight (n,) for each row, of mean 1: classes equal within each source, a source as its size.
+
+    So the source says nothing about the class (King and Zeng 2001, within strata). With one source it is
+    scikit-learn's class_weight='balanced'.
+    """
+    weight = np.zeros(len(label), np.float32)
+    for name in np.unique(source):
+        rows = source == name
+        classes, index, count = np.unique(label[rows], return_inverse=True, return_counts=True)
+        weight[rows] = rows.sum() / (len(classes) * count[index])
+    return weight / weight.mean()

@@ -1,0 +1,54 @@
+"""Reading and comparing pictures: one loader for every script, so that all see the same pixels."""
+
+from pathlib import Path
+
+import numpy as np
+
+from utils.config import UserError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def import_cv2():
+    """Return the cv2 module; raises UserError that names a missing system library."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError(f"OpenCV can't load: {error}; on Debian or Ubuntu run: "
+                        "apt-get install libegl1 libgles2 libgl1 libglib2.0-0") from error
+    return cv2
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its suffix whether a file is a picture."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the pictures anywhere under `folder`, in an order that does not depend on the file system."""
+    return sorted((path for path in folder.rglob("*") if is_image(path) and path.is_file()),
+                  key=lambda path: path.relative_to(folder).parts)
+
+
+def decode_image(data: bytes) -> np.ndarray | None:
+    """Return `frame_bgr` (height, width, 3) uint8 with EXIF orientation applied, or None if `data` is no picture."""
+    cv2 = import_cv2()
+    if not data:  # imdecode raises on an empty buffer, but returns None on garbage
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+
+
+def perceptual_hash(frame_bgr: np.ndarray) -> int:
+    """Return a 64-bit DCT hash of a picture: nearly the same picture gives nearly the same bits.
+
+    The 8 x 8 lowest frequencies of the 32 x 32 grey picture, compared with their median (pHash, Zauner 2010).
+    """
+    cv2 = import_cv2()
+    grey = cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2GRAY)
+    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[:8, :8].ravel()
+    bits = low > np.median(low[1:])
+    return int(np.packbits(bits).view(">u8")[0])
