@@ -69,6 +69,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def native_log_silenced() -> Iterator[None]:
+    """Hide what C++ libraries write to file descriptor 2 (MediaPipe and LiteRT: six lines each, none of use)."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
 def make_parser(docstring: str) -> argparse.ArgumentParser:
     """Return a parser described by a script's own docstring, with defaults in its help."""
     summary, _, rest = docstring.partition("\n\n")
@@ -93,6 +107,8 @@ def run_script(main, parser: argparse.ArgumentParser) -> None:
         main(parser.parse_args())
     except UserError as error:
         sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: the package {error.name} is missing; run: pip install -r requirements.txt")
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)

@@ -4,7 +4,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +117,7 @@ class LandmarkSet:
     missed_source: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
     missed_path: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
     missed_reason: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
+    missed_split: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
 
     def __post_init__(self):
         n = len(self.landmarks)
@@ -131,16 +132,18 @@ class LandmarkSet:
     def __len__(self) -> int:
         return len(self.landmarks)
 
-    def select(self, rows: np.ndarray) -> "LandmarkSet":
-        """Return the faces that a mask or an index array names; the missed pictures stay as they are."""
-        chosen = {name: getattr(self, name)[rows] for name in _ROW_COLUMNS}
-        return LandmarkSet(**chosen, **{name: getattr(self, name) for name in _MISSED_COLUMNS})
+    def select(self, rows: np.ndarray, missed: np.ndarray | slice = slice(None)) -> "LandmarkSet":
+        """Return the faces, and the missed pictures, that masks or index arrays name."""
+        return LandmarkSet(**{name: getattr(self, name)[rows] for name in _ROW_COLUMNS},
+                           **{name: getattr(self, name)[missed] for name in _MISSED_COLUMNS})
 
     def of_classes(self, classes: Sequence[str]) -> "LandmarkSet":
         """Return the faces, and the missed pictures, whose label is one of `classes`."""
-        chosen = {name: getattr(self, name)[np.isin(self.label, classes)] for name in _ROW_COLUMNS}
-        missed = {name: getattr(self, name)[np.isin(self.missed_label, classes)] for name in _MISSED_COLUMNS}
-        return LandmarkSet(**chosen, **missed)
+        return self.select(np.isin(self.label, classes), np.isin(self.missed_label, classes))
+
+    def part(self, split: str) -> "LandmarkSet":
+        """Return the faces, and the missed pictures, of one side of the split."""
+        return self.select(self.split == split, self.missed_split == split)
 
     def class_index(self, classes: Sequence[str] = EMOTIONS) -> np.ndarray:
         """Return the labels as indices (n,) int64 into `classes`; raises ValueError for a label that is not among them."""
@@ -184,7 +187,7 @@ def from_rows(images: Sequence[LabelledImage], rows: Sequence[dict], root: Path,
         votes=np.array([image.votes for image, _ in found], np.uint8).reshape(len(found), VOTES),
         missed_label=text([image.label for image, _ in missed]), missed_source=text([source] * len(missed)),
         missed_path=text([image.path.relative_to(root).as_posix() for image, _ in missed]),
-        missed_reason=text([row["skipped"] for _, row in missed]))
+        missed_reason=text([row["skipped"] for _, row in missed]), missed_split=text([image.split for image, _ in missed]))
 
 
 def save_npz(path: Path, data: LandmarkSet) -> None:
@@ -299,7 +302,8 @@ def make_split(label: np.ndarray, group: np.ndarray, test: float = 0.1, val: flo
         raise UserError(f"too few faces to split: {', '.join(rare)}; at least 4 of each class are needed")
     split = np.full(len(label), "train")
     try:
-        split[part_off(np.arange(len(label)), test)] = "test"
+        if test:
+            split[part_off(np.arange(len(label)), test)] = "test"
         split[part_off(np.flatnonzero(split == "train"), val)] = "val"
     except ValueError as error:
         raise UserError(f"too few faces to split ({error}); add pictures") from error
@@ -318,3 +322,47 @@ def class_source_weights(label: np.ndarray, source: np.ndarray) -> np.ndarray:
         classes, index, count = np.unique(label[rows], return_inverse=True, return_counts=True)
         weight[rows] = rows.sum() / (len(classes) * count[index])
     return weight / weight.mean()
+
+
+def assign_split(data: LandmarkSet, seed: int = SEED, test: float = 0.1, val: float = 0.2) -> LandmarkSet:
+    """Return the set with every face in `train`, `val` or `test`, source by source.
+
+    A source that has all three keeps them. One that has a held-out part (`val` or `test`) keeps it as `test` and gives
+    a part `val` of the rest to validation. Else both are made. Duplicates, and a subject's faces, stay on one side.
+    """
+    split, missed_split = np.full(len(data), "train"), np.full(len(data.missed_label), "train")
+    groups = split_groups(data)
+    generator = np.random.default_rng(seed)
+    for source in np.unique(data.source):
+        rows = np.flatnonzero(data.source == source)
+        given = data.split[rows]
+        missed = data.missed_source == source
+        if set(given.tolist()) >= {"train", "val", "test"}:
+            split[rows], missed_split[missed] = given, data.missed_split[missed]
+            continue
+        held_out = np.isin(given, ("val", "test")) & bool((given == "train").any())
+        if held_out.any():
+            split[rows[held_out]] = "test"
+            held_groups = groups[rows[held_out]]
+            rows = rows[~held_out]
+            leaked = np.isin(groups[rows], held_groups)  # a twin of a held-out face must not be trained on
+            split[rows[leaked]] = ""
+            rows = rows[~leaked]
+            split[rows] = make_split(data.label[rows], groups[rows], test=0, val=val, seed=seed)
+            missed_split[missed & np.isin(data.missed_split, ("val", "test"))] = "test"
+        else:
+            split[rows] = make_split(data.label[rows], groups[rows], test=test, val=val, seed=seed)
+            missed_split[missed] = generator.choice(("test", "val", "train"), missed.sum(),
+                                                    p=(test, (1 - test) * val, (1 - test) * (1 - val)))
+    return replace(data, split=split, missed_split=missed_split).select(split != "")
+
+
+def split_groups(data: LandmarkSet) -> np.ndarray:
+    """Return a number (n,) for each face: faces with the same number (same picture, same person) belong on one side."""
+    duplicate = find_duplicates(data)
+    person = np.array([f"{source}/{subject}" if subject else "" for source, subject in zip(data.source, data.subject)])
+    group = duplicate.copy()
+    for name in np.unique(person[person != ""]):
+        members = np.isin(duplicate, duplicate[person == name])
+        group[members] = group[members].min()
+    return group

@@ -5,7 +5,6 @@ numpy strides, so arrays must be contiguous; one bad image poisons a landmarker 
 collection can hang its process.
 """
 
-import contextlib
 import hashlib
 import os
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, UserError, relative
+from utils.config import MODELS, UserError, native_log_silenced, relative
 from utils.features import face_box
 from utils.images import decode_image, import_cv2, perceptual_hash
 
@@ -90,20 +89,6 @@ def _import_mediapipe():
     return mediapipe, vision
 
 
-@contextlib.contextmanager
-def _native_log_silenced() -> Iterator[None]:
-    """Hide what C++ libraries write to file descriptor 2 (six lines for each landmarker, none of use to a user)."""
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
-
-
 class FaceLandmarker:
     """MediaPipe's face landmarker as a context manager: frames in, faces out, the largest first.
 
@@ -124,7 +109,7 @@ class FaceLandmarker:
             running_mode=mode, num_faces=self._max_faces, min_face_detection_confidence=self._confidence,
             min_face_presence_confidence=self._confidence, min_tracking_confidence=self._confidence,
             output_face_blendshapes=True)
-        with _native_log_silenced():
+        with native_log_silenced():
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
 
     def close(self) -> None:

@@ -1,0 +1,107 @@
+"""A trained bundle -> TFLite float32, TFLite int8 and ONNX, each checked on real faces.
+
+    python scr/export_model.py
+    python scr/export_model.py --model models/personal/ann --formats onnx
+
+Scaler, alignment constants and class names travel inside each file. Parity with Keras is checked after each export.
+"""
+
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+from utils.config import MODELS, UserError, make_parser, relative, run_script
+from utils.dataset import load_landmarks
+from utils.features import compute_features
+
+FORMATS = {"tflite": ".tflite", "int8": "_int8.tflite", "onnx": ".onnx"}
+FLOAT_TOLERANCE = 1e-5
+INT8_TOLERANCE = 0.005
+"""Half a point of balanced accuracy."""
+
+
+def build_parser():
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", type=Path, default=MODELS, metavar="DIR", help="bundle to export")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the files (default: the bundle's)")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="what to write")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="faces for the parity check, .npz or .txt "
+                        "(default: the frames of assets/demo.mp4)")
+    return parser
+
+
+def main(args):
+    from utils import classifier
+
+    network, scaler, info = classifier.load_bundle(args.model)
+    landmarks, label = load_faces(args.data, info["classes"])
+    features = compute_features(landmarks, info["features"])
+    expected = network.predict(scaler.transform(features).astype(np.float32), batch_size=1024, verbose=0)
+    # Without labels, the network's own answers are the reference: int8 may change half a point of them.
+    reference = expected.argmax(axis=1) if label is None else label
+
+    output = args.output or args.model
+    print(f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'balanced accuracy':>20}")
+    for name in args.formats:
+        path = output / f"{classifier.NAME}{FORMATS[name]}"
+        if name == "onnx":
+            classifier.export_onnx(path, network, scaler, info)
+        else:
+            classifier.export_tflite(path, network, scaler, info, int8=name == "int8")
+        if (output / f"{classifier.NAME}.json").is_file():
+            classifier.add_to_bundle(output, [path])
+        run = classifier.open_exported(path)
+        answers = run(features)
+        difference = float(np.abs(answers - expected).max())
+        scores = [balanced_accuracy(reference, values) for values in (expected, answers)]
+        print(f"{path.name:<28}{path.stat().st_size / 1e6:>7.2f} MB{latency_ms(run, features):>9.3f} ms{difference:>21.1e}"
+              f"{scores[0]:>11.4f} -> {scores[1]:.4f}")
+        if name != "int8" and difference > FLOAT_TOLERANCE:
+            raise ValueError(f"{path} differs from Keras by {difference:.1e}, more than {FLOAT_TOLERANCE}")
+        if name == "int8" and abs(scores[1] - scores[0]) > INT8_TOLERANCE:
+            raise ValueError(f"{path} changes balanced accuracy by {scores[1] - scores[0]:+.4f}, more than {INT8_TOLERANCE}")
+    print(f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(features)} faces")
+
+
+def load_faces(path: Path | None, classes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return landmarks (n, points, 3) of real faces, and class indices (n,) if they are labelled."""
+    if path is None:
+        return demo_faces(), None
+    data = load_landmarks(path).of_classes(classes)
+    if len(data) == 0:
+        raise UserError(f"{relative(path)} holds no face labelled {', '.join(classes)}")
+    return data.landmarks, data.class_index(classes)
+
+
+def demo_faces() -> np.ndarray:
+    """Return the landmarks (n, 478, 3) of the faces in the bundled clip."""
+    from utils.capture import DEMO_CLIP, open_source
+    from utils.landmarks import FaceLandmarker
+
+    with open_source(str(DEMO_CLIP)) as source, FaceLandmarker(video=True, max_faces=1) as landmarker:
+        faces = [landmarker.detect(frame.image, frame.timestamp_ms)[:1] for frame in source if frame is not None]
+    return np.array([face.landmarks for found in faces for face in found])
+
+
+def balanced_accuracy(label: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean of the recalls."""
+    from sklearn.metrics import recall_score
+
+    return float(recall_score(label, probabilities.argmax(axis=1), average="macro", labels=np.unique(label)))
+
+
+def latency_ms(run, features: np.ndarray, faces: int = 300) -> float:
+    """Return the median time for one face, in milliseconds."""
+    times = []
+    for index in range(faces):
+        one = features[index % len(features)][None]
+        start = time.perf_counter()
+        run(one)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1000
+
+
+if __name__ == "__main__":
+    run_script(main, build_parser())

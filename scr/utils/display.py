@@ -1,0 +1,377 @@
+"""What one sees: the frame with light face contours, and a panel beside it. The sole owner of cv2 windows and drawing.
+
+The panel extends the picture instead of covering it, so no text ever hides a face. Its coordinates are design units:
+200 wide, one unit being one pixel at 640 x 480 and 2.25 at 1080p.
+"""
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.features import MESH_POINTS
+from utils.images import import_cv2
+
+COLOURS = {name: tuple(int(rgb[i:i + 2], 16) for i in (4, 2, 0)) for name, rgb in {
+    "fear": "CC79A7", "happy": "E69F00", "neutral": "2FBF97", "sad": "56B4E9",
+    "anger": "D55E00", "surprise": "F0E442", "disgust": "0072B2"}.items()}
+"""BGR by class: the palette of Okabe and Ito (2008), which colour-blind people can tell apart; the green a little lighter,
+to be read on the dark panel."""
+UNSURE = (150, 150, 150)
+INK, DIM, FAINT, PAPER, AMBER = (240, 240, 240), (165, 160, 155), (62, 56, 52), (32, 27, 24), (60, 180, 250)
+
+CONTOURS = tuple(np.array(points) for points in (
+    (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
+     172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),  # oval
+    (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),  # lips, outer and inner
+    (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),  # eyes
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+    (276, 283, 282, 295, 285, 336, 296, 334, 293, 300),  # brows
+    (46, 53, 52, 65, 55, 107, 66, 105, 63, 70)))
+"""Closed loops of mesh points: the face contours of MediaPipe's FaceLandmarksConnections."""
+_CONTOUR_POINTS = np.concatenate(CONTOURS)
+_CONTOUR_ENDS = np.cumsum([len(loop) for loop in CONTOURS])[:-1]
+
+PANEL = 200
+HELP = (("q  Esc", "quit"), ("m", "mirror"), ("l", "landmarks"), ("s", "save a picture"), ("space", "next picture"), ("h", "close help"))
+
+
+class Canvas:
+    """A frame and a panel at its right, drawn into one reused array: `image` is valid until the next `begin`."""
+
+    def __init__(self):
+        self._cv2 = import_cv2()
+        self._font = self._cv2.FontFace("sans")
+        self._shape = None
+
+    def begin(self, frame_bgr: np.ndarray, mirror: bool = False) -> None:
+        """Start a picture with a frame (height, width, 3) uint8 on it; small frames are enlarged to 360 pixels."""
+        if frame_bgr.shape != self._shape:
+            self._lay_out(frame_bgr.shape)
+        self._mirror = mirror
+        if frame_bgr.shape[:2] != self._picture.shape[:2]:
+            frame_bgr = self._cv2.resize(frame_bgr, self._picture.shape[1::-1], interpolation=self._cv2.INTER_CUBIC)
+        if mirror:
+            self._cv2.flip(frame_bgr, 1, self._picture)
+        else:
+            np.copyto(self._picture, frame_bgr)
+        np.copyto(self._panel, self._blank)
+
+    def _lay_out(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        zoom = max(1.0, 360 / min(shape[:2]))
+        height, width = round(shape[0] * zoom), round(shape[1] * zoom)
+        self.scale = min(max(min(height, width) / 480, 1.0), 4.0)
+        panel_width = round(PANEL * self.scale)
+        self.image = np.full((height + height % 2, width + panel_width + (width + panel_width) % 2, 3), PAPER, np.uint8)
+        self._picture = self.image[:height, :width]  # the whole has even sides, which video codecs want
+        self._panel = self.image[:, width:]
+        self._blank = self._panel.copy()  # copying rows is ten times faster than filling them with a colour
+        self.height = self.image.shape[0] / self.scale
+        """of the panel, in design units"""
+
+    def to_pixels(self, landmarks: np.ndarray) -> np.ndarray:
+        """Return where landmarks (points, 3) in image widths lie on the picture: (points, 2) pixels."""
+        points = landmarks[:, :2] * self._picture.shape[1]
+        if self._mirror:
+            points[:, 0] = self._picture.shape[1] - 1 - points[:, 0]
+        return points
+
+    def draw_contours(self, points: np.ndarray, colour: tuple[int, int, int]) -> None:
+        """Draw the outlines of oval, eyes, brows and lips of a face, from `to_pixels`."""
+        sixteenths = (points[_CONTOUR_POINTS] * 16).astype(np.int32)
+        self._cv2.polylines(self._picture, np.split(sixteenths, _CONTOUR_ENDS), True, colour, max(1, round(self.scale * 0.7)),
+                            self._cv2.LINE_AA, 4)
+
+    def draw_points(self, points: np.ndarray, colour: tuple[int, int, int] = INK) -> None:
+        """Draw the mesh points of a face, from `to_pixels`."""
+        size = max(1, round(self.scale))
+        height, width = self._picture.shape[:2]
+        x, y = points[:MESH_POINTS].astype(int).T
+        for right in range(size):
+            for down in range(size):
+                inside = (x + right >= 0) & (x + right < width) & (y + down >= 0) & (y + down < height)
+                self._picture[y[inside] + down, x[inside] + right] = colour
+
+    def draw_tags(self, tags: Sequence[tuple[np.ndarray, str, tuple[int, int, int]]]) -> None:
+        """Write a text beside each face (points, text, colour) where it covers neither a face nor another tag, or not at all."""
+        height, width = self._picture.shape[:2]
+        taken = [(*points.min(axis=0), *points.max(axis=0)) for points, _, _ in tags]
+        size, gap = round(15 * self.scale), round(6 * self.scale)
+        for (left, top, right, bottom), (_, text, colour) in zip(list(taken), tags):
+            wide, tall = self._text_width(text, size, 600) + 2 * gap, size + gap
+            middle_x, middle_y = (left + right - wide) / 2, (top + bottom - tall) / 2
+            for x, y in ((middle_x, top - tall - gap), (middle_x, bottom + gap), (right + gap, middle_y), (left - wide - gap, middle_y)):
+                x, y = round(x), round(y)
+                free = all(x + wide <= a or x >= c or y + tall <= b or y >= d for a, b, c, d in taken)
+                if free and x >= 0 and y >= 0 and x + wide <= width and y + tall <= height:
+                    self._picture[y:y + tall, x:x + wide] = PAPER
+                    self._put(text, x + gap, y + tall - gap, size, colour, 600)
+                    taken.append((x, y, x + wide, y + tall))
+                    break
+
+    def text(self, text: str, x: float, y: float, size: float = 14, colour: tuple[int, int, int] = INK, weight: int = 400,
+             right: bool = False) -> None:
+        """Write into the panel, in design units; y is the base line, x the left or (`right`) the right end."""
+        size_px = round(size * self.scale)
+        x_px = self._picture.shape[1] + round(x * self.scale)
+        if right:
+            x_px -= self._text_width(text, size_px, weight)
+        self._put(text, x_px, round(y * self.scale), size_px, colour, weight)
+
+    def _put(self, text: str, x: int, y: int, size_px: int, colour: tuple[int, int, int], weight: int) -> None:
+        self._cv2.putText(self.image, text, (x, y), colour, self._font, size_px, weight)
+
+    def _text_width(self, text: str, size_px: int, weight: int) -> int:
+        return self._cv2.getTextSize((0, 0), text, (0, 0), self._font, size_px, weight)[2]
+
+    def fit_text(self, text: str, width: float, size: float = 14, weight: int = 400) -> str:
+        """Return the text, cut to a width in design units."""
+        size_px = round(size * self.scale)
+        if self._text_width(text, size_px, weight) <= width * self.scale:
+            return text
+        while text and self._text_width(text + "...", size_px, weight) > width * self.scale:
+            text = text[:-1]
+        return text + "..."
+
+    def fill(self, x: float, y: float, width: float, height: float, colour: tuple[int, int, int]) -> None:
+        """Fill a rectangle of the panel, in design units."""
+        left = self._picture.shape[1] + round(x * self.scale)
+        right = self._picture.shape[1] + round((x + width) * self.scale)
+        if right > left:
+            corners = (left, round(y * self.scale)), (right - 1, round((y + height) * self.scale) - 1)
+            self._cv2.rectangle(self.image, *corners, colour, self._cv2.FILLED)
+
+    def paste(self, x: float, y: float, picture: np.ndarray) -> None:
+        """Put a picture (height, width, 3) of device pixels into the panel, its corner in design units."""
+        left, top = round(x * self.scale), round(y * self.scale)
+        self._panel[top:top + picture.shape[0], left:left + picture.shape[1]] = picture
+
+
+class Timeline:
+    """The emotion and confidence of the last ten seconds, as a strip whose colour is the one and whose height the other."""
+
+    SPAN_MS = 10_000
+    _ROOM = 4096
+
+    def __init__(self):
+        self._times, self._values = np.zeros(self._ROOM, np.int64), np.zeros(self._ROOM, np.float32)
+        self._colours = np.zeros((self._ROOM, 3), np.uint8)
+        self._count = 0
+        self._drawn, self._drawn_at = None, None
+
+    def add(self, timestamp_ms: int, confidence: float, colour: tuple[int, int, int]) -> None:
+        """Enter a moment; confidence 0 for one without a face."""
+        if self._count == self._ROOM:
+            keep = self._ROOM // 2
+            for array in (self._times, self._values, self._colours):
+                array[:keep] = array[-keep:]
+            self._count = keep
+        at = self._count
+        self._times[at], self._values[at], self._colours[at] = timestamp_ms, confidence, colour
+        self._count += 1
+
+    def render(self, width: int, height: int) -> np.ndarray:
+        """Return the strip (height, width, 3) uint8, the newest moment at the right."""
+        times = self._times[:self._count]
+        now = int(times[-1]) if self._count else 0
+        step = now * width // self.SPAN_MS  # drawn again when it has moved by a pixel: every other frame at 30 a second
+        if self._drawn is None or self._drawn_at != (step, width, height):
+            index = np.searchsorted(times, now + np.linspace(-self.SPAN_MS, 0, width), side="right") - 1
+            values = np.where(index >= 0, self._values[index], 0)
+            filled = (np.arange(height, 0, -1, dtype=np.float32)[:, None] <= values * height).view(np.uint8)
+            self._drawn = np.full((height, width, 3), FAINT, np.uint8)
+            import_cv2().copyTo(np.repeat(self._colours[index][None], height, axis=0), filled, self._drawn)
+            self._drawn_at = (step, width, height)
+        return self._drawn
+
+
+class View:
+    """Draws frames and the readings of their faces; keeps what the keys m, l and h switch."""
+
+    def __init__(self, classes: Sequence[str], model_name: str = "", mirror: bool = False):
+        self.classes, self.model_name, self.mirror = tuple(classes), model_name, mirror
+        self.show_landmarks = self.show_help = False
+        self.canvas = Canvas()
+        self.timeline = Timeline()
+        self._said, self._said_until = "", 0.0
+
+    def say(self, text: str, seconds: float = 2.5) -> None:
+        """Show a message for some seconds."""
+        self._said, self._said_until = text, time.monotonic() + seconds
+
+    def press(self, key: str) -> bool:
+        """Take a key; return whether it was one that changes the view."""
+        if key == "m":
+            self.mirror = not self.mirror
+        elif key == "l":
+            self.show_landmarks = not self.show_landmarks
+        elif key == "h":
+            self.show_help = not self.show_help
+        else:
+            return False
+        return True
+
+    def draw(self, frame_bgr: np.ndarray, readings: Sequence, timestamp_ms: int | None = None, fps: float = 0.0,
+             latency_ms: float = 0.0, message: str = "", caption: str = "") -> np.ndarray:
+        """Return the picture to show: frame_bgr (height, width, 3) with `readings` (smoothing.Reading, the main face first).
+
+        With a timestamp the panel shows the time line and the speed, without (still pictures) the caption.
+        The array is reused by the next call.
+        """
+        canvas = self.canvas
+        canvas.begin(frame_bgr, self.mirror)
+        self._draw_faces(readings)
+        canvas.text(canvas.fit_text(self.model_name, 110, 12), 12, 22, 12, DIM)
+        canvas.text("h  help", PANEL - 12, 22, 12, DIM, right=True)
+        self._draw_main_face(readings)
+        bottom = canvas.height - (12 if timestamp_ms is None else 92)
+        if self.show_help:
+            self._draw_help(80)
+        else:
+            self._draw_bars(80, readings[0].probabilities if readings else None)
+            self._draw_other_faces(188, bottom - 24, readings)
+        if text := message or (self._said if time.monotonic() < self._said_until else ""):
+            self._draw_message(text, bottom)
+        elif timestamp_ms is None:
+            canvas.text(canvas.fit_text(caption, PANEL - 24, 12), 12, canvas.height - 12, 12, DIM)
+        if timestamp_ms is not None:
+            self._draw_timeline(readings, timestamp_ms, fps, latency_ms)
+        return canvas.image
+
+    def _draw_faces(self, readings: Sequence) -> None:
+        canvas, tags = self.canvas, []
+        for reading in readings:
+            points, colour = canvas.to_pixels(reading.landmarks), colour_of(reading.emotion)
+            if self.show_landmarks:
+                canvas.draw_points(points)
+            canvas.draw_contours(points, colour)
+            tags.append((points, f"{reading.face}  {reading.emotion} {reading.confidence:.0%}", colour))
+        if len(tags) > 1:
+            canvas.draw_tags(tags)
+
+    def _draw_main_face(self, readings: Sequence) -> None:
+        if not readings:
+            self.canvas.text("no face", 12, 62, 24, UNSURE, 500)
+            return
+        main = readings[0]
+        self.canvas.text(main.emotion, 12, 62, 24, colour_of(main.emotion), 600)
+        self.canvas.text(f"{main.confidence:.0%}", PANEL - 12, 62, 20, INK, 500, right=True)
+
+    def _draw_bars(self, top: float, probabilities: np.ndarray | None) -> None:
+        for row, name in enumerate(self.classes):
+            y = top + row * 25
+            self.canvas.text(name, 12, y + 11, 13, DIM if probabilities is None else INK)
+            self.canvas.fill(12, y + 16, PANEL - 24, 4, FAINT)
+            if probabilities is not None:
+                self.canvas.text(f"{probabilities[row]:.0%}", PANEL - 12, y + 11, 13, DIM, right=True)
+                self.canvas.fill(12, y + 16, (PANEL - 24) * float(probabilities[row]), 4, colour_of(name))
+
+    def _draw_other_faces(self, top: float, bottom: float, readings: Sequence) -> None:
+        for row, reading in enumerate(readings[1:]):
+            y = top + row * 20 + 12
+            if y > bottom:
+                break
+            self.canvas.text(f"{reading.face}  {reading.emotion}", 12, y, 13, colour_of(reading.emotion), 500)
+            self.canvas.text(f"{reading.confidence:.0%}", PANEL - 12, y, 13, DIM, right=True)
+
+    def _draw_help(self, top: float) -> None:
+        for row, (key, meaning) in enumerate(HELP):
+            self.canvas.text(key, 12, top + row * 19 + 10, 13, INK, 600)
+            self.canvas.text(meaning, 72, top + row * 19 + 10, 13, DIM)
+
+    def _draw_message(self, text: str, bottom: float) -> None:
+        self.canvas.text(self.canvas.fit_text(text, PANEL - 24, 12), 12, bottom - 4, 12, AMBER)
+
+    def _draw_timeline(self, readings: Sequence, timestamp_ms: int, fps: float, latency_ms: float) -> None:
+        canvas = self.canvas
+        if readings:
+            self.timeline.add(timestamp_ms, readings[0].confidence, colour_of(readings[0].emotion))
+        else:
+            self.timeline.add(timestamp_ms, 0.0, FAINT)
+        canvas.paste(12, canvas.height - 82, self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale)))
+        canvas.text("last 10 s", 12, canvas.height - 14, 12, DIM)
+        canvas.text(f"{fps:.0f} fps  {latency_ms:.0f} ms", PANEL - 12, canvas.height - 14, 12, DIM, right=True)
+
+
+def colour_of(emotion: str) -> tuple[int, int, int]:
+    """Return the BGR colour of a class; grey for `uncertain` and what has none."""
+    return COLOURS.get(emotion, UNSURE)
+
+
+def display_problem() -> str:
+    """Return why no window can be opened, or "". To be asked first: without a display, cv2.imshow aborts the process."""
+    gui = next((line.split()[-1] for line in import_cv2().getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
+    if gui == "NONE":
+        return "this OpenCV is built without windows; pip uninstall opencv-python-headless"
+    if sys.platform == "darwin" and "SSH_CONNECTION" in os.environ:
+        return "this is an SSH session"
+    if sys.platform in ("win32", "darwin"):
+        return ""
+    if not os.environ.get("DISPLAY"):
+        if os.environ.get("WAYLAND_DISPLAY"):
+            return "OpenCV needs X, and this Wayland session offers none (DISPLAY is not set); install xwayland"
+        return "DISPLAY is not set"
+    return _x_problem(os.environ["DISPLAY"])
+
+
+def _x_problem(display: str) -> str:
+    try:
+        xcb = ctypes.CDLL("libxcb.so.1")
+    except OSError:
+        return "libxcb is missing; on Debian or Ubuntu run: apt-get install libxcb1"
+    xcb.xcb_connect.restype = ctypes.c_void_p
+    connection = ctypes.c_void_p(xcb.xcb_connect(None, None))
+    refused = xcb.xcb_connection_has_error(connection)
+    xcb.xcb_disconnect(connection)
+    return f"the X server {display} does not answer" if refused else ""
+
+
+class Window:
+    """A window that shows pictures and reads keys; check `display_problem` before."""
+
+    def __init__(self, title: str = "Facial emotion recognition"):
+        if sys.platform.startswith("linux"):
+            os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
+            os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # complaints about fonts that it does not need
+        self._cv2 = import_cv2()
+        self._title = title
+        self._opened = False
+
+    def show(self, image: np.ndarray) -> None:
+        """Show a picture (height, width, 3) uint8; the first one sizes the window, at most 1600 x 900."""
+        if not self._opened:
+            flags = self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO | self._cv2.WINDOW_GUI_NORMAL
+            self._cv2.namedWindow(self._title, flags)
+            zoom = min(1.0, 1600 / image.shape[1], 900 / image.shape[0])
+            self._cv2.resizeWindow(self._title, round(image.shape[1] * zoom), round(image.shape[0] * zoom))
+            self._opened = True
+        self._cv2.imshow(self._title, image)
+
+    def read_key(self, wait_s: float = 0.001) -> str:
+        """Return the key pressed within `wait_s`, as a character, `esc`, `space` or `closed` (the window), or ""."""
+        if not self._opened:
+            time.sleep(wait_s)
+            return ""
+        code = self._cv2.waitKey(max(1, round(wait_s * 1000)))
+        if self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) < 1:
+            return "closed"
+        if code < 0:
+            return ""
+        return {27: "esc", 32: "space", 13: "space"}.get(code & 0xFF, chr(code & 0xFF).lower())
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._opened:
+            self._cv2.destroyAllWindows()
+            self._opened = False
+
+    def __enter__(self) -> "Window":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,76 @@
+"""Figures of merit. A picture on which no face was found counts as wrong: its prediction is `MISSED`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+MISSED = -1
+
+
+def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return counts (classes, classes + 1): rows are labels, columns predictions, the last column is 'no face'."""
+    matrix = np.zeros((classes, classes + 1), np.int64)
+    np.add.at(matrix, (label, predicted), 1)  # MISSED indexes the last column
+    return matrix
+
+
+def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95% interval of a proportion (Wilson 1927), which holds for small counts and near 0 or 1."""
+    if total == 0:
+        return 0.0, 1.0
+    share, square = hits / total, z * z / total
+    middle = (share + square / 2) / (1 + square)
+    half = z * np.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
+    return float(middle - half), float(middle + half)
+
+
+def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+    """Return the mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al. 2017)."""
+    if len(label) == 0:
+        return 0.0
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == label
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gap = np.bincount(bin_of, right - confidence, bins)
+    return float(np.abs(gap).sum() / len(label))
+
+
+def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict:
+    """Return accuracy, balanced accuracy with its 95% interval, macro-F1, recalls with intervals and the confusion matrix.
+
+    label and predicted (n,) are class indices, predicted may be `MISSED`. Balanced accuracy and macro-F1 are means over
+    the classes that occur in `label`.
+    """
+    matrix = confusion_matrix(label, predicted, len(classes))
+    hits, total = matrix.diagonal(), matrix.sum(axis=1)
+    called = matrix[:, :-1].sum(axis=0)
+    present = total > 0
+    recall = hits[present] / total[present]
+    f1 = 2 * hits[present] / np.maximum(total + called, 1)[present]
+    error = 1.96 * np.sqrt((recall * (1 - recall) / total[present]).sum()) / present.sum()
+    return {
+        "faces": int(total.sum() - matrix[:, -1].sum()),
+        "missed": int(matrix[:, -1].sum()),
+        "accuracy": float(hits.sum() / total.sum()),
+        "balanced_accuracy": float(recall.mean()),
+        "balanced_accuracy_interval": [float(max(0, recall.mean() - error)), float(min(1, recall.mean() + error))],
+        "macro_f1": float(f1.mean()),
+        "recall": {name: [float(hits[i] / total[i]), *wilson_interval(hits[i], total[i])]
+                   for i, name in enumerate(classes) if total[i]},
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def format_report(report: dict, classes: Sequence[str]) -> str:
+    """Return a report of `evaluate_predictions` as text for a terminal."""
+    low, high = report["balanced_accuracy_interval"]
+    lines = [f"pictures {report['faces'] + report['missed']}, of these no face found (counted as wrong): {report['missed']}",
+             f"accuracy {report['accuracy']:.3f}   balanced accuracy {report['balanced_accuracy']:.3f} "
+             f"(95% {low:.3f} to {high:.3f})   macro-F1 {report['macro_f1']:.3f}"]
+    lines += [f"  recall {name:<8} {value:.3f} (95% {low:.3f} to {high:.3f})"
+              for name, (value, low, high) in report["recall"].items()]
+    lines.append("confusion matrix (rows: label, columns: answer)")
+    lines.append(" " * 10 + "".join(f"{name:>9}" for name in (*classes, "no face")))
+    lines += [f"{name:>10}" + "".join(f"{count:>9}" for count in row)
+              for name, row in zip(classes, report["confusion_matrix"]) if sum(row)]
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""Figures for a report. The sole owner of matplotlib."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.config import atomic_path
+
+
+def _figure(width: float, height: float, columns: int = 1):
+    """Return (figure, axes) drawn without any display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _save(figure, path: Path) -> None:
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=150)
+
+
+def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Write a PNG of a confusion matrix (classes, classes + 1): shares of each row as colour, counts as text.
+
+    The last column, 'no face', is left out if it is empty; so are rows without a picture.
+    """
+    matrix = np.asarray(matrix)
+    rows = np.flatnonzero(matrix.sum(axis=1))
+    columns = len(classes) + bool(matrix[:, -1].any())
+    share = matrix[rows, :columns] / matrix[rows].sum(axis=1, keepdims=True)
+    names = [*classes, "no face"][:columns]
+    figure, (axis,) = _figure(1.6 + 1.05 * columns, 1.5 + 0.85 * len(rows))
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row in range(len(rows)):
+        for column in range(columns):
+            axis.text(column, row, f"{share[row, column]:.0%}\n{matrix[rows[row], column]:,}", ha="center", va="center",
+                      color="white" if share[row, column] > 0.55 else "black", fontsize=9)
+    axis.set_xticks(range(columns), names)
+    axis.set_yticks(range(len(rows)), [f"{classes[row]}\n(n = {matrix[row].sum():,})" for row in rows])
+    axis.set(xlabel="answer", ylabel="label", title=title)
+    figure.colorbar(image, ax=axis, label="share of the label's pictures", format=lambda value, _: f"{value:.0%}")
+    _save(figure, path)
+
+
+def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str) -> None:
+    """Write a PNG of loss and weighted accuracy by epoch, training against validation; the best epoch is marked."""
+    figure, axes = _figure(10, 3.8, columns=2)
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    best = int(np.argmin(history["val_loss"]))
+    for axis, key, name in zip(axes, ("loss", "accuracy"), ("loss (cross-entropy)", "accuracy, classes weighted equally")):
+        axis.plot(epochs, history[key], label="training", color="#0072B2")
+        axis.plot(epochs, history[f"val_{key}"], label="validation", color="#D55E00")
+        axis.axvline(best + 1, color="grey", linestyle=":", label=f"best epoch ({best + 1})")
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_reliability(path: Path, label: np.ndarray, probabilities: np.ndarray, error: float, title: str) -> None:
+    """Write a PNG of accuracy against confidence in 15 bins, with the number of faces in each; `error` is the ECE."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
+    bin_of = np.minimum((confidence * 15).astype(int), 14)
+    count = np.bincount(bin_of, minlength=15)
+    filled = np.flatnonzero(count)
+    figure, (axis, counts) = _figure(8.4, 3.8, columns=2)
+    axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    axis.plot(np.bincount(bin_of, confidence, 15)[filled] / count[filled], np.bincount(bin_of, right, 15)[filled] / count[filled],
+              marker="o", color="#0072B2", label=f"measured (ECE {error:.3f})")
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0.2, 1), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    counts.bar((np.arange(15) + 0.5) / 15, count, width=1 / 16, color="#56B4E9")
+    counts.set(xlabel="confidence", ylabel="faces", xlim=(0.2, 1))
+    figure.suptitle(title)
+    _save(figure, path)

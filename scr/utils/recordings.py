@@ -1,0 +1,130 @@
+"""Recordings of a person: landmarks only, one line for each sample, on disk before the counter moves.
+
+`data/personal/<subject>/<session>.jsonl`; a line is the CRC-32 of the rest, a space, and a JSON object with label,
+ISO time, and float32 landmarks and blendshapes in base64. A line that was cut off or damaged fails its checksum; it is
+dropped and reported, all others are read.
+"""
+
+import base64
+import json
+import os
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from utils.config import EMOTIONS, PERSONAL_DATA, UserError, relative
+from utils.features import ALL_POINTS, BLENDSHAPES
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One recorded face: landmarks (478, 3) and blendshapes (52,) float32, its label, who, when."""
+
+    landmarks: np.ndarray
+    blendshapes: np.ndarray
+    label: str
+    subject: str
+    session: str
+    time: str
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can be a folder and a file on every system; raises UserError otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise UserError(f"{name!r} can't be used as a name; use letters, digits, - and _ (at most 64)")
+    return name
+
+
+class SessionWriter:
+    """Appends samples to one session's file; a context manager. A sample is on disk when `append` returns."""
+
+    def __init__(self, subject: str, session: str, folder: Path = PERSONAL_DATA):
+        self.path = folder / check_name(subject) / f"{check_name(session)}.jsonl"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+            if self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n":
+                self._file.write(b"\n")  # ends the line that a power cut tore
+        except OSError as error:
+            raise UserError(f"can't write {relative(self.path)}: {error.strerror}; free space or check its rights") from error
+
+    def append(self, landmarks: np.ndarray, blendshapes: np.ndarray, label: str) -> None:
+        """Write one sample and wait until the disk has it; raises UserError if it refuses, and takes half lines back."""
+        body = json.dumps({"label": label, "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+                           "landmarks": _encode(landmarks), "blendshapes": _encode(blendshapes)})
+        size = os.fstat(self._file.fileno()).st_size
+        line = f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError("the disk is full")
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(size)
+            raise UserError(f"can't write {relative(self.path)}: {error.strerror or error}; samples so far are safe: free space "
+                            "and run the same command again") from error
+
+    def __enter__(self) -> "SessionWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+        if self.path.stat().st_size == 0:
+            self.path.unlink()
+
+
+def _encode(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
+
+
+def _decode(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape)
+
+
+def read_session(path: Path) -> tuple[list[Sample], int]:
+    """Return the samples in a session's file and the number of damaged lines that were dropped."""
+    samples, dropped = [], 0
+    for line in path.read_bytes().split(b"\n"):
+        if not line:
+            continue
+        checksum, _, body = line.partition(b" ")
+        try:
+            if int(checksum, 16) != zlib.crc32(body):
+                raise ValueError("checksum")
+            row = json.loads(body)
+            if row["label"] not in EMOTIONS:
+                raise ValueError("label")
+            samples.append(Sample(_decode(row["landmarks"], (ALL_POINTS, 3)), _decode(row["blendshapes"], (BLENDSHAPES,)),
+                                  row["label"], path.parent.name, path.stem, row["time"]))
+        except (ValueError, KeyError, TypeError):
+            dropped += 1
+    return samples, dropped
+
+
+def list_sessions(folder: Path = PERSONAL_DATA) -> list[Path]:
+    """Return the session files of everyone, by subject and session."""
+    return sorted(folder.glob("*/*.jsonl"))
+
+
+def load_subject(subject: str, folder: Path = PERSONAL_DATA) -> tuple[list[Sample], int]:
+    """Return all samples of a subject, session by session in order of time, and the number of damaged lines.
+
+    Raises UserError if there are none.
+    """
+    paths = [path for path in list_sessions(folder) if path.parent.name == check_name(subject)]
+    parts = [read_session(path) for path in paths]
+    samples = sorted((sample for part, _ in parts for sample in part), key=lambda sample: sample.time)
+    if not samples:
+        known = ", ".join(sorted({path.parent.name for path in list_sessions(folder)})) or "nobody yet"
+        raise UserError(f"no recordings of {subject} in {relative(folder)} (recorded: {known}); "
+                        f"run: python scr/record_dataset.py --subject {subject}")
+    return samples, sum(dropped for _, dropped in parts)
+
+
+def count_labels(samples: Sequence[Sample]) -> dict[str, int]:
+    """Return the number of samples of each class, in the order of `EMOTIONS`."""
+    return {name: sum(sample.label == name for sample in samples) for name in EMOTIONS}
