@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.config import DATA, MODELS, UserError, atomic_path, make_parser, positive_int, relative, run_script
 from utils.dataset import (LandmarkSet, concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus)
-from utils.metrics import MISSED, evaluate_predictions, expected_calibration_error, format_report
+from utils.metrics import evaluate_predictions, expected_calibration_error, format_report, with_missed
 
 CHUNK = 64
 
@@ -95,9 +95,7 @@ def choose_split(data: LandmarkSet, split: str | None) -> tuple[LandmarkSet, str
 
 def score(data: LandmarkSet, label: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
     """Return the figures of the whole set, and of each source if there are several."""
-    missed = np.array([classes.index(name) for name in data.missed_label.tolist()], np.int64)
-    all_label = np.concatenate([label, missed])
-    predicted = np.concatenate([probabilities.argmax(axis=1), np.full(len(missed), MISSED)])
+    all_label, predicted = with_missed(label, probabilities, data.missed_index(classes))
     source = np.concatenate([data.source, data.missed_source])
     names = sorted(set(source.tolist()))
     return {"all": evaluate_predictions(all_label, predicted, classes),

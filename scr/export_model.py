@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, UserError, make_parser, relative, run_script
+from utils.config import MODELS, UserError, atomic_path, make_parser, relative, run_script
 from utils.dataset import load_landmarks
 from utils.features import compute_features
 
@@ -46,10 +46,11 @@ def main(args):
     print(f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'balanced accuracy':>20}")
     for name in args.formats:
         path = output / f"{classifier.NAME}{FORMATS[name]}"
-        if name == "onnx":
-            classifier.export_onnx(path, network, scaler, info)
-        else:
-            classifier.export_tflite(path, network, scaler, info, int8=name == "int8")
+        with atomic_path(path) as partial:
+            if name == "onnx":
+                classifier.export_onnx(partial, network, scaler, info)
+            else:
+                classifier.export_tflite(partial, network, scaler, info, int8=name == "int8")
         if (output / f"{classifier.NAME}.json").is_file():
             classifier.add_to_bundle(output, [path])
         run = classifier.open_exported(path)

@@ -62,7 +62,6 @@ def main(args):
     data = assign_split(data, args.seed)
 
     from utils import classifier, metrics, plots
-    from sklearn.preprocessing import StandardScaler
 
     classifier.set_seed(args.seed)
     parts = {name: data.part(name) for name in ("train", "val", "test")}
@@ -72,7 +71,7 @@ def main(args):
     y = {name: part.class_index() for name, part in parts.items()}
     weight = {name: class_source_weights(part.label, part.source if recipe.balance_within_source else np.full(len(part), ""))
               for name, part in parts.items()}
-    scaler = StandardScaler().fit(x["train"])
+    scaler = fit_scaler(x["train"])
     x = {name: scaler.transform(values).astype(np.float32) for name, values in x.items()}
 
     network = classifier.build_network(x["train"].shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay)
@@ -81,7 +80,7 @@ def main(args):
         args.epochs or recipe.epochs, recipe.batch_size, recipe.patience)
 
     probabilities = network.predict(x["test"], batch_size=1024, verbose=0)
-    report = metrics.evaluate_predictions(y["test"], probabilities.argmax(axis=1), EMOTIONS)
+    report = metrics.evaluate_predictions(*metrics.with_missed(y["test"], probabilities, parts["test"].missed_index()), EMOTIONS)
     info = {
         "name": classifier.NAME, "classes": list(EMOTIONS), "features": features, "threshold": 0.0,
         "recipe": args.recipe, "training": asdict(recipe) | {"seed": args.seed, "epochs_run": len(history["loss"])},
@@ -95,6 +94,15 @@ def main(args):
     print(f"test part of {', '.join(map(relative, args.data))}:\n{metrics.format_report(report, EMOTIONS)}")
     print(f"wrote {relative(args.output)}: {classifier.NAME}.keras, scaler.pkl, {classifier.NAME}.tflite, {classifier.NAME}.json, "
           "learning_curves.png, confusion_matrix.png")
+
+
+def fit_scaler(x: np.ndarray):
+    """Return a `StandardScaler` fitted on features (n, d), its constants rounded to float32, as deployment has them."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(x)
+    scaler.mean_, scaler.scale_ = (values.astype(np.float32).astype(np.float64) for values in (scaler.mean_, scaler.scale_))
+    return scaler
 
 
 def require_classes(data: LandmarkSet, paths: list[Path]) -> None:

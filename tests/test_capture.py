@@ -26,6 +26,9 @@ class FakeCamera:
     def get(self, _):
         return 0.0
 
+    def set(self, *_):
+        return False
+
     def isOpened(self):
         return True
 

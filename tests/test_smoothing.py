@@ -79,8 +79,8 @@ def test_a_face_somewhere_else_is_another_face():
 
 
 def test_boxes_are_cut_at_the_frame():
-    assert box_px(np.array([-0.1, 0.5, 0.3, 0.9]), SHAPE) == (0, 320, 128, 160)
-    assert box_px(np.array([1.2, 0.1, 0.3, 0.3]), SHAPE)[2] == 0
+    assert box_px((-0.1, 0.5, 0.3, 0.9), SHAPE) == (0, 320, 128, 160)
+    assert box_px((1.2, 0.1, 0.3, 0.3), SHAPE)[2] == 0
 
 
 def test_still_pictures_are_neither_smoothed_nor_uncertain():

@@ -412,7 +412,7 @@ def _try_camera(camera: int | str, settings: CameraSettings) -> tuple[object | N
                 if _read(capture) is not None:
                     return capture, ""
             problem = "it opens but gives no picture; another program may use it"
-        capture.release()
+        _release(capture)
     return None, problem
 
 

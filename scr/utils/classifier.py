@@ -302,8 +302,10 @@ def export_onnx(path: Path, network, scaler, info: dict) -> None:
     """Write an ONNX model, scaler folded in, metadata in `metadata_props`."""
     import onnx
 
+    whole = deployable(network, scaler)
+    whole(np.zeros((1, len(scaler.mean_)), np.float32))  # Keras exports to ONNX only what was called once
     with native_log_silenced():
-        deployable(network, scaler).export(path, format="onnx", verbose=False)
+        whole.export(path, format="onnx", verbose=False)
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_FILE: _metadata_json(info)})
     onnx.save(model, path)

@@ -147,10 +147,11 @@ class LandmarkSet:
 
     def class_index(self, classes: Sequence[str] = EMOTIONS) -> np.ndarray:
         """Return the labels as indices (n,) int64 into `classes`; raises ValueError for a label that is not among them."""
-        index = {name: position for position, name in enumerate(classes)}
-        if unknown := sorted(set(self.label.tolist()) - set(index)):
-            raise ValueError(f"labels {unknown} are not among {classes}")
-        return np.array([index[name] for name in self.label.tolist()], np.int64)
+        return np.array([tuple(classes).index(name) for name in self.label.tolist()], np.int64)
+
+    def missed_index(self, classes: Sequence[str] = EMOTIONS) -> np.ndarray:
+        """Return the labels of the missed pictures as indices (m,) int64 into `classes`."""
+        return np.array([tuple(classes).index(name) for name in self.missed_label.tolist()], np.int64)
 
 
 _MISSED_COLUMNS = tuple(item.name for item in fields(LandmarkSet) if item.name.startswith("missed_"))

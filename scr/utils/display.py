@@ -16,10 +16,9 @@ from utils.features import MESH_POINTS
 from utils.images import import_cv2
 
 COLOURS = {name: tuple(int(rgb[i:i + 2], 16) for i in (4, 2, 0)) for name, rgb in {
-    "fear": "CC79A7", "happy": "E69F00", "neutral": "2FBF97", "sad": "56B4E9",
-    "anger": "D55E00", "surprise": "F0E442", "disgust": "0072B2"}.items()}
-"""BGR by class: the palette of Okabe and Ito (2008), which colour-blind people can tell apart; the green a little lighter,
-to be read on the dark panel."""
+    "fear": "D55E00", "happy": "F0E442", "neutral": "E8E8E8", "sad": "56B4E9",
+    "anger": "CC79A7", "surprise": "E69F00", "disgust": "009E73"}.items()}
+"""BGR by class: the palette of Okabe and Ito (2008), which colour-blind people can tell apart, and a white for neutral."""
 UNSURE = (150, 150, 150)
 INK, DIM, FAINT, PAPER, AMBER = (240, 240, 240), (165, 160, 155), (62, 56, 52), (32, 27, 24), (60, 180, 250)
 
@@ -37,6 +36,8 @@ _CONTOUR_POINTS = np.concatenate(CONTOURS)
 _CONTOUR_ENDS = np.cumsum([len(loop) for loop in CONTOURS])[:-1]
 
 PANEL = 200
+PANEL_MS = 100
+"""How often figures and bars change if nothing else does: numbers that dance at 30 a second can't be read."""
 HELP = (("q  Esc", "quit"), ("m", "mirror"), ("l", "landmarks"), ("s", "save a picture"), ("space", "next picture"), ("h", "close help"))
 
 
@@ -49,7 +50,10 @@ class Canvas:
         self._shape = None
 
     def begin(self, frame_bgr: np.ndarray, mirror: bool = False) -> None:
-        """Start a picture with a frame (height, width, 3) uint8 on it; small frames are enlarged to 360 pixels."""
+        """Start a picture with a frame (height, width, 3) uint8 on it; small frames are enlarged to 360 pixels.
+
+        The panel stays as it is until `clear_panel`, and is clear when the frame size has changed.
+        """
         if frame_bgr.shape != self._shape:
             self._lay_out(frame_bgr.shape)
         self._mirror = mirror
@@ -59,6 +63,9 @@ class Canvas:
             self._cv2.flip(frame_bgr, 1, self._picture)
         else:
             np.copyto(self._picture, frame_bgr)
+
+    def clear_panel(self) -> None:
+        """Empty the panel."""
         np.copyto(self._panel, self._blank)
 
     def _lay_out(self, shape: tuple[int, ...]) -> None:
@@ -81,15 +88,22 @@ class Canvas:
             points[:, 0] = self._picture.shape[1] - 1 - points[:, 0]
         return points
 
-    def draw_contours(self, points: np.ndarray, colour: tuple[int, int, int]) -> None:
-        """Draw the outlines of oval, eyes, brows and lips of a face, from `to_pixels`."""
-        sixteenths = (points[_CONTOUR_POINTS] * 16).astype(np.int32)
-        self._cv2.polylines(self._picture, np.split(sixteenths, _CONTOUR_ENDS), True, colour, max(1, round(self.scale * 0.7)),
+    def draw_contours(self, points: np.ndarray, colour: tuple[int, int, int], strength: float = 0.65) -> None:
+        """Draw the outlines of oval, eyes, brows and lips of a face, from `to_pixels`, so lightly that skin shines through."""
+        corner = np.maximum(points.min(axis=0).astype(int) - 4, 0)
+        right, bottom = points.max(axis=0).astype(int) + 5
+        region = self._picture[corner[1]:max(bottom, 0), corner[0]:max(right, 0)]
+        if region.size == 0:
+            return
+        drawn = region.copy()
+        sixteenths = ((points[_CONTOUR_POINTS] - corner) * 16).astype(np.int32)
+        self._cv2.polylines(drawn, np.split(sixteenths, _CONTOUR_ENDS), True, colour, max(1, round(self.scale * 0.7)),
                             self._cv2.LINE_AA, 4)
+        self._cv2.addWeighted(drawn, strength, region, 1 - strength, 0, region)
 
     def draw_points(self, points: np.ndarray, colour: tuple[int, int, int] = INK) -> None:
         """Draw the mesh points of a face, from `to_pixels`."""
-        size = max(1, round(self.scale))
+        size = max(1, round(self.scale * 1.4))
         height, width = self._picture.shape[:2]
         x, y = points[:MESH_POINTS].astype(int).T
         for right in range(size):
@@ -162,7 +176,6 @@ class Timeline:
         self._times, self._values = np.zeros(self._ROOM, np.int64), np.zeros(self._ROOM, np.float32)
         self._colours = np.zeros((self._ROOM, 3), np.uint8)
         self._count = 0
-        self._drawn, self._drawn_at = None, None
 
     def add(self, timestamp_ms: int, confidence: float, colour: tuple[int, int, int]) -> None:
         """Enter a moment; confidence 0 for one without a face."""
@@ -179,15 +192,10 @@ class Timeline:
         """Return the strip (height, width, 3) uint8, the newest moment at the right."""
         times = self._times[:self._count]
         now = int(times[-1]) if self._count else 0
-        step = now * width // self.SPAN_MS  # drawn again when it has moved by a pixel: every other frame at 30 a second
-        if self._drawn is None or self._drawn_at != (step, width, height):
-            index = np.searchsorted(times, now + np.linspace(-self.SPAN_MS, 0, width), side="right") - 1
-            values = np.where(index >= 0, self._values[index], 0)
-            filled = (np.arange(height, 0, -1, dtype=np.float32)[:, None] <= values * height).view(np.uint8)
-            self._drawn = np.full((height, width, 3), FAINT, np.uint8)
-            import_cv2().copyTo(np.repeat(self._colours[index][None], height, axis=0), filled, self._drawn)
-            self._drawn_at = (step, width, height)
-        return self._drawn
+        index = np.searchsorted(times, now + np.linspace(-self.SPAN_MS, 0, width), side="right") - 1
+        values = np.where(index >= 0, self._values[index], 0)
+        filled = np.arange(height, 0, -1)[:, None] <= values * height
+        return np.where(filled[:, :, None], self._colours[index], np.array(FAINT, np.uint8))
 
 
 class View:
@@ -199,6 +207,7 @@ class View:
         self.canvas = Canvas()
         self.timeline = Timeline()
         self._said, self._said_until = "", 0.0
+        self._shown, self._shown_ms = None, 0
 
     def say(self, text: str, seconds: float = 2.5) -> None:
         """Show a message for some seconds."""
@@ -223,25 +232,39 @@ class View:
         With a timestamp the panel shows the time line and the speed, without (still pictures) the caption.
         The array is reused by the next call.
         """
-        canvas = self.canvas
-        canvas.begin(frame_bgr, self.mirror)
+        self.canvas.begin(frame_bgr, self.mirror)
         self._draw_faces(readings)
+        if timestamp_ms is not None:
+            main = readings[0] if readings else None
+            self.timeline.add(timestamp_ms, main.confidence if main else 0.0, colour_of(main.emotion) if main else FAINT)
+        message = message or (self._said if time.monotonic() < self._said_until else "")
+        shown = (frame_bgr.shape, self.show_help, message, caption, [(reading.face, reading.emotion) for reading in readings])
+        if timestamp_ms is None or shown != self._shown or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
+            self._shown, self._shown_ms = shown, timestamp_ms or 0
+            self._draw_panel(readings, timestamp_ms, f"{fps:.0f} fps  {latency_ms:.0f} ms", message, caption)
+        return self.canvas.image
+
+    def _draw_panel(self, readings: Sequence, timestamp_ms: int | None, speed: str, message: str, caption: str) -> None:
+        canvas = self.canvas
+        bottom = canvas.height - (12 if timestamp_ms is None else 92)
+        canvas.clear_panel()
         canvas.text(canvas.fit_text(self.model_name, 110, 12), 12, 22, 12, DIM)
         canvas.text("h  help", PANEL - 12, 22, 12, DIM, right=True)
         self._draw_main_face(readings)
-        bottom = canvas.height - (12 if timestamp_ms is None else 92)
         if self.show_help:
             self._draw_help(80)
         else:
             self._draw_bars(80, readings[0].probabilities if readings else None)
             self._draw_other_faces(188, bottom - 24, readings)
-        if text := message or (self._said if time.monotonic() < self._said_until else ""):
-            self._draw_message(text, bottom)
-        elif timestamp_ms is None:
-            canvas.text(canvas.fit_text(caption, PANEL - 24, 12), 12, canvas.height - 12, 12, DIM)
+        if message:
+            canvas.text(canvas.fit_text(message, PANEL - 24, 12), 12, bottom - 4, 12, AMBER)
         if timestamp_ms is not None:
-            self._draw_timeline(readings, timestamp_ms, fps, latency_ms)
-        return canvas.image
+            strip = self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale))
+            canvas.paste(12, canvas.height - 82, strip)
+            canvas.text("last 10 s", 12, canvas.height - 14, 12, DIM)
+            canvas.text(speed, PANEL - 12, canvas.height - 14, 12, DIM, right=True)
+        elif not message:
+            canvas.text(canvas.fit_text(caption, PANEL - 24, 12), 12, canvas.height - 12, 12, DIM)
 
     def _draw_faces(self, readings: Sequence) -> None:
         canvas, tags = self.canvas, []
@@ -283,19 +306,6 @@ class View:
         for row, (key, meaning) in enumerate(HELP):
             self.canvas.text(key, 12, top + row * 19 + 10, 13, INK, 600)
             self.canvas.text(meaning, 72, top + row * 19 + 10, 13, DIM)
-
-    def _draw_message(self, text: str, bottom: float) -> None:
-        self.canvas.text(self.canvas.fit_text(text, PANEL - 24, 12), 12, bottom - 4, 12, AMBER)
-
-    def _draw_timeline(self, readings: Sequence, timestamp_ms: int, fps: float, latency_ms: float) -> None:
-        canvas = self.canvas
-        if readings:
-            self.timeline.add(timestamp_ms, readings[0].confidence, colour_of(readings[0].emotion))
-        else:
-            self.timeline.add(timestamp_ms, 0.0, FAINT)
-        canvas.paste(12, canvas.height - 82, self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale)))
-        canvas.text("last 10 s", 12, canvas.height - 14, 12, DIM)
-        canvas.text(f"{fps:.0f} fps  {latency_ms:.0f} ms", PANEL - 12, canvas.height - 14, 12, DIM, right=True)
 
 
 def colour_of(emotion: str) -> tuple[int, int, int]:

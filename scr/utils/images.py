@@ -52,3 +52,13 @@ def perceptual_hash(frame_bgr: np.ndarray) -> int:
     low = cv2.dct(small)[:8, :8].ravel()
     bits = low > np.median(low[1:])
     return int(np.packbits(bits).view(">u8")[0])
+
+
+def sharpness(picture_bgr: np.ndarray, width: int = 128) -> float:
+    """Return the variance of the Laplacian of a picture at a common width: low for blur (Pech-Pacheco et al. 2000)."""
+    cv2 = import_cv2()
+    if 0 in picture_bgr.shape:
+        return 0.0
+    grey = cv2.cvtColor(picture_bgr, cv2.COLOR_BGR2GRAY)
+    height = max(1, round(grey.shape[0] * width / grey.shape[1]))
+    return float(cv2.Laplacian(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), cv2.CV_64F).var())

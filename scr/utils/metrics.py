@@ -14,6 +14,12 @@ def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> 
     return matrix
 
 
+def with_missed(label: np.ndarray, probabilities: np.ndarray, missed_label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (label, predicted) of faces (n,) and (n, classes), and of missed pictures (m,): both (n + m,)."""
+    return (np.concatenate([label, missed_label]),
+            np.concatenate([probabilities.argmax(axis=1), np.full(len(missed_label), MISSED)]))
+
+
 def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
     """Return the 95% interval of a proportion (Wilson 1927), which holds for small counts and near 0 or 1."""
     if total == 0:

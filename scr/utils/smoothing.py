@@ -3,8 +3,9 @@
 Times are milliseconds of the source, so a clip gives the same labels at any speed it is worked through.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class EmotionSmoother:
         if self.probabilities is None or self._time_constant_ms <= 0:
             self.probabilities = probabilities
         else:
-            keep = np.exp((self._timestamp_ms - timestamp_ms) / self._time_constant_ms)
+            keep = math.exp((self._timestamp_ms - timestamp_ms) / self._time_constant_ms)
             self.probabilities = (keep * self.probabilities + (1 - keep) * probabilities).astype(np.float32)
         self._timestamp_ms = timestamp_ms
         self._label = self._next_label(int(self.probabilities.argmax()))
@@ -80,8 +81,7 @@ class EmotionSmoother:
 class _Track:
     face: int
     smoother: EmotionSmoother
-    centre: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    side: float = 0.0
+    box: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     seen_ms: int = 0
 
 
@@ -100,50 +100,50 @@ class FaceTracker:
         landmarks: (478, 3) each; probabilities: (faces, classes), raw; timestamps must not go back.
         """
         self._tracks = [track for track in self._tracks if timestamp_ms - track.seen_ms <= FORGET_MS]
-        boxes = np.array([face_box(points) for points in landmarks]).reshape(-1, 4)
+        boxes = [tuple(face_box(points).tolist()) for points in landmarks]  # floats: numpy is slow on four numbers
         readings = []
-        for track, index in self._match(boxes):
+        for index, track in self._match(boxes).items():
             if timestamp_ms - track.seen_ms > RESET_MS:
                 track.smoother.reset()
-            track.centre, track.side = _centre(boxes[index]), float(boxes[index, 2:].max())
-            track.seen_ms = timestamp_ms
+            track.box, track.seen_ms = boxes[index], timestamp_ms
             emotion, confidence = track.smoother.update(probabilities[index], timestamp_ms)
             readings.append(Reading(track.face, landmarks[index], box_px(boxes[index], frame_shape), emotion, confidence,
                                     track.smoother.probabilities))
         return sorted(readings, key=lambda reading: reading.face)
 
-    def _match(self, boxes: np.ndarray) -> list[tuple[_Track, int]]:
-        """Pair boxes with tracks, the nearest first; boxes that are left start tracks of their own."""
-        distances = sorted((float(np.linalg.norm(_centre(box) - track.centre)), number, index)
-                           for number, track in enumerate(self._tracks) for index, box in enumerate(boxes))
-        pairs, taken = {}, set()
-        for distance, number, index in distances:
-            near = distance <= MAX_JUMP * max(self._tracks[number].side, float(boxes[index, 2:].max()))
-            if near and index not in pairs and number not in taken:
-                pairs[index] = self._tracks[number]
+    def _match(self, boxes: Sequence[tuple[float, ...]]) -> dict[int, _Track]:
+        """Return the track of each box, the nearest pairs first; boxes that are left start tracks of their own."""
+        pairs = sorted((distance, number, index) for number, track in enumerate(self._tracks)
+                       for index, box in enumerate(boxes) if (distance := _distance(track.box, box)) <= MAX_JUMP)
+        matched, taken = {}, set()
+        for _, number, index in pairs:
+            if index not in matched and number not in taken:
+                matched[index] = self._tracks[number]
                 taken.add(number)
         for index in range(len(boxes)):
-            if index not in pairs:
-                pairs[index] = _Track(self.faces_seen, self._new_smoother())
-                self._tracks.append(pairs[index])
+            if index not in matched:
+                matched[index] = _Track(self.faces_seen, self._new_smoother())
+                self._tracks.append(matched[index])
                 self.faces_seen += 1
-        return [(track, index) for index, track in pairs.items()]
+        return matched
 
 
-def _centre(box: np.ndarray) -> np.ndarray:
-    return box[:2] + box[2:] / 2
+def _distance(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Return the distance of two boxes' centres, in sides of the larger."""
+    x, y = one[0] - other[0] + (one[2] - other[2]) / 2, one[1] - other[1] + (one[3] - other[3]) / 2
+    return math.hypot(x, y) / max(*one[2:], *other[2:], 1e-6)
 
 
-def box_px(box: np.ndarray, frame_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def box_px(box: Sequence[float], frame_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return the part of a box (x, y, width, height in image widths) that lies within the frame, in whole pixels."""
     height, width = frame_shape[:2]
-    left, top = np.clip(np.round(box[:2] * width), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.round((box[:2] + box[2:]) * width), 0, (width, height)).astype(int)
-    return int(left), int(top), int(right - left), int(bottom - top)
+    left, right = (min(max(round(x * width), 0), width) for x in (box[0], box[0] + box[2]))
+    top, bottom = (min(max(round(y * width), 0), height) for y in (box[1], box[1] + box[3]))
+    return left, top, right - left, bottom - top
 
 
 def read_picture(classes: Sequence[str], landmarks: Sequence[np.ndarray], probabilities: np.ndarray,
-                        frame_shape: tuple[int, ...]) -> list[Reading]:
+                 frame_shape: tuple[int, ...]) -> list[Reading]:
     """Return a reading for each face of a still picture: unsmoothed, the emotion always the likeliest class."""
-    return [Reading(face, points, box_px(face_box(points), frame_shape), classes[int(row.argmax())], float(row.max()), row)
+    return [Reading(face, points, box_px(face_box(points).tolist(), frame_shape), classes[int(row.argmax())], float(row.max()), row)
             for face, (points, row) in enumerate(zip(landmarks, probabilities))]

@@ -1,0 +1,87 @@
+"""Real faces for the tests: a portrait, a group, two clips; no camera, no network, no GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "tests" / "data"
+DEMO = ROOT / "assets" / "demo.mp4"
+SMILE = DATA / "smile.mp4"
+
+SEGMENTS = {  # class -> where its frames come from; the labels only drive the pipeline, nothing is claimed from them
+    "sad": (DEMO, range(130, 235, 7)), "happy": (DEMO, range(350, 470, 8)),
+    "fear": (DEMO, range(235, 340, 7)), "neutral": (SMILE, range(0, 70, 5)),
+}
+
+
+def run(script: str, *args, cwd=None, env=None, timeout: int = 300) -> subprocess.CompletedProcess:
+    """Run a script as a user would, without a display; returns the finished process with its output as text."""
+    surroundings = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    return subprocess.run([sys.executable, str(ROOT / "scr" / script), *map(str, args)], cwd=cwd or ROOT, text=True,
+                          capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, env=surroundings | (env or {}))
+
+
+def user_error(done: subprocess.CompletedProcess) -> str:
+    """Return the one line of a `UserError`; fails if the script ended in any other way."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    """Return all frames of a clip, BGR."""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    capture.release()
+    return frames
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    return cv2.imread(str(DATA / "astronaut.jpg"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder `<emotion>/*.png` of real faces: 15 of each class, varied in crop, size and tilt, under Train and Test."""
+    root = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    clips = {path: frames_of(path) for path in (DEMO, SMILE)}
+    for emotion, (clip, indices) in SEGMENTS.items():
+        for number, index in enumerate(indices):
+            frame = clips[clip][min(index, len(clips[clip]) - 1)]
+            height, width = frame.shape[:2]
+            turn = cv2.getRotationMatrix2D((width / 2, height / 2), generator.uniform(-20, 20), generator.uniform(0.7, 1.0))
+            turn[:, 2] += generator.uniform(-20, 20, 2)
+            frame = cv2.warpAffine(frame, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+            folder = root / ("Test" if number % 5 == 4 else "Train") / emotion.capitalize()
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"face_{index:03}.png"), frame)
+    return root
+
+
+@pytest.fixture(scope="session")
+def landmark_file(pictures, tmp_path_factory) -> Path:
+    """The landmark set of `pictures`, made by the script."""
+    output = tmp_path_factory.mktemp("landmarks") / "faces.npz"
+    done = run("extract_landmarks.py", "--images", pictures, "--output", output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="session")
+def bundle(landmark_file, tmp_path_factory) -> Path:
+    """A model trained for two epochs on `pictures`, made by the script."""
+    output = tmp_path_factory.mktemp("bundle")
+    done = run("train_model.py", "--data", landmark_file, "--output", output, "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    return output

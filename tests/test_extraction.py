@@ -1,0 +1,91 @@
+"""Extraction can be stopped at any moment and ends with the same file."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, run
+
+from utils import landmarks
+from utils.config import UserError
+from utils.dataset import load_landmarks
+
+
+@pytest.fixture(scope="module")
+def many_pictures(pictures, tmp_path_factory):
+    """The pictures, four times over at other sizes: enough for several parts; and three that can't be read."""
+    root = tmp_path_factory.mktemp("many")
+    for path in sorted(pictures.rglob("*.png")):
+        frame = cv2.imread(str(path))
+        for scale in (0.3, 0.4, 0.5, 0.6):
+            folder = root / path.parent.name
+            folder.mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / f"{path.stem}_{scale}.jpg"), cv2.resize(frame, None, fx=scale, fy=scale))
+    (root / "Happy" / "empty.jpg").write_bytes(b"")
+    (root / "Happy" / "garbage.jpg").write_bytes(b"\xff\xd8garbage" * 50)
+    cv2.imwrite(str(root / "Sad" / "tiny.png"), np.zeros((8, 8, 3), np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_file(many_pictures, tmp_path, stop):
+    arguments = ["--images", many_pictures, "--jobs", 2]
+    whole = run("extract_landmarks.py", *arguments, "--output", tmp_path / "whole.npz")
+    assert whole.returncode == 0, whole.stderr
+    for reason in ("2 unreadable", "1 too small"):
+        assert reason in whole.stdout
+
+    parts = tmp_path / "stopped.npz.parts"
+    process = subprocess.Popen([sys.executable, ROOT / "scr" / "extract_landmarks.py", *map(str, arguments), "--output",
+                                tmp_path / "stopped.npz"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(parts.glob("0*.npz")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, stop)
+    assert process.wait(60) != 0, "the run ended before it could be stopped"
+    assert not (tmp_path / "stopped.npz").exists()
+    done_before = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.npz")}
+    assert done_before
+
+    again = run("extract_landmarks.py", *arguments, "--output", tmp_path / "stopped.npz")
+    assert again.returncode == 0, again.stderr
+    assert "going on:" in again.stderr
+    assert (tmp_path / "stopped.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert not parts.exists()
+
+
+def test_parts_of_changed_pictures_are_not_reused(pictures, tmp_path):
+    parts = tmp_path / "a.npz.parts"
+    parts.mkdir()
+    (parts / "job.sha256").write_text("another job")
+    (parts / "0000000.npz").write_bytes(b"of another job")
+    done = run("extract_landmarks.py", "--images", pictures, "--output", tmp_path / "a.npz")
+    assert done.returncode == 0, done.stderr
+    assert "afresh" in done.stderr and len(load_landmarks(tmp_path / "a.npz")) > 50
+
+
+def test_a_missing_landmarker_file_is_fetched_and_checked(tmp_path):
+    source = landmarks.LANDMARKER_FILE
+    fetched = landmarks.ensure_landmarker_file(tmp_path / "x.task", url=source.as_uri())
+    assert fetched.read_bytes() == source.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.task"]
+
+
+def test_a_wrong_or_failed_download_leaves_nothing(tmp_path):
+    (tmp_path / "other").write_bytes(b"not the model")
+    with pytest.raises(UserError, match="not the expected file"):
+        landmarks.ensure_landmarker_file(tmp_path / "x.task", url=(tmp_path / "other").as_uri())
+    with pytest.raises(UserError, match="can't fetch"):
+        landmarks.ensure_landmarker_file(tmp_path / "x.task", url=(tmp_path / "none").as_uri())
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_damaged_landmarker_file_is_named(tmp_path):
+    (tmp_path / "x.task").write_bytes(b"half")
+    with pytest.raises(UserError, match="x.task is damaged"):
+        landmarks.ensure_landmarker_file(tmp_path / "x.task")

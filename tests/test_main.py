@@ -1,0 +1,385 @@
+"""The live demo from its command line: real faces, no camera, no network, a stand-in for the trained network."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import main
+from utils import capture
+from utils.config import ASSETS, EMOTIONS, UserError
+from utils.display import COLOURS, PANEL
+
+MAIN = Path(main.__file__)
+DEMO = ASSETS / "demo.mp4"
+HEADER = "source,frame,timestamp_ms,face,x,y,width,height,emotion,confidence,fear,happy,neutral,sad"
+
+STAND_IN = '''
+import numpy as np
+
+class EmotionClassifier:
+    """Happy if the mouth is wide, else sad: enough to see labels change on the clip."""
+
+    def __init__(self, path=None):
+        self.classes, self.name, self.threshold = ("fear", "happy", "neutral", "sad"), "stand-in", 0.4
+
+    def predict(self, landmarks):
+        width = np.linalg.norm(landmarks[:, 61, :2] - landmarks[:, 291, :2], axis=1)
+        width = width / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=1)
+        scores = np.exp(np.stack([width * 0, (width - 0.55) * 14, width * 0 + 0.6, (0.55 - width) * 14], axis=1))
+        return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+'''
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch):
+    module = types.ModuleType("utils.classifier")
+    exec(STAND_IN, module.__dict__)
+    monkeypatch.setitem(sys.modules, "utils.classifier", module)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    previous = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture(scope="session")
+def frames():
+    """Return every 16th of the clip's frames: 30 of them, from crying to laughing."""
+    with capture.open_source(str(DEMO)) as source:
+        return [frame.image for frame in source if frame is not None and frame.index % 16 == 0]
+
+
+@pytest.fixture(scope="session")
+def clip(frames, tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    with capture.VideoRecorder(path, 10) as recorder:
+        for frame in frames:
+            recorder.write(frame, 0)
+    return path
+
+
+def run(*arguments) -> None:
+    main.main(main.build_parser().parse_args([str(argument) for argument in arguments]))
+
+
+def read_csv(path: Path) -> list[dict]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == HEADER
+    return list(csv.DictReader(lines))
+
+
+def test_help_answers_at_once_from_anywhere(tmp_path):
+    start = time.monotonic()
+    code = f"import runpy, sys; sys.argv = ['main.py', '--help']\ntry: runpy.run_path({str(MAIN)!r}, run_name='__main__')\n" \
+           "finally: print([name for name in ('cv2', 'mediapipe', 'tensorflow') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(MAIN.parent)!r})\n{code}"],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "--source" in done.stdout and "[]" in done.stdout
+    assert time.monotonic() - start < 10
+
+
+def test_video_gives_a_row_for_each_frame(clip, tmp_path, capsys):
+    output = tmp_path / "new" / "rows.csv"
+    run("--source", clip, "--output", output, "--no-display")
+    rows = read_csv(output)
+    assert [int(row["frame"]) for row in rows] == list(range(30))
+    assert np.diff([int(row["timestamp_ms"]) for row in rows]).min() > 0
+    assert {row["source"] for row in rows} == {str(clip)} and {row["face"] for row in rows} == {"0"}
+    for row in rows:
+        x, y, width, height = (int(row[name]) for name in ("x", "y", "width", "height"))
+        assert 0 <= x < x + width <= 640 and 0 <= y < y + height <= 360 and width > 100
+        assert sum(float(row[name]) for name in EMOTIONS) == pytest.approx(1, abs=1e-3)
+        assert row["emotion"] in (*EMOTIONS, "uncertain")
+    assert {"happy", "sad"} & {row["emotion"] for row in rows}
+    out = capsys.readouterr().out
+    assert out.startswith("30 frames") and "30 faces on 30" in out and "rows.csv" in out
+
+
+def test_smoothing_off_gives_the_likeliest_class_or_uncertain(clip, tmp_path):
+    run("--source", clip, "--output", tmp_path / "calm.csv", "--no-display")
+    run("--source", clip, "--output", tmp_path / "raw.csv", "--no-display", "--smoothing-ms", 0)
+    calm, raw = (np.array([[float(row[name]) for name in EMOTIONS] for row in read_csv(tmp_path / f"{name}.csv")])
+                 for name in ("calm", "raw"))
+    assert np.abs(np.diff(calm, axis=0)).sum() < 0.7 * np.abs(np.diff(raw, axis=0)).sum()
+
+
+def test_folder_of_pictures(frames, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    (folder / "deep, er").mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), frames[0])
+    cv2.imwrite(str(folder / "deep, er" / "b.jpg"), frames[-1])
+    cv2.imwrite(str(folder / "c.png"), np.full((100, 100, 3), 128, np.uint8))
+    (folder / "d.png").write_bytes(b"")
+    (folder / "e.jpg").write_bytes(b"garbage")
+    run("--source", f"{folder}{os.sep}", "--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn", "--no-display")
+    rows = {row["source"]: row for row in read_csv(tmp_path / "rows.csv")}
+    assert set(rows) == {os.path.join(folder, name) for name in ("a.png", "c.png", "d.png", "e.jpg", os.path.join("deep, er", "b.jpg"))}
+    for name in ("c.png", "d.png", "e.jpg"):
+        assert not any(rows[str(folder / name)][column] for column in HEADER.split(",")[3:])
+    for name in ("a.png", os.path.join("deep, er", "b.jpg")):
+        row = rows[str(folder / name)]
+        assert row["emotion"] == max(EMOTIONS, key=lambda emotion: float(row[emotion])) and row["confidence"] == row[row["emotion"]]
+        assert cv2.imread(str(tmp_path / "drawn" / name)).shape == (360, 840, 3)
+    err = capsys.readouterr().err
+    assert f"{folder / 'd.png'}: not a picture" in err and f"{folder / 'e.jpg'}: not a picture" in err
+
+
+def test_json_lines(frames, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), frames[0])
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((100, 100, 3), np.uint8))
+    run("--source", tmp_path, "--output", tmp_path / "rows.jsonl", "--no-display")
+    face, none = (json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert list(face) == list(none) == HEADER.split(",")
+    assert face["face"] == 0 and isinstance(face["confidence"], float) and none["emotion"] is None
+
+
+def test_several_faces(frames, tmp_path):
+    cv2.imwrite(str(tmp_path / "two.png"), np.hstack([frames[0][:, 200:], frames[-1][:, 200:]]))
+    run("--source", tmp_path / "two.png", "--output", tmp_path / "two.csv", "--max-faces", 3, "--no-display")
+    run("--source", tmp_path / "two.png", "--output", tmp_path / "one.csv", "--no-display")
+    assert sorted(row["face"] for row in read_csv(tmp_path / "two.csv")) == ["0", "1"]
+    assert [row["face"] for row in read_csv(tmp_path / "one.csv")] == ["0"]
+
+
+def test_saved_video_shows_what_was_drawn(clip, tmp_path):
+    run("--source", clip, "--save", tmp_path / "drawn.mp4", "--no-display", "--mirror")
+    with capture.open_source(str(tmp_path / "drawn.mp4")) as source:
+        assert round(source.fps) == 10
+        drawn = [frame.image for frame in source if frame is not None]
+    with capture.open_source(str(clip)) as source:
+        plain = [frame.image for frame in source if frame is not None]
+    assert len(drawn) == 30 and drawn[0].shape == (360, 640 + PANEL, 3)
+    for image, frame in zip(drawn, plain):
+        assert np.abs(image[:, :640].astype(float) - frame[:, ::-1]).mean() < 8
+    assert drawn[0][:, 640:].mean() < 60
+
+
+def test_no_camera_and_no_display_play_the_clip_headless(clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(capture, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(capture, "DEMO_CLIP", clip)
+    run("--output", tmp_path / "rows.csv")
+    err = capsys.readouterr().err
+    assert err.count("\n") == 2 and "no camera 0" in err and "no display" in err
+    assert len(read_csv(tmp_path / "rows.csv")) == 30
+
+
+def test_video_that_ends_in_the_middle_keeps_its_rows(frames, tmp_path, capsys):
+    whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
+    with capture.VideoRecorder(whole, 10) as recorder:
+        for frame in frames:
+            recorder.write(frame, 0)
+    cut.write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])
+    run("--source", cut, "--output", tmp_path / "rows.csv", "--no-display")
+    assert 10 <= len(read_csv(tmp_path / "rows.csv")) < 20
+    assert "cut.avi ends early" in capsys.readouterr().err
+
+
+def test_a_detector_that_fails_on_a_frame_costs_that_frame_only(clip, tmp_path, monkeypatch, capsys):
+    from utils.landmarks import FaceLandmarker
+
+    whole = FaceLandmarker.detect
+    monkeypatch.setattr(FaceLandmarker, "detect", lambda self, frame, stamp=None: whole(self, frame, stamp) if stamp != 1000
+                        else (_ for _ in ()).throw(RuntimeError("MediaPipe failed on a frame: x")))
+    run("--source", clip, "--output", tmp_path / "rows.csv", "--no-display")
+    rows = read_csv(tmp_path / "rows.csv")
+    assert [row["frame"] for row in rows if not row["face"]] == ["10"] and len(rows) == 30
+    assert "frame 10: MediaPipe failed" in capsys.readouterr().err
+
+
+class Script(capture.Source):
+    """A source that gives some frames, then does what it is told."""
+
+    live = True
+
+    def __init__(self, frames, then=lambda: None, failure=""):
+        super().__init__("0", "camera")
+        self.frames, self.then, self._failure = frames, then, failure
+
+    def __iter__(self):
+        for index, image in enumerate(self.frames):
+            yield None
+            yield capture.Frame(image, index, index * 40, "0", time.monotonic())
+            self.seen()
+        self.then()
+        self.failure = self._failure
+
+    seen = staticmethod(lambda: None)
+
+
+def test_ctrl_c_loses_no_row_and_completes_the_video(frames, tmp_path, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Script(frames[:5], interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
+    assert len(read_csv(tmp_path / "rows.csv")) == 5
+    with capture.VideoSource("drawn.mp4", tmp_path / "drawn.mp4") as source:
+        assert sum(frame is not None for frame in source) > 0
+
+
+def test_each_row_is_on_disk_before_the_next_frame(frames, tmp_path, monkeypatch):
+    counts = []
+    source = Script(frames[:4])
+    source.seen = lambda: counts.append(len((tmp_path / "rows.csv").read_text().splitlines()))
+    monkeypatch.setattr(capture, "open_source", lambda *_, **__: source)
+    run("--output", tmp_path / "rows.csv", "--no-display")
+    assert counts == [2, 3, 4, 5]
+
+
+def test_a_camera_gone_for_good_ends_in_one_line_with_all_rows(frames, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Script(frames[:3], failure="camera 0 gave no frame for 30 s"))
+    with pytest.raises(UserError, match="camera 0 gave no frame"):
+        run("--output", tmp_path / "rows.csv", "--no-display")
+    assert len(read_csv(tmp_path / "rows.csv")) == 3 and "3 frames" in capsys.readouterr().out
+
+
+def test_frame_size_may_change_in_mid_stream(frames, tmp_path, monkeypatch):
+    mixed = frames[:3] + [cv2.resize(frame, (960, 540)) for frame in frames[3:6]]
+    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Script(mixed))
+    run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.avi", "--no-display")
+    widths = [int(row["width"]) for row in read_csv(tmp_path / "rows.csv")]
+    assert len(widths) == 6 and np.mean(widths[3:]) == pytest.approx(1.5 * np.mean(widths[:3]), rel=0.15)
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--source", "missing.mp4"], "no file or folder missing.mp4"),
+    (["--source", "zero.mp4"], "not a video that can be read"),
+    (["--source", "noise.mov"], "not a video that can be read"),
+    (["--source", "zero.png"], "not a picture that can be read"),
+    (["--source", "noise.jpg"], "not a picture that can be read"),
+    (["--source", "notes.txt"], "neither a video nor a picture"),
+    (["--source", "empty"], "no pictures in empty"),
+    (["--source", "rtsp://127.0.0.1:1/none"], "can't open the stream"),
+    (["--source", "good.png", "--output", "rows.xls"], "end it in .csv or .jsonl"),
+    (["--source", "good.png", "--output", "zero.mp4/rows.csv"], "can't write"),
+    (["--source", "good.png", "--save", "drawn.mp4"], "for a picture"),
+    (["--source", "good.png", "--save", "good.png"], "is the source itself"),
+    (["--source", "clip.mp4", "--save", "drawn.png"], "for a video"),
+    (["--source", "pictures", "--save", "drawn.png"], "name a folder"),
+    (["--source", "pictures", "--save", "pictures"], "is the source itself"),
+])
+def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("zero.mp4", "zero.png", "notes.txt"):
+        Path(name).write_bytes(b"")
+    for name in ("noise.mov", "noise.jpg"):
+        Path(name).write_bytes(np.random.default_rng(0).bytes(5000))
+    for name in ("empty", "pictures"):
+        Path(name).mkdir()
+    cv2.imwrite("good.png", frames[0])
+    cv2.imwrite("pictures/good.png", frames[0])
+    shutil.copy(clip, "clip.mp4")
+    with pytest.raises(UserError, match=words) as raised:
+        run("--no-display", *arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_doctor_comes_to_its_end(monkeypatch, capsys):
+    monkeypatch.setattr(capture, "list_cameras", list)
+    run("--doctor")
+    out = capsys.readouterr().out
+    assert "mediapipe 1." in out and "face_landmarker.task 3758596 bytes, sha256 64184e22" in out
+    assert "check     landmarker: works" in out and "PROBLEM   display: DISPLAY is not set" in out
+
+
+def test_list_cameras(monkeypatch, capsys):
+    monkeypatch.setattr(capture, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
+    run("--list-cameras")
+    assert capsys.readouterr().out == "0 Webcam: 640 x 480, V4L2\n"
+
+
+# ---- the real window
+
+
+@pytest.fixture
+def screen(tmp_path):
+    """Start an X server of our own; return its DISPLAY."""
+    for tool in ("Xvfb", "xdotool", "import"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    reader, writer = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x800x24", "-nolisten", "tcp", "-noreset"]
+    server = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with open(reader) as answer:
+        number = answer.readline().strip()
+    if not number:
+        server.wait()
+        pytest.skip("Xvfb does not start here")
+    yield f":{number}"
+    server.terminate()
+    server.wait()
+
+
+def test_real_window_obeys_its_keys(screen, tmp_path):
+    runner = tmp_path / "runner.py"
+    runner.write_text(f"import sys, types, runpy\nsys.path.insert(0, {str(MAIN.parent)!r})\nimport utils\n"
+                      f"module = types.ModuleType('utils.classifier')\nexec({STAND_IN!r}, module.__dict__)\n"
+                      "sys.modules['utils.classifier'] = module\nimport main\n"
+                      f"main.SNAPSHOTS = __import__('pathlib').Path({str(tmp_path / 'snapshots')!r})\n"
+                      "main.run_script(main.main, main.build_parser())\n")
+    env = os.environ | {"DISPLAY": screen}
+    demo = subprocess.Popen([sys.executable, str(runner), "--source", str(DEMO)], env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def look() -> np.ndarray:
+        shot = subprocess.run(["import", "-window", "root", "-depth", "8", "ppm:-"], env=env, capture_output=True,
+                              check=True).stdout
+        return cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)[:360, :640 + PANEL]
+
+    def press(key: str, seen) -> np.ndarray:
+        """Press a key, wait until the screen shows what `seen` looks for, and return the screen."""
+        subprocess.run(["xdotool", "key", key], env=env, check=True)
+        return wait_for(seen, f"nothing to see of key {key}")
+
+    def wait_for(seen, complaint: str) -> np.ndarray:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            assert demo.poll() is None, demo.communicate()
+            screen_now = look()
+            if seen(screen_now):
+                return screen_now
+            time.sleep(0.1)
+        raise AssertionError(complaint)
+
+    def bars(image) -> int:
+        panel = image[90:180, 640:]
+        return sum(int((np.abs(panel.astype(int) - COLOURS[name]).max(axis=2) < 12).sum()) for name in ("fear", "happy", "sad"))
+
+    def white(image) -> int:
+        return int((image[:, :640].min(axis=2) > 235).sum())
+
+    def face_side(image) -> float:
+        return image[:, :250].mean() - image[:, 390:640].mean()  # the wall is darker than hair and face
+
+    try:
+        first = wait_for(lambda image: bars(image) > 50, "no window with bars")
+        assert face_side(first) < 0
+        subprocess.run(["xdotool", "mousemove", "300", "200"], env=env, check=True)  # no window manager: keys follow the pointer
+        press("h", lambda image: bars(image) == 0)
+        press("h", lambda image: bars(image) > 50)
+        press("l", lambda image: white(image) > white(first) + 150)
+        press("m", lambda image: face_side(image) > 0)
+        subprocess.run(["xdotool", "key", "s"], env=env, check=True)
+        deadline = time.monotonic() + 10
+        while not list(tmp_path.glob("snapshots/*.png")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        subprocess.run(["xdotool", "key", "Escape"], env=env, check=True)
+        out, err = demo.communicate(timeout=20)
+    finally:
+        demo.kill()
+    assert demo.returncode == 0 and "frames in" in out
+    assert err.startswith("saved ") and err.count("\n") == 1
+    assert cv2.imread(str(next(tmp_path.glob("snapshots/*.png")))).shape == (360, 640 + PANEL, 3)

@@ -1,0 +1,199 @@
+"""Bundles: the same run twice, checked before they are opened, the same answers in every format."""
+
+import json
+import shutil
+
+import joblib
+import numpy as np
+import pytest
+from conftest import DATA, run, user_error
+from export_model import FORMATS
+
+from utils.classifier import NAME, EmotionClassifier, load_bundle, open_exported, read_metadata
+from utils.config import EMOTIONS, UserError
+from utils.dataset import load_landmarks
+from utils.features import compute_features
+from utils.metrics import MISSED, evaluate_predictions, expected_calibration_error, wilson_interval
+
+
+@pytest.fixture
+def copy(bundle, tmp_path):
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+def test_two_runs_with_one_seed_give_the_same_weights(bundle, landmark_file, tmp_path):
+    run("train_model.py", "--data", landmark_file, "--output", tmp_path, "--epochs", 2)
+    first, second = (load_bundle(folder) for folder in (bundle, tmp_path))
+    for one, other in zip(first[0].get_weights(), second[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(first[1].mean_, second[1].mean_)
+
+
+def test_bundle_has_the_contract(bundle):
+    info = json.loads((bundle / f"{NAME}.json").read_text())
+    assert info["classes"] == list(EMOTIONS)
+    assert set(info["sha256"]) == {f"{NAME}.keras", "scaler.pkl", f"{NAME}.tflite"}
+    assert {"features", "training", "data", "metrics", "versions"} <= set(info)
+    assert {"learning_curves.png", "confusion_matrix.png"} <= {path.name for path in bundle.iterdir()}
+    scaler = joblib.load(bundle / "scaler.pkl")
+    assert type(scaler).__name__ == "StandardScaler"
+
+
+def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
+    from utils.dataset import assign_split
+
+    _, scaler, info = load_bundle(bundle)
+    data = assign_split(load_landmarks(landmark_file).of_classes(EMOTIONS))
+    train = compute_features(data.landmarks[data.split == "train"], info["features"])
+    np.testing.assert_allclose(scaler.mean_, train.mean(axis=0), atol=1e-5)
+    assert scaler.n_samples_seen_ == len(train)
+
+
+def test_lite_model_answers_as_keras_does(bundle, landmark_file):
+    network, scaler, info = load_bundle(bundle)
+    landmarks = load_landmarks(landmark_file).landmarks
+    x = scaler.transform(compute_features(landmarks, info["features"])).astype(np.float32)
+    classifier = EmotionClassifier(bundle)
+    np.testing.assert_allclose(classifier.predict(landmarks), network.predict(x, verbose=0), atol=1e-5)
+    one_by_one = np.concatenate([classifier.predict(landmarks[index:index + 1]) for index in range(5)])
+    np.testing.assert_allclose(one_by_one, classifier.predict(landmarks[:5]), atol=1e-6)
+    assert classifier.predict(landmarks[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.keras", "scaler.pkl", f"{NAME}.tflite"])
+def test_a_changed_file_is_refused_by_name_before_it_is_opened(copy, name):
+    path = copy / name
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match=name):
+        EmotionClassifier(copy) if name.endswith(".tflite") else load_bundle(copy)
+
+
+def test_a_pickle_that_runs_code_is_not_opened(copy, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    joblib.dump(Evil(), copy / "scaler.pkl")
+    with pytest.raises(UserError, match="scaler.pkl"):
+        load_bundle(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}"])
+def test_a_damaged_json_is_named(copy, content):
+    (copy / f"{NAME}.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"{NAME}.json is damaged"):
+        EmotionClassifier(copy)
+
+
+def test_foreign_and_missing_models_are_named(tmp_path):
+    (tmp_path / "foreign.tflite").write_bytes(b"TFL3 not ours")
+    for path, what in ((tmp_path / "foreign.tflite", "foreign.tflite"), (tmp_path / "none.tflite", "none.tflite"), (tmp_path, "no model at")):
+        with pytest.raises(UserError, match=what):
+            EmotionClassifier(path)
+
+
+def test_a_lite_file_alone_is_enough(bundle, landmark_file, tmp_path):
+    shutil.copy(bundle / f"{NAME}.tflite", tmp_path / "mine.tflite")
+    landmarks = load_landmarks(landmark_file).landmarks[:3]
+    np.testing.assert_array_equal(EmotionClassifier(tmp_path / "mine.tflite").predict(landmarks), EmotionClassifier(bundle).predict(landmarks))
+
+
+@pytest.mark.parametrize("recipe", ["default", "published"])
+def test_exports_answer_as_keras_does_on_real_faces(recipe, landmark_file, tmp_path):
+    done = run("train_model.py", "--data", landmark_file, "--output", tmp_path, "--epochs", 20, "--recipe", recipe)
+    assert done.returncode == 0, done.stderr
+    formats = ["tflite", "int8", "onnx"] if recipe == "default" else ["tflite", "onnx"]  # hardly trained, int8 may flip a face
+    done = run("export_model.py", "--model", tmp_path, "--data", landmark_file, "--formats", *formats)
+    assert done.returncode == 0, done.stderr
+    assert "one input, one output and parity" in done.stdout
+    network, scaler, info = load_bundle(tmp_path)
+    features = compute_features(load_landmarks(landmark_file).landmarks, info["features"])
+    expected = network.predict(scaler.transform(features).astype(np.float32), verbose=0)
+    for form in formats:
+        path, tolerance = tmp_path / f"{NAME}{FORMATS[form]}", 0.05 if form == "int8" else 1e-5
+        np.testing.assert_allclose(open_exported(path)(features), expected, atol=tolerance, err_msg=path.name)
+        assert path.name in info["sha256"]
+        if path.suffix == ".tflite":
+            assert read_metadata(path)["classes"] == list(EMOTIONS)
+
+    import onnx
+
+    properties = {item.key: item.value for item in onnx.load(tmp_path / f"{NAME}.onnx").metadata_props}
+    assert json.loads(properties["emotion.json"])["features"] == info["features"]
+
+
+def test_published_recipe_is_the_readme_s(landmark_file, tmp_path):
+    done = run("train_model.py", "--data", landmark_file, "--output", tmp_path, "--epochs", 1, "--recipe", "published")
+    assert done.returncode == 0, done.stderr
+    network, scaler, info = load_bundle(tmp_path)
+    layers = [(type(layer).__name__, getattr(layer, "units", getattr(layer, "rate", None))) for layer in network.layers]
+    block = [("Dense", 1024), ("BatchNormalization", None), ("Dropout", 0.5), ("Dense", 512), ("BatchNormalization", None), ("Dropout", 0.5),
+             ("Dense", 256), ("BatchNormalization", None), ("Dropout", 0.4), ("Dense", 128), ("Dropout", 0.3), ("Dense", 4)]
+    assert layers == block
+    assert info["features"] == {"kind": "raw", "points": 468} and info["training"]["learning_rate"] == 1e-5
+    assert len(scaler.mean_) == 1404
+
+
+def test_training_reads_txt_and_several_files(landmark_file, tmp_path):
+    run("balance_dataset.py", "--data", landmark_file, "--output", tmp_path / "set")
+    done = run("train_model.py", "--data", tmp_path / "set.txt", landmark_file, "--output", tmp_path / "model", "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    info = json.loads((tmp_path / "model" / f"{NAME}.json").read_text())
+    assert len(info["data"]["files"]) == 2 and info["features"]["points"] == 468
+
+
+def test_training_without_a_class_says_which(landmark_file, tmp_path):
+    from utils.dataset import save_npz
+
+    data = load_landmarks(landmark_file)
+    save_npz(tmp_path / "three.npz", data.select(data.label != "fear"))
+    assert "no fear in" in user_error(run("train_model.py", "--data", tmp_path / "three.npz", "--output", tmp_path))
+    assert "no landmark set" in user_error(run("train_model.py", "--data", tmp_path / "none.npz", "--output", tmp_path))
+
+
+def test_evaluate_counts_missed_faces_as_wrong(bundle, pictures, tmp_path):
+    root = shutil.copytree(pictures, tmp_path / "pictures")
+    for number in range(4):
+        shutil.copy(DATA / "landscape.jpg", root / "Train" / "Sad" / f"landscape{number}.jpg")
+    done = run("evaluate.py", "--images", root, "--model", bundle, "--output", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report" / "report.json").read_text())["all"]
+    total = len(list(root.rglob("*.*")))
+    assert report["faces"] + report["missed"] == total == sum(map(sum, report["confusion_matrix"]))
+    sad_row = report["confusion_matrix"][EMOTIONS.index("sad")]
+    assert sad_row[-1] >= 4, "the landscapes are missed faces"
+    recall, low, high = report["recall"]["sad"]
+    assert recall == pytest.approx(sad_row[EMOTIONS.index("sad")] / sum(sad_row)) and low <= recall <= high
+    assert (tmp_path / "report" / "confusion_matrix.png").stat().st_size > 10_000
+    assert "no face found (counted as wrong)" in done.stdout
+
+
+def test_evaluate_looks_at_the_test_part_of_a_split_set(bundle, landmark_file, tmp_path):
+    done = run("evaluate.py", "--data", landmark_file, "--model", bundle, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    data = load_landmarks(landmark_file)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["part"] == "test" and report["all"]["faces"] == (data.split == "test").sum()
+
+
+def test_metrics_by_hand():
+    label, predicted = np.array([0, 0, 0, 0, 1, 1, 3]), np.array([0, 0, 0, MISSED, 1, 0, 3])
+    report = evaluate_predictions(label, predicted, EMOTIONS)
+    assert report["missed"] == 1 and report["accuracy"] == pytest.approx(5 / 7)
+    assert report["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
+    assert report["macro_f1"] == pytest.approx((6 / 8 + 2 / 3 + 1) / 3)
+    assert report["confusion_matrix"][0] == [3, 0, 0, 0, 1] and "neutral" not in report["recall"]
+    assert wilson_interval(8, 10) == pytest.approx((0.490, 0.943), abs=1e-3)
+    sure = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert expected_calibration_error(np.array([0, 0, 0, 1]), sure) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("script, arguments", [
+    ("evaluate.py", ["--images", "nowhere"]), ("evaluate.py", ["--data", "nowhere.npz"]), ("balance_dataset.py", ["--data", "nowhere.npz"]),
+    ("export_model.py", ["--model", "nowhere"]), ("train_personal.py", ["--subject", "nobody_at_all"]),
+    ("evaluate.py", ["--data", "x.npz", "--model", "nowhere.tflite"])])
+def test_missing_files_are_one_line(script, arguments, tmp_path):
+    assert user_error(run(script, *arguments, cwd=tmp_path))
+
+
