@@ -20,10 +20,10 @@ from utils.recordings import (SampleFilter, SessionWriter, check_name, count_lab
                               store_consent)
 
 HINTS = {
-    "fear": ("eyes wide open, brows up and", "drawn together, lips stretched"),
+    "fear": ("eyes wide, brows up and", "together, lips stretched"),
     "happy": ("smile as at an old friend,", "let your eyes smile too"),
     "neutral": ("relax your whole face,", "lips closed, look ahead"),
-    "sad": ("inner brows up, mouth corners", "down, as when you miss someone"),
+    "sad": ("inner brows up, corners of", "the mouth down"),
 }
 CONSENT = ("Recording your face", "", "What is stored: 478 points", "of your face and the label,", "in data/personal on this",
            "computer. No pictures.", "", "What for: to train a model", "of your own. Nothing is sent", "anywhere.", "",
@@ -171,6 +171,7 @@ class Recorder:
 
         canvas, colour = self.canvas, colour_of(self.label)
         canvas.begin(frame_bgr, self.args.mirror)
+        canvas.clear_panel()
         if face:
             canvas.draw_contours(canvas.to_pixels(face.landmarks), colour if not self.problem else AMBER)
         canvas.text("now show", 12, 22, 12, DIM)
@@ -201,6 +202,7 @@ class Recorder:
         from utils.display import INK
 
         self.canvas.begin(frame_bgr, self.args.mirror)
+        self.canvas.clear_panel()
         for row, line in enumerate(CONSENT):
             self.canvas.text(line.format(subject=self.args.subject), 12, 24 + row * 18, 12, INK, 600 if row in (0, 15) else 400)
         return self.canvas.image

@@ -143,7 +143,7 @@ class SampleFilter:
     MAX_OUTSIDE = 0.05
     """How far the mesh may reach over the picture's edge, in face widths: tight crops cut the outline, not the features."""
 
-    SAME = "move: same as the last sample"
+    SAME = "same as last: move a bit"
 
     def __init__(self):
         self._last: dict[str, np.ndarray] = {}
