@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, MODELS, UserError, atomic_path, make_parser, positive_int, relative, run_script
+from utils.config import (DATA, MODELS, UserError, add_share_flag, atomic_path, make_parser,
+                          positive_int, relative, run_script)
 from utils.dataset import (LandmarkSet, concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus)
 from utils.metrics import evaluate_predictions, expected_calibration_error, format_report, with_missed
 
@@ -31,6 +32,7 @@ def build_parser():
     parser.add_argument("--model", default=MODELS, metavar="MODEL", help="bundle folder, .tflite file or personal model")
     parser.add_argument("--output", type=Path, default=DATA / "evaluation", metavar="DIR", help="folder for report and figures")
     parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images")
+    add_share_flag(parser)
     return parser
 
 

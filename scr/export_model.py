@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, UserError, atomic_path, make_parser, relative, run_script
+from utils.config import MODELS, UserError, add_share_flag, atomic_path, make_parser, relative, run_script
 from utils.dataset import load_landmarks
 from utils.features import compute_features
 
@@ -29,6 +29,7 @@ def build_parser():
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="what to write")
     parser.add_argument("--data", type=Path, metavar="FILE", help="faces for the parity check, .npz or .txt "
                         "(default: the frames of assets/demo.mp4)")
+    add_share_flag(parser)
     return parser
 
 

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from utils.config import DATA, UserError, atomic_path, make_parser, positive_int, relative, run_script
+from utils.config import DATA, UserError, add_share_flag, atomic_path, make_parser, positive_int, relative, run_script
 from utils.dataset import concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus, save_npz
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
@@ -33,6 +33,7 @@ def build_parser():
     parser.add_argument("--source", metavar="NAME", help="name of the source in the landmark set (default: the folder's name)")
     parser.add_argument("--output", type=Path, metavar="NPZ", help="landmark set to write (default: data/SOURCE.npz)")
     parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes")
+    add_share_flag(parser)
     return parser
 
 

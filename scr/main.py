@@ -16,20 +16,26 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, MODELS, UserError, make_parser, positive_int, relative, run_script
+from utils.config import DATA, MODELS, UserError, add_share_flag, make_parser, positive_int, relative, run_script
 
 SNAPSHOTS = DATA / "snapshots"
 
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--source", default="0", help="camera number, video, picture, folder of pictures, or stream address")
-    parser.add_argument("--model", default=str(MODELS), help="a .tflite file, a bundle's folder, or the name of a personal model")
+    parser.add_argument("--source", default="0",
+                        help="camera number, video, picture, folder of pictures, or stream address")
+    parser.add_argument("--model", default=str(MODELS),
+                        help="a .tflite file, a bundle's folder, or the name of a personal model")
     parser.add_argument("--no-display", action="store_true", help="open no window")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write what is shown: a video, a picture, or for a folder a folder")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write a row for each face and frame: .csv or .jsonl")
-    parser.add_argument("--max-faces", type=positive_int, default=1, metavar="N", help="faces to read, the largest first")
-    parser.add_argument("--smoothing-ms", type=float, default=300, metavar="MS", help="time constant of the smoothing; 0: none")
+    parser.add_argument("--save", type=Path, metavar="FILE",
+                        help="write what is shown: a video, a picture, or for a folder a folder")
+    parser.add_argument("--output", type=Path, metavar="FILE",
+                        help="write a row for each face and frame: .csv or .jsonl")
+    parser.add_argument("--max-faces", type=positive_int, default=1, metavar="N",
+                        help="faces to read, the largest first")
+    parser.add_argument("--smoothing-ms", type=float, default=300, metavar="MS",
+                        help="time constant of the smoothing; 0: none")
     parser.add_argument("--mirror", action=BooleanOptionalAction, help="mirror what is shown (default: cameras only)")
     camera = parser.add_argument_group("camera")
     camera.add_argument("--camera-backend", default="auto", metavar="NAME",
@@ -40,6 +46,7 @@ def build_parser():
     camera.add_argument("--fps", type=positive_int, metavar="FPS", help="ask the camera for this frame rate")
     camera.add_argument("--list-cameras", action="store_true", help="list the cameras and end")
     parser.add_argument("--doctor", action="store_true", help="print what a bug report needs and end")
+    add_share_flag(parser)
     return parser
 
 
@@ -50,7 +57,7 @@ def main(args):
         return print("\n".join(list_cameras()) or "no camera found")
     if args.doctor:
         return print_diagnosis(args.model)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` end a run as Ctrl-C does: files complete
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` end a run as Ctrl-C does
     check_output(args)
     settings = CameraSettings(args.camera_backend, args.width, args.height, args.fps)
     with open_source(args.source, settings, demo=DEMO_CLIP) as source:
@@ -75,8 +82,8 @@ def check_output(args) -> None:
 
 def check_save(save: Path | None, source) -> None:
     """Refuse a name for the annotated picture or video that does not fit the source, or is the source."""
-    from utils.capture import CODECS
     from utils.images import IMAGE_SUFFIXES
+    from utils.recorder import CODECS
 
     if save is None:
         return
@@ -127,7 +134,7 @@ class FaceReader:
             note(f"{frame.source}, frame {frame.index}: {error}")
             faces = []
         landmarks = [face.landmarks for face in faces]
-        probabilities = self.classifier.predict(np.stack(landmarks)) if faces else np.empty((0, len(self.classifier.classes)))
+        probabilities = self.classifier.predict(np.array(landmarks, np.float32).reshape(-1, 478, 3))
         if self.still:
             return read_picture(self.classifier.classes, landmarks, probabilities, frame.image.shape)
         return self.tracker.update(landmarks, probabilities, frame.timestamp_ms, frame.image.shape)
@@ -158,8 +165,8 @@ class Demo:
         return self
 
     def _open(self, stack: ExitStack) -> None:
-        from utils.capture import VideoRecorder
         from utils.display import View
+        from utils.recorder import VideoRecorder
         from utils.results import ResultWriter
 
         args, source = self.args, self.source
@@ -221,7 +228,7 @@ class Demo:
         self.frames_with_face += bool(readings)
 
     def _save(self, image, frame) -> None:
-        from utils.capture import write_picture
+        from utils.recorder import write_picture
 
         if self.recorder:
             self.recorder.write(image, frame.timestamp_ms)
@@ -231,7 +238,7 @@ class Demo:
             write_picture(self.args.save, image)
 
     def _show(self, image, frame) -> bool:
-        """Show a picture and obey the keys: files play at their own pace, stills wait for a key unless they are written."""
+        """Show a picture and obey the keys: videos keep their pace, stills wait for a key unless they are written."""
         self.window.show(image)
         if self.still and not (self.args.save or self.args.output):
             while (key := self.window.read_key(0.05)) != "space":
@@ -262,7 +269,7 @@ class Demo:
 
     def save_snapshot(self) -> None:
         """Write what is shown to data/snapshots."""
-        from utils.capture import write_picture
+        from utils.recorder import write_picture
 
         path = SNAPSHOTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.frames:05}.png"
         write_picture(path, self._draw())

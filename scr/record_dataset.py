@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, make_parser, positive_int, relative, run_script
+from utils.config import (EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, add_share_flag, make_parser,
+                          positive_int, relative, run_script)
 from utils.recordings import (SampleFilter, SessionWriter, check_name, count_labels, has_consent, list_sessions, read_session,
                               store_consent)
 
@@ -44,6 +45,7 @@ def build_parser():
     manage.add_argument("--list", action="store_true", help="list subjects, sessions and counts, and end")
     manage.add_argument("--delete-session", metavar="NAME", help="delete this session of --subject, and end")
     manage.add_argument("--forget", metavar="SUBJECT", help="delete all recordings and the model of a subject, and end")
+    add_share_flag(parser)
     return parser
 
 

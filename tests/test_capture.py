@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from utils import capture as capture_module
-from utils.capture import (DEMO_CLIP, CameraSettings, LiveSource, Patience, VideoRecorder, VideoSource, open_camera, open_source,
-                           write_picture)
+from utils.capture import DEMO_CLIP, CameraSettings, LiveSource, Patience, VideoSource, open_camera, open_source
 from utils.config import UserError
+from utils.recorder import VideoRecorder, write_picture
 
 QUICK = Patience(stalled=0.15, frozen=0.3, gone=1.0, retry=0.02)
 
@@ -89,7 +89,8 @@ def test_only_the_newest_frame_is_given_and_time_goes_up():
                          ids=["returns False", "raises", "empty", "blocks"])
 def test_a_camera_that_fails_comes_back(fault):
     cameras = [FakeCamera([], then=moving)]
-    source = LiveSource("0", FakeCamera([picture(1)] * 3, then=fault), lambda: cameras.pop() if cameras else None, "camera", QUICK)
+    broken = FakeCamera([picture(1)] * 3, then=fault)
+    source = LiveSource("0", broken, lambda: cameras.pop() if cameras else None, "camera", QUICK)
     with source:
         frames, messages = collect(source, until=lambda frames: len(frames) > 20)
         assert len(frames) > 20 and source.failure == "" and source.message == ""
@@ -99,7 +100,8 @@ def test_a_camera_that_fails_comes_back(fault):
 
 def test_a_camera_that_blocks_for_good_is_left_behind():
     cameras = [FakeCamera([], then=moving)]
-    source = LiveSource("0", FakeCamera([picture(1)] * 3, then=60.0), lambda: cameras.pop() if cameras else None, "camera", QUICK)
+    broken = FakeCamera([picture(1)] * 3, then=60.0)
+    source = LiveSource("0", broken, lambda: cameras.pop() if cameras else None, "camera", QUICK)
     with source:
         frames, messages = collect(source, until=lambda frames: len(frames) > 20)
     assert len(frames) > 20 and "gives no frame" in messages[0]
@@ -150,9 +152,9 @@ def test_leaving_a_video_early_ends_its_thread():
 
 def test_a_video_cut_off_in_the_middle_gives_what_it_has_and_says_so(tmp_path):
     whole = tmp_path / "whole.avi"
-    with VideoRecorder(whole, 25) as recorder:
+    with VideoRecorder(whole, 25) as video:
         for index in range(60):
-            recorder.write(np.random.default_rng(index).integers(0, 255, (120, 160, 3), np.uint8), 0)
+            video.write(np.random.default_rng(index).integers(0, 255, (120, 160, 3), np.uint8), 0)
     data = whole.read_bytes()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(data[:len(data) // 2])
@@ -212,9 +214,9 @@ def test_streams_that_do_not_open_are_named():
 
 def test_recorder_fits_other_sizes_and_keeps_real_time(tmp_path):
     path = tmp_path / "new" / "clip.mp4"
-    with VideoRecorder(path, 20, live=True) as recorder:
-        recorder.write(np.full((120, 160, 3), 200, np.uint8), 0)
-        recorder.write(np.full((240, 240, 3), 200, np.uint8), 500)  # half a second later: ten frames on
+    with VideoRecorder(path, 20, live=True) as video:
+        video.write(np.full((120, 160, 3), 200, np.uint8), 0)
+        video.write(np.full((240, 240, 3), 200, np.uint8), 500)  # half a second later: ten frames on
     with open_source(str(path)) as source:
         frames = [frame.image for frame in source if frame is not None]
     assert len(frames) == 11 and frames[-1].shape == (120, 160, 3)
@@ -222,8 +224,8 @@ def test_recorder_fits_other_sizes_and_keeps_real_time(tmp_path):
 
 
 def test_recorder_leaves_nothing_behind_when_it_fails(tmp_path):
-    with pytest.raises(ZeroDivisionError), VideoRecorder(tmp_path / "clip.mp4", 20) as recorder:
-        recorder.write(np.zeros((120, 160, 3), np.uint8), 0)
+    with pytest.raises(ZeroDivisionError), VideoRecorder(tmp_path / "clip.mp4", 20) as video:
+        video.write(np.zeros((120, 160, 3), np.uint8), 0)
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 

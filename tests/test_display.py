@@ -10,7 +10,7 @@ from utils.display import COLOURS, CONTOURS, PANEL, PAPER, Canvas, Timeline, Vie
 from utils.landmarks import FaceLandmarker
 from utils.smoothing import Reading, read_picture
 
-SIZES = [(640, 480), (1920, 1080), (1080, 1920), (640, 360), (48, 48), (333, 555)]
+SIZES = [(640, 480), (1920, 1080), (1080, 1920), (640, 360), (48, 48), (333, 555), (3000, 200)]
 PROBABILITIES = np.array([0.1, 0.7, 0.15, 0.05], np.float32)
 
 
@@ -49,10 +49,10 @@ def test_the_picture_stays_free_of_text_and_the_panel_is_beside_it(portrait, siz
     view = View(EMOTIONS, "emotion_mlp")
     view.show_help = True
     image = view.draw(frame, [reading_on(landmarks, frame.shape)], 1000, 30, 12, message="camera 0 is lost, trying again")
-    zoom = max(1, 360 / min(size))
+    zoom = max(1, min(360 / min(size), 1600 / max(size)))
     width, height = round(size[0] * zoom), round(size[1] * zoom)
     assert image.shape[0] % 2 == image.shape[1] % 2 == 0
-    assert width + PANEL <= image.shape[1] <= width + 4 * PANEL + 1 and height <= image.shape[0] <= height + 1
+    assert width + PANEL <= image.shape[1] <= width + 4 * PANEL + 1 and height <= image.shape[0] <= max(height, 300) + 1
     plain = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
     changed = (image[:height, :width] != plain).any(axis=2)
     points = (landmarks[:, :2] * width).astype(int)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import main
-from utils import capture
+from utils import capture, display, recorder
 from utils.config import ASSETS, EMOTIONS, UserError
 from utils.display import COLOURS, PANEL
 
@@ -63,9 +63,9 @@ def frames():
 @pytest.fixture(scope="session")
 def clip(frames, tmp_path_factory):
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    with capture.VideoRecorder(path, 10) as recorder:
+    with recorder.VideoRecorder(path, 10) as video:
         for frame in frames:
-            recorder.write(frame, 0)
+            video.write(frame, 0)
     return path
 
 
@@ -176,9 +176,9 @@ def test_no_camera_and_no_display_play_the_clip_headless(clip, tmp_path, monkeyp
 
 def test_video_that_ends_in_the_middle_keeps_its_rows(frames, tmp_path, capsys):
     whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
-    with capture.VideoRecorder(whole, 10) as recorder:
+    with recorder.VideoRecorder(whole, 10) as video:
         for frame in frames:
-            recorder.write(frame, 0)
+            video.write(frame, 0)
     cut.write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])
     run("--source", cut, "--output", tmp_path / "rows.csv", "--no-display")
     assert 10 <= len(read_csv(tmp_path / "rows.csv")) < 20
@@ -251,6 +251,86 @@ def test_frame_size_may_change_in_mid_stream(frames, tmp_path, monkeypatch):
     run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.avi", "--no-display")
     widths = [int(row["width"]) for row in read_csv(tmp_path / "rows.csv")]
     assert len(widths) == 6 and np.mean(widths[3:]) == pytest.approx(1.5 * np.mean(widths[:3]), rel=0.15)
+
+
+class FakeWindow:
+    """Presses the keys of a script, one at each look for a key, and keeps a copy of what it was shown."""
+
+    def __init__(self, keys):
+        self.keys, self.shown = list(keys), []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def show(self, image):
+        self.shown.append(image.copy())
+
+    def read_key(self, wait_s=0.0):
+        return self.keys.pop(0) if self.keys else ""
+
+
+@pytest.fixture
+def window(monkeypatch):
+    """Return a function that puts a FakeWindow with these keys in the place of the real one."""
+    def put(*keys):
+        fake = FakeWindow(keys)
+        monkeypatch.setattr(display, "display_problem", lambda: "")
+        monkeypatch.setattr(display, "Window", lambda: fake)
+        return fake
+
+    return put
+
+
+def test_stills_wait_for_space_and_obey_the_keys(frames, tmp_path, window, capsys):
+    for name, frame in (("a.png", frames[0]), ("b.png", frames[-1]), ("c.png", frames[5])):
+        cv2.imwrite(str(tmp_path / name), frame)
+    fake = window("", "", "m", "h", "", "space", "", "q")
+    run("--source", tmp_path)
+    assert capsys.readouterr().out.startswith("2 pictures")
+    first, mirrored, helped, second = fake.shown
+    assert np.abs(first[:, :640].astype(int) - mirrored[:, 639::-1]).mean() < 2
+    assert (mirrored[:, :640] == helped[:, :640]).all() and (mirrored[:, 640:] != helped[:, 640:]).any()
+    assert (second[:, :640] != first[:, :640]).any()
+
+
+def test_stills_that_are_written_do_not_wait(frames, tmp_path, window):
+    cv2.imwrite(str(tmp_path / "a.png"), frames[0])
+    fake = window()
+    run("--source", tmp_path / "a.png", "--output", tmp_path / "rows.csv")
+    assert len(fake.shown) == 1
+
+
+@pytest.mark.parametrize("key", ["q", "esc", "closed"])
+def test_each_way_to_quit(clip, window, key, capsys):
+    window("", "", key)
+    run("--source", clip)
+    assert capsys.readouterr().out.startswith("3 frames")
+
+
+def test_a_lost_camera_is_said_on_the_picture(frames, window, monkeypatch, capsys):
+    class Lost(Script):
+        def __iter__(self):
+            yield from (frame for frame in super().__iter__() if frame)
+            self._warn("camera 0 is lost, trying again")
+            yield None
+
+    fake = window()
+    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Lost(frames[:2]))
+    run()
+    assert capsys.readouterr().err == "camera 0 is lost, trying again\n" and len(fake.shown) == 3
+    amber = (np.abs(fake.shown[-1][:, 640:].astype(int) - display.AMBER).max(axis=2) < 30).sum()
+    assert amber > 50
+
+
+def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
+    waits = []
+    fake = window()
+    fake.read_key = lambda wait_s=0.0: waits.append(wait_s) or ("q" if len(waits) == 4 else "")
+    run("--source", clip)
+    assert 0.02 < max(waits) <= 0.3  # ten frames a second, and this window does not really wait
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -1,4 +1,4 @@
-"""Where frames come from and where they go: cameras, streams, video files, pictures. The sole owner of cv2 capture.
+"""Where frames come from: cameras, streams, video files, pictures. The sole owner of cv2 capture.
 
     with open_source("0", demo=DEMO_CLIP) as source:
         for frame in source:
@@ -24,13 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import ASSETS, UserError, atomic_path, relative
+from utils.config import ASSETS, UserError, relative
 from utils.images import IMAGE_SUFFIXES, decode_image, import_cv2, is_image, list_images
 
 DEMO_CLIP = ASSETS / "demo.mp4"
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv", ".gif"}
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""Writers that work in the wheels of OpenCV 5, by suffix."""
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv",
+                  ".gif"}
 
 BACKENDS = {"win32": ("dshow", "msmf"), "darwin": ("avfoundation",), "linux": ("v4l2",)}
 """Camera back-ends by platform, in order: MSMF may take a minute to open a camera that DirectShow opens at once."""
@@ -110,7 +109,8 @@ def _open_path(text: str) -> "Source":
         return PictureSource(text)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(text, path)
-    raise UserError(f"{text} is neither a video nor a picture by its suffix ({path.suffix or 'none'}); convert it to .mp4 or .png")
+    raise UserError(f"{text} is neither a video nor a picture by its suffix ({path.suffix or 'none'}); "
+                    "convert it to .mp4 or .png")
 
 
 class Source:
@@ -198,8 +198,8 @@ class VideoSource(Source):
             yield frame
         if count == 0:
             raise UserError(f"no frame of {self.name} can be read; the file is damaged, choose another")
-        if count < self._expected - max(2, self._expected // 50):  # containers estimate: 2% is no damage
-            self.failure = f"{self.name} ends early: {count} of {self._expected} frames could be read (cut off or damaged)"
+        if count < self._expected - max(5, self._expected // 20):  # containers estimate: 5% is no damage
+            self.failure = f"{self.name} ends early: {count} of {self._expected} frames could be read (cut off, damaged)"
 
     def _read_ahead(self) -> None:
         index, timestamp_ms = 0, -1
@@ -234,7 +234,8 @@ class LiveSource(Source):
 
     live = True
 
-    def __init__(self, name: str, capture, reopen: Callable[[], object | None], kind: str, patience: Patience = Patience()):
+    def __init__(self, name: str, capture, reopen: Callable[[], object | None], kind: str,
+                 patience: Patience = Patience()):
         super().__init__(name, kind)
         self.fps = min(max(_positive(capture.get(import_cv2().CAP_PROP_FPS)) or FALLBACK_FPS, 5.0), 60.0)
         self._reopen, self._patience = reopen, patience
@@ -268,7 +269,7 @@ class LiveSource(Source):
                 return
             if silent > self._patience.stalled:
                 self._warn(f"{self.kind} {self.name} gives no frame, trying again")
-                if time.monotonic() - restarted > 2 * self._patience.stalled:  # a read that blocks can only be left behind
+                if time.monotonic() - restarted > 2 * self._patience.stalled:  # a read that hangs can only be left behind
                     restarted = time.monotonic()
                     self._start_thread(None)
             yield None
@@ -306,7 +307,7 @@ class LiveSource(Source):
         _release(capture)
 
     def _is_frozen(self, sample: np.ndarray, changed: float) -> bool:
-        """Tell whether the camera repeats its last frame. If it does so after reopening, the picture does stand still."""
+        """Tell whether the camera repeats its last frame; if it still does after reopening, the picture stands still."""
         if self.kind != "camera" or time.monotonic() - changed <= self._patience.frozen:  # a stream may show slides
             return False
         if self._still is not None and np.array_equal(sample, self._still):
@@ -445,72 +446,3 @@ def list_cameras() -> list[str]:
         elif name:
             lines.append(f"{number}{name}: {problem}")
     return lines
-
-
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a picture, atomically; raises UserError if the suffix names no format or the disk refuses."""
-    cv2 = import_cv2()
-    try:
-        ok, data = cv2.imencode(path.suffix, image)
-    except cv2.error:
-        ok = False
-    if not ok:
-        raise UserError(f"{path} is not a picture's name; end it in .png or .jpg")
-    with atomic_path(path) as partial:
-        partial.write_bytes(data.tobytes())
-
-
-class VideoRecorder:
-    """Writes frames to a video file; a context manager that renames the file into place when the block ends well.
-
-    In real time (`live`) a frame is repeated or dropped so that the file runs as fast as the camera did.
-    """
-
-    def __init__(self, path: Path, fps: float, live: bool = False):
-        if path.suffix.lower() not in CODECS:
-            raise UserError(f"{path} is not a video's name; end it in {' or '.join(CODECS)}")
-        self.path, self._fps, self._live = path, fps, live
-        self._files = contextlib.ExitStack()
-        self._writer = None
-        self.written = 0
-
-    def __enter__(self) -> "VideoRecorder":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if self._writer is not None:
-            self._writer.release()
-        self._files.__exit__(*exception)
-
-    def write(self, image: np.ndarray, timestamp_ms: int) -> None:
-        """Add a picture (height, width, 3) uint8; one of another size than the first is fitted into the first's."""
-        if self._writer is None:
-            self._open(image)
-        image = _fit(image, self._size)
-        due = int(timestamp_ms * self._fps / 1000) + 1 if self._live else self.written + 1
-        while self.written < due:
-            self._writer.write(image)
-            self.written += 1
-
-    def _open(self, image: np.ndarray) -> None:
-        cv2 = import_cv2()
-        partial = self._files.enter_context(atomic_path(self.path))
-        self._size = (image.shape[1], image.shape[0])
-        self._writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()]), self._fps,
-                                       self._size)
-        if not self._writer.isOpened():
-            raise UserError(f"can't write {relative(self.path)}; choose another folder or suffix ({', '.join(CODECS)})")
-
-
-def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the picture scaled into `size` (width, height) with black bars: a writer drops other sizes silently."""
-    width, height = size
-    if image.shape[:2] == (height, width):
-        return image
-    cv2 = import_cv2()
-    scale = min(width / image.shape[1], height / image.shape[0])
-    small = cv2.resize(image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))))
-    fitted = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
-    fitted[top:top + small.shape[0], left:left + small.shape[1]] = small
-    return fitted

@@ -93,6 +93,16 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=f"{summary}\n\n{rest}".strip(), formatter_class=Formatter)
 
 
+SHARE_VARIABLE = "EMOTION_SHARE_USAGE_METRICS"
+"""Set in the environment when the user lets MediaPipe report its use to Google; worker processes inherit it."""
+
+
+def add_share_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--share-usage-metrics`, for every script that looks at a face."""
+    parser.add_argument("--share-usage-metrics", action="store_true",
+                        help="let MediaPipe report its use to Google; without this nothing leaves the machine")
+
+
 def positive_int(text: str) -> int:
     """Argparse type: an integer of at least 1."""
     value = int(text)
@@ -103,8 +113,12 @@ def positive_int(text: str) -> int:
 
 def run_script(main, parser: argparse.ArgumentParser) -> None:
     """Parse, run, exit: 0 done, 1 a `UserError` (one line, no traceback), 130 stopped by Ctrl-C."""
+    args = parser.parse_args()
+    os.environ.pop(SHARE_VARIABLE, None)
+    if getattr(args, "share_usage_metrics", False):
+        os.environ[SHARE_VARIABLE] = "1"
     try:
-        main(parser.parse_args())
+        main(args)
     except UserError as error:
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:

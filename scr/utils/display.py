@@ -38,7 +38,8 @@ _CONTOUR_ENDS = np.cumsum([len(loop) for loop in CONTOURS])[:-1]
 PANEL = 200
 PANEL_MS = 100
 """How often figures and bars change if nothing else does: numbers that dance at 30 a second can't be read."""
-HELP = (("q  Esc", "quit"), ("m", "mirror"), ("l", "landmarks"), ("s", "save a picture"), ("space", "next picture"), ("h", "close help"))
+HELP = (("q  Esc", "quit"), ("m", "mirror"), ("l", "landmarks"), ("s", "save a picture"), ("space", "next picture"),
+        ("h", "close help"))
 
 
 class Canvas:
@@ -49,10 +50,10 @@ class Canvas:
         self._font = self._cv2.FontFace("sans")
         self._shape = None
 
-    def begin(self, frame_bgr: np.ndarray, mirror: bool = False) -> None:
+    def begin(self, frame_bgr: np.ndarray, mirror: bool = False, keep_panel: bool = False) -> None:
         """Start a picture with a frame (height, width, 3) uint8 on it; small frames are enlarged to 360 pixels.
 
-        The panel stays as it is until `clear_panel`, and is clear when the frame size has changed.
+        With `keep_panel` what was written into the panel stays, unless the frame size has changed.
         """
         if frame_bgr.shape != self._shape:
             self._lay_out(frame_bgr.shape)
@@ -63,6 +64,8 @@ class Canvas:
             self._cv2.flip(frame_bgr, 1, self._picture)
         else:
             np.copyto(self._picture, frame_bgr)
+        if not keep_panel:
+            self.clear_panel()
 
     def clear_panel(self) -> None:
         """Empty the panel."""
@@ -70,12 +73,13 @@ class Canvas:
 
     def _lay_out(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        zoom = max(1.0, 360 / min(shape[:2]))
+        zoom = max(1.0, min(360 / min(shape[:2]), 1600 / max(shape[:2])))
         height, width = round(shape[0] * zoom), round(shape[1] * zoom)
         self.scale = min(max(min(height, width) / 480, 1.0), 4.0)
-        panel_width = round(PANEL * self.scale)
-        self.image = np.full((height + height % 2, width + panel_width + (width + panel_width) % 2, 3), PAPER, np.uint8)
-        self._picture = self.image[:height, :width]  # the whole has even sides, which video codecs want
+        whole_height, whole_width = max(height, round(300 * self.scale)), width + round(PANEL * self.scale)
+        # Even sides, which video codecs want.
+        self.image = np.full((whole_height + whole_height % 2, whole_width + whole_width % 2, 3), PAPER, np.uint8)
+        self._picture = self.image[:height, :width]
         self._panel = self.image[:, width:]
         self._blank = self._panel.copy()  # copying rows is ten times faster than filling them with a colour
         self.height = self.image.shape[0] / self.scale
@@ -89,16 +93,15 @@ class Canvas:
         return points
 
     def draw_contours(self, points: np.ndarray, colour: tuple[int, int, int], strength: float = 0.65) -> None:
-        """Draw the outlines of oval, eyes, brows and lips of a face, from `to_pixels`, so lightly that skin shines through."""
-        corner = np.maximum(points.min(axis=0).astype(int) - 4, 0)
-        right, bottom = points.max(axis=0).astype(int) + 5
-        region = self._picture[corner[1]:max(bottom, 0), corner[0]:max(right, 0)]
+        """Draw the outlines of oval, eyes, brows and lips of a face, from `to_pixels`; skin shines through."""
+        left, top = np.maximum(points.min(axis=0).astype(int) - 4, 0).tolist()
+        right, bottom = np.maximum(points.max(axis=0).astype(int) + 5, 0).tolist()
+        region = self._picture[top:bottom, left:right]
         if region.size == 0:
             return
         drawn = region.copy()
-        sixteenths = ((points[_CONTOUR_POINTS] - corner) * 16).astype(np.int32)
-        self._cv2.polylines(drawn, np.split(sixteenths, _CONTOUR_ENDS), True, colour, max(1, round(self.scale * 0.7)),
-                            self._cv2.LINE_AA, 4)
+        loops = np.split(((points[_CONTOUR_POINTS] - (left, top)) * 16).astype(np.int32), _CONTOUR_ENDS)  # 1/16 pixels
+        self._cv2.polylines(drawn, loops, True, colour, max(1, round(self.scale * 0.7)), self._cv2.LINE_AA, 4)
         self._cv2.addWeighted(drawn, strength, region, 1 - strength, 0, region)
 
     def draw_points(self, points: np.ndarray, colour: tuple[int, int, int] = INK) -> None:
@@ -112,15 +115,16 @@ class Canvas:
                 self._picture[y[inside] + down, x[inside] + right] = colour
 
     def draw_tags(self, tags: Sequence[tuple[np.ndarray, str, tuple[int, int, int]]]) -> None:
-        """Write a text beside each face (points, text, colour) where it covers neither a face nor another tag, or not at all."""
+        """Write a text beside each face (points, text, colour) where it covers no face and no other tag, or not at all."""
         height, width = self._picture.shape[:2]
         taken = [(*points.min(axis=0), *points.max(axis=0)) for points, _, _ in tags]
         size, gap = round(15 * self.scale), round(6 * self.scale)
         for (left, top, right, bottom), (_, text, colour) in zip(list(taken), tags):
             wide, tall = self._text_width(text, size, 600) + 2 * gap, size + gap
             middle_x, middle_y = (left + right - wide) / 2, (top + bottom - tall) / 2
-            for x, y in ((middle_x, top - tall - gap), (middle_x, bottom + gap), (right + gap, middle_y), (left - wide - gap, middle_y)):
-                x, y = round(x), round(y)
+            places = ((middle_x, top - tall - gap), (middle_x, bottom + gap), (right + gap, middle_y),
+                      (left - wide - gap, middle_y))
+            for x, y in ((round(x), round(y)) for x, y in places):
                 free = all(x + wide <= a or x >= c or y + tall <= b or y >= d for a, b, c, d in taken)
                 if free and x >= 0 and y >= 0 and x + wide <= width and y + tall <= height:
                     self._picture[y:y + tall, x:x + wide] = PAPER
@@ -128,8 +132,8 @@ class Canvas:
                     taken.append((x, y, x + wide, y + tall))
                     break
 
-    def text(self, text: str, x: float, y: float, size: float = 14, colour: tuple[int, int, int] = INK, weight: int = 400,
-             right: bool = False) -> None:
+    def text(self, text: str, x: float, y: float, size: float = 14, colour: tuple[int, int, int] = INK,
+             weight: int = 400, right: bool = False) -> None:
         """Write into the panel, in design units; y is the base line, x the left or (`right`) the right end."""
         size_px = round(size * self.scale)
         x_px = self._picture.shape[1] + round(x * self.scale)
@@ -167,7 +171,7 @@ class Canvas:
 
 
 class Timeline:
-    """The emotion and confidence of the last ten seconds, as a strip whose colour is the one and whose height the other."""
+    """Emotion and confidence of the last ten seconds: a strip whose colour is the one and whose height the other."""
 
     SPAN_MS = 10_000
     _ROOM = 4096
@@ -227,12 +231,12 @@ class View:
 
     def draw(self, frame_bgr: np.ndarray, readings: Sequence, timestamp_ms: int | None = None, fps: float = 0.0,
              latency_ms: float = 0.0, message: str = "", caption: str = "") -> np.ndarray:
-        """Return the picture to show: frame_bgr (height, width, 3) with `readings` (smoothing.Reading, the main face first).
+        """Return the picture to show: frame_bgr (height, width, 3) with `readings` (smoothing.Reading), the main first.
 
         With a timestamp the panel shows the time line and the speed, without (still pictures) the caption.
         The array is reused by the next call.
         """
-        self.canvas.begin(frame_bgr, self.mirror)
+        self.canvas.begin(frame_bgr, self.mirror, keep_panel=True)
         self._draw_faces(readings)
         if timestamp_ms is not None:
             main = readings[0] if readings else None
@@ -315,8 +319,8 @@ def colour_of(emotion: str) -> tuple[int, int, int]:
 
 def display_problem() -> str:
     """Return why no window can be opened, or "". To be asked first: without a display, cv2.imshow aborts the process."""
-    gui = next((line.split()[-1] for line in import_cv2().getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
-    if gui == "NONE":
+    build = [line.split() for line in import_cv2().getBuildInformation().splitlines()]
+    if ["GUI:", "NONE"] in build:
         return "this OpenCV is built without windows; pip uninstall opencv-python-headless"
     if sys.platform == "darwin" and "SSH_CONNECTION" in os.environ:
         return "this is an SSH session"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, UserError, native_log_silenced, relative
+from utils.config import MODELS, SHARE_VARIABLE, UserError, native_log_silenced, relative
 from utils.features import face_box
 from utils.images import decode_image, import_cv2, perceptual_hash
 
@@ -71,9 +71,11 @@ def ensure_landmarker_file(path: Path = LANDMARKER_FILE, url: str = LANDMARKER_U
 
 def _import_mediapipe():
     """Return mediapipe and its vision module, without TensorFlow (4.6 s against 1.1 s) and without its usage reports."""
-    # MediaPipe Tasks reports usage to Google and has no switch. Its HTTP client honours this variable; nothing listens
-    # on the discard port, so the report ends here. Downloads (kagglehub) are done before a landmarker is made.
-    os.environ["https_proxy"] = os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"
+    if SHARE_VARIABLE not in os.environ:
+        # MediaPipe Tasks reports usage to Google and has no switch. Its HTTP client honours these variables; nothing
+        # listens on the discard port, so the report ends here. Downloads are done before a landmarker is made.
+        os.environ.update(dict.fromkeys(("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9"))
+        os.environ.update(dict.fromkeys(("no_proxy", "NO_PROXY"), ""))
     blocked = "tensorflow" not in sys.modules
     if blocked:
         sys.modules["tensorflow"] = None

@@ -44,12 +44,13 @@ class ResultWriter:
             for row in rows:
                 row = (source, frame, timestamp_ms, *row)
                 if self._csv:
-                    self._csv.writerow(row)
+                    self._csv.writerow([f"{value:.5f}" if isinstance(value, float) else value for value in row])
                 else:
                     self._file.write(json.dumps(dict(zip(COLUMNS, row))) + "\n")
             self._file.flush()
         except OSError as error:
-            raise UserError(f"can't write {relative(self.path)}: {error.strerror}; free space or choose another place") from error
+            raise UserError(f"can't write {relative(self.path)}: {error.strerror}; free space or "
+                            "choose another place") from error
 
     def _row(self, reading) -> tuple:
         probabilities = [round(float(reading.probabilities[index]), 5) for index in self._columns_of_classes]
