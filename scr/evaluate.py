@@ -2,8 +2,10 @@
 
     python scr/evaluate.py --images data/london
     python scr/evaluate.py --data data/training.npz --split test
+    python scr/evaluate.py --leave-one-source-out --data data/training.npz --foreign data/london.npz data/portraits.npz
 
-It runs the LiteRT model, the one that runs live. A picture on which no face is found counts as wrong.
+It runs the LiteRT model, the one that runs live. A picture on which no face is found counts as wrong. The last form trains
+anew without each source in turn, and asks the network about it: the figure that counts.
 """
 
 import json
@@ -13,17 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import (DATA, MODELS, UserError, add_share_flag, atomic_path, make_parser,
+from utils.config import (DATA, EMOTIONS, MODELS, UserError, add_share_flag, atomic_path, make_parser,
                           positive_int, relative, run_script)
-from utils.dataset import (LandmarkSet, concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus)
+from utils.dataset import (LandmarkSet, assign_split, concatenate, family, find_labelled_images, from_rows, load_landmarks,
+                           read_ferplus)
 from utils.metrics import evaluate_predictions, expected_calibration_error, format_report, with_missed
 
 CHUNK = 64
+ANSWERED_RIGHT = 0.85
+"""Share of the answers that must be right where the network is sure enough to answer."""
 
 
 def build_parser():
     parser = make_parser(__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_argument_group("what to look at (one of the two)").add_mutually_exclusive_group(required=True)
     what.add_argument("--images", type=Path, metavar="DIR", help="any <emotion>/* tree of pictures")
     what.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="landmark sets, .npz or .txt")
     parser.add_argument("--labels", type=Path, metavar="CSV", help="with --images: FER+ votes instead of folder names")
@@ -31,12 +36,19 @@ def build_parser():
                         "(default: test if the set is split, else all)")
     parser.add_argument("--model", default=MODELS, metavar="MODEL", help="bundle folder, .tflite file or personal model")
     parser.add_argument("--output", type=Path, default=DATA / "evaluation", metavar="DIR", help="folder for report and figures")
+    leave_out = parser.add_argument_group("leave one source out")
+    leave_out.add_argument("--leave-one-source-out", action="store_true", help="train on --data without each source and file family in turn")
+    leave_out.add_argument("--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are only asked about")
+    leave_out.add_argument("--seeds", type=positive_int, default=5, help="trainings of each kind")
+    leave_out.add_argument("--recipe", choices=("default", "published"), default="default", help="recipe to judge")
     parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images")
     add_share_flag(parser)
     return parser
 
 
 def main(args):
+    if args.leave_one_source_out:
+        return leave_one_source_out(args)
     from utils import classifier, plots
 
     model = classifier.EmotionClassifier(args.model)
@@ -50,7 +62,7 @@ def main(args):
         raise UserError(f"nothing to evaluate: no picture labelled {', '.join(model.classes)}")
 
     label = data.class_index(model.classes)
-    probabilities = model.predict(data.landmarks)
+    probabilities = model.predict(data.landmarks, data.blendshapes)
     report = {"model": relative(model.path), "part": part, **score(data, label, probabilities, model.classes)}
     title = f"{', '.join(sorted({*data.source.tolist(), *data.missed_source.tolist()}))} ({part})"
     print(f"{relative(model.path)} on {title}")
@@ -112,6 +124,92 @@ def print_sources(sources: dict, classes: tuple[str, ...]) -> None:
         recalls = "  ".join(f"{label} {report['recall'][label][0]:.2f}" for label in classes if label in report["recall"])
         print(f"  source {name:<16} n {report['faces'] + report['missed']:>6}  balanced accuracy "
               f"{report['balanced_accuracy']:.3f}  {recalls}")
+
+
+def leave_one_source_out(args) -> None:
+    """Print, and write as JSON, what networks that never saw a source say about it, beside what others say."""
+    from utils.training import RECIPES
+
+    if not args.data:
+        raise UserError("--leave-one-source-out trains on landmark sets; name them with --data")
+    data = assign_split(concatenate([load_landmarks(path) for path in args.data]).of_classes(EMOTIONS))
+    foreign = [load_landmarks(path).of_classes(EMOTIONS) for path in args.foreign]
+    report = []
+    for left_out in [None, *sources_to_leave_out(data)]:
+        seen = data if left_out is None else data.select(~of_source(data, left_out), ~of_source(data, left_out, missed=True))
+        asked = ([part for name in sorted(set(data.source.tolist())) for part in [only(data, name).part("test")]] + foreign
+                 if left_out is None else [only(data, left_out)])
+        scores = [seed_scores(seen, asked, RECIPES[args.recipe], seed) for seed in range(args.seeds)]
+        for number, part in enumerate(asked):
+            name = left_out or ", ".join(sorted(set(part.source.tolist())))
+            kind = "left out" if left_out else "same source" if number < len(asked) - len(foreign) else "foreign"
+            report.append(summarise(name, kind, part, [score[number] for score in scores]))
+            print(format_row(report[-1]), flush=True)
+    path = args.output / f"leave_one_source_out_{args.recipe}.json"
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {relative(path)}")
+
+
+def sources_to_leave_out(data: LandmarkSet, least: int = 500) -> list[str]:
+    """Return each source, and each file family of at least `least` faces in a source that has several."""
+    names = []
+    for source in sorted(set(data.source.tolist())):
+        families = Counter(family(path) for path in data.path[data.source == source].tolist())
+        large = sorted(name for name, count in families.items() if count >= least)
+        names += [source] * (len(set(data.source.tolist())) > 1) + [f"{source}/{name}*" for name in large if len(large) > 1]
+    return names
+
+
+def of_source(data: LandmarkSet, name: str, missed: bool = False) -> np.ndarray:
+    """Return a mask of the faces, or the missed pictures, of a source or of a file family in it (`affectnet/ffhq_*`)."""
+    sources, paths = (data.missed_source, data.missed_path) if missed else (data.source, data.path)
+    source, _, wanted = name.removesuffix("*").partition("/")
+    return np.array([one == source and (not wanted or family(path) == wanted)
+                     for one, path in zip(sources.tolist(), paths.tolist())], bool)
+
+
+def only(data: LandmarkSet, name: str) -> LandmarkSet:
+    """Return the faces and missed pictures of one source or file family."""
+    return data.select(of_source(data, name), of_source(data, name, missed=True))
+
+
+def seed_scores(seen: LandmarkSet, asked: list[LandmarkSet], recipe, seed: int) -> list[dict]:
+    """Return a report for each set asked about, by one training."""
+    from utils import training
+
+    trained = training.train(seen.part("train"), seen.part("val"), recipe, seed)
+    reports = []
+    for part in asked:
+        probabilities, label = training.predict(trained, part), part.class_index()
+        report = evaluate_predictions(*with_missed(label, probabilities, part.missed_index()), EMOTIONS)
+        sure = np.argsort(-probabilities.max(axis=1))
+        right = (probabilities.argmax(axis=1) == label)[sure].cumsum() / np.arange(1, len(label) + 1)
+        enough = np.flatnonzero(right >= ANSWERED_RIGHT)
+        report |= {"ece": expected_calibration_error(label, probabilities),
+                   "answered": float((enough[-1] + 1) / len(label)) if len(enough) else 0.0,
+                   "threshold": float(probabilities.max(axis=1)[sure][enough[-1]]) if len(enough) else 1.0}
+        reports.append(report)
+    return reports
+
+
+def summarise(name: str, kind: str, part: LandmarkSet, reports: list[dict]) -> dict:
+    """Return means over seeds, and the 95% interval of the balanced accuracy: seeds and faces together."""
+    accuracy = np.array([report["balanced_accuracy"] for report in reports])
+    of_faces = np.mean([np.diff(report["balanced_accuracy_interval"])[0] / 2 for report in reports])
+    half = float(np.hypot(of_faces, 1.96 * accuracy.std(ddof=1) if len(accuracy) > 1 else 0.0))
+    mean = {key: float(np.mean([report[key] for report in reports])) for key in ("ece", "answered", "threshold")}
+    return {"source": name, "kind": kind, "faces": len(part), "missed": len(part.missed_label), "balanced_accuracy": float(accuracy.mean()),
+            "interval": [float(accuracy.mean()) - half, float(accuracy.mean()) + half], **mean,
+            "recall": {label: float(np.mean([report["recall"][label][0] for report in reports])) for label in reports[0]["recall"]}}
+
+
+def format_row(row: dict) -> str:
+    """Return a row of the table in models/README.md."""
+    recalls = " | ".join(f"{row['recall'][name]:.2f}" if name in row["recall"] else "" for name in EMOTIONS)
+    low, high = row["interval"]
+    return (f"| {row['source']} | {row['kind']} | {row['faces'] + row['missed']:,} | {row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | "
+            f"{recalls} | {row['ece']:.3f} | {row['answered']:.0%} from {row['threshold']:.2f} |")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def main(args):
     from utils import classifier
 
     network, scaler, info = classifier.load_bundle(args.model)
-    landmarks, label = load_faces(args.data, info["classes"])
-    features = compute_features(landmarks, info["features"])
+    landmarks, blendshapes, label = load_faces(args.data, info["classes"])
+    features = compute_features(landmarks, blendshapes, info["features"])
     expected = network.predict(scaler.transform(features).astype(np.float32), batch_size=1024, verbose=0)
     # Without labels, the network's own answers are the reference: int8 may change half a point of them.
     reference = expected.argmax(axis=1) if label is None else label
@@ -67,24 +67,24 @@ def main(args):
     print(f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(features)} faces")
 
 
-def load_faces(path: Path | None, classes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return landmarks (n, points, 3) of real faces, and class indices (n,) if they are labelled."""
+def load_faces(path: Path | None, classes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return landmarks (n, points, 3) and blendshapes (n, 52) of real faces, and class indices (n,) if they are labelled."""
     if path is None:
-        return demo_faces(), None
+        return *demo_faces(), None
     data = load_landmarks(path).of_classes(classes)
     if len(data) == 0:
         raise UserError(f"{relative(path)} holds no face labelled {', '.join(classes)}")
-    return data.landmarks, data.class_index(classes)
+    return data.landmarks, data.blendshapes, data.class_index(classes)
 
 
-def demo_faces() -> np.ndarray:
-    """Return the landmarks (n, 478, 3) of the faces in the bundled clip."""
+def demo_faces() -> tuple[np.ndarray, np.ndarray]:
+    """Return landmarks (n, 478, 3) and blendshapes (n, 52) of the faces in the bundled clip."""
     from utils.capture import DEMO_CLIP, open_source
     from utils.landmarks import FaceLandmarker
 
     with open_source(str(DEMO_CLIP)) as source, FaceLandmarker(video=True, max_faces=1) as landmarker:
         faces = [landmarker.detect(frame.image, frame.timestamp_ms)[:1] for frame in source if frame is not None]
-    return np.array([face.landmarks for found in faces for face in found])
+    return tuple(np.array([getattr(face, name) for found in faces for face in found]) for name in ("landmarks", "blendshapes"))
 
 
 def balanced_accuracy(label: np.ndarray, probabilities: np.ndarray) -> float:

@@ -134,7 +134,8 @@ class FaceReader:
             note(f"{frame.source}, frame {frame.index}: {error}")
             faces = []
         landmarks = [face.landmarks for face in faces]
-        probabilities = self.classifier.predict(np.array(landmarks, np.float32).reshape(-1, 478, 3))
+        probabilities = self.classifier.predict(np.array(landmarks, np.float32).reshape(-1, 478, 3),
+                                                np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52))
         if self.still:
             return read_picture(self.classifier.classes, landmarks, probabilities, frame.image.shape)
         return self.tracker.update(landmarks, probabilities, frame.timestamp_ms, frame.image.shape)

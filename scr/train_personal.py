@@ -58,7 +58,7 @@ def main(args):
     samples, dropped = load_subject(args.subject, args.data)
     if dropped:
         print(f"{dropped} damaged lines in the recordings were dropped; all others are used", file=sys.stderr)
-    landmarks = np.stack([sample.landmarks for sample in samples])
+    landmarks, blendshapes = (np.stack([getattr(sample, name) for sample in samples]) for name in ("landmarks", "blendshapes"))
     label = np.array([EMOTIONS.index(sample.label) for sample in samples])
     session = np.array([sample.session for sample in samples])
     folds, held_out = make_folds(label, session)
@@ -71,7 +71,7 @@ def main(args):
 
     network, scaler, info = classifier.load_bundle(args.base)
     classifier.set_seed(args.seed)
-    x = scaler.transform(compute_features(landmarks, info["features"])).astype(np.float32)
+    x = scaler.transform(compute_features(landmarks, blendshapes, info["features"])).astype(np.float32)
     trial = Trial(network, x, label, session, args.steps)
     reports = {name: compare(label, answers) for name, answers in trial.run(folds).items()}
     print_table(reports)

@@ -94,8 +94,8 @@ def test_a_camera_that_fails_comes_back(fault):
     with source:
         frames, messages = collect(source, until=lambda frames: len(frames) > 20)
         assert len(frames) > 20 and source.failure == "" and source.message == ""
-    assert messages in (["camera 0 is lost, trying again", "camera 0 is back"],
-                        ["camera 0 gives no frame, trying again", "camera 0 is back"])
+    assert messages[0] in ("camera 0 is lost, trying again", "camera 0 gives no frame, trying again")
+    assert messages[-1] == "camera 0 is back"
 
 
 def test_a_camera_that_blocks_for_good_is_left_behind():
@@ -140,7 +140,8 @@ def test_video_gives_every_frame_in_order_with_its_own_time():
         assert (source.kind, source.live, round(source.fps)) == ("video", False, 24)
         frames = [(frame.index, frame.timestamp_ms) for frame in source if frame is not None]
     assert [index for index, _ in frames] == list(range(472))
-    assert np.diff([stamp for _, stamp in frames]).min() > 0 and frames[-1][1] == pytest.approx(471 / 23.976 * 1000, abs=50)
+    assert np.diff([stamp for _, stamp in frames]).min() > 0
+    assert frames[-1][1] == pytest.approx(471 / 23.976 * 1000, abs=50)
 
 
 def test_leaving_a_video_early_ends_its_thread():

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from conftest import DATA
 
-from utils.features import ALL_POINTS, align, compute_features, face_box, fit_recipe, fit_reference
+from utils.classifier import load_info
+from utils.config import MODELS
+from utils.features import (ALL_POINTS, align, compute_features, face_box, fit_recipe, fit_reference, mirror_faces,
+                            mirror_map)
 from utils.landmarks import FaceLandmarker
 
 
@@ -66,9 +69,9 @@ def test_strided_frames_give_the_same_landmarks(landmarker, portrait):
 
 def test_aligned_features_ignore_shift_scale_and_rotation_of_the_picture(faces):
     recipe = fit_recipe("aligned", faces)
-    features = compute_features(faces, recipe).reshape(len(faces), -1, 3)
-    raw = compute_features(faces, fit_recipe("raw", faces)).reshape(len(faces), -1, 3)
-    face_width = np.ptp(features[0, :, 0])
+    features = compute_features(faces, None, recipe).reshape(len(faces), -1, 3)
+    raw = compute_features(faces, None, fit_recipe("raw", faces)).reshape(len(faces), -1, 3)
+    face_width = np.ptp(np.array(recipe["reference"])[:, 0])
     for other in range(1, len(faces)):
         change = np.linalg.norm(features[other] - features[0], axis=1).mean() / face_width
         crop_change = np.linalg.norm(raw[other] - raw[0], axis=1).mean() / np.ptp(raw[0, :, 0])
@@ -94,7 +97,33 @@ def test_alignment_never_reflects(faces):
 def test_features_refuse_landmarks_of_another_shape():
     for shape in ((468, 3), (2, 100, 3), (2, 478, 2)):
         with pytest.raises(ValueError, match="landmarks of shape"):
-            compute_features(np.zeros(shape, np.float32), {"kind": "raw", "points": 468})
+            compute_features(np.zeros(shape, np.float32), None, {"kind": "raw", "points": 468, "blendshapes": False})
+
+
+def test_features_with_blendshapes_need_them(faces):
+    recipe = {"kind": "raw", "points": 468, "blendshapes": True}
+    blendshapes = np.random.default_rng(0).random((len(faces), 52), np.float32)
+    features = compute_features(faces, blendshapes, recipe)
+    assert features.shape == (len(faces), 1404 + 52)
+    np.testing.assert_array_equal(features[:, 1404:], blendshapes)
+    for bad in (None, blendshapes[:2]):
+        with pytest.raises(ValueError, match="blendshapes of shape"):
+            compute_features(faces, bad, recipe)
+
+
+def test_mirroring_landmarks_is_like_mirroring_the_picture(landmarker, portrait, faces):
+    """The partner of each point is where MediaPipe finds it on the mirrored picture; without the map it is far off."""
+    from_picture = landmarker.detect_picture(np.ascontiguousarray(portrait[:, ::-1]))[0]
+    original = landmarker.detect_picture(portrait)[0]
+    partner = mirror_map(np.array(load_info(MODELS)["features"]["reference"]))
+    assert sorted(partner.tolist()) == list(range(468)) and partner[33] == 263 and partner[61] == 291 and partner[1] == 1
+    landmarks, blendshapes = mirror_faces(original.landmarks[None], original.blendshapes[None], partner)
+    reference = fit_reference(from_picture.landmarks[None, :468])
+    found, expected = align(landmarks, reference)[0], align(from_picture.landmarks[None, :468], reference)[0]
+    unmapped = align((original.landmarks[None, :468] * np.float32([-1, 1, 1])), reference)[0]
+    distance = np.linalg.norm(found - expected, axis=1).mean()
+    assert distance < 0.1 and np.linalg.norm(unmapped - expected, axis=1).mean() > 5 * distance
+    assert np.abs(blendshapes[0] - from_picture.blendshapes).mean() < np.abs(original.blendshapes - from_picture.blendshapes).mean()
 
 
 def test_face_box_is_in_image_widths(faces, portrait):

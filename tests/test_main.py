@@ -33,7 +33,7 @@ class EmotionClassifier:
     def __init__(self, path=None):
         self.classes, self.name, self.threshold = ("fear", "happy", "neutral", "sad"), "stand-in", 0.4
 
-    def predict(self, landmarks):
+    def predict(self, landmarks, blendshapes=None):
         width = np.linalg.norm(landmarks[:, 61, :2] - landmarks[:, 291, :2], axis=1)
         width = width / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=1)
         scores = np.exp(np.stack([width * 0, (width - 0.55) * 14, width * 0 + 0.6, (0.55 - width) * 14], axis=1))
@@ -81,9 +81,10 @@ def read_csv(path: Path) -> list[dict]:
 
 def test_help_answers_at_once_from_anywhere(tmp_path):
     start = time.monotonic()
-    code = f"import runpy, sys; sys.argv = ['main.py', '--help']\ntry: runpy.run_path({str(MAIN)!r}, run_name='__main__')\n" \
-           "finally: print([name for name in ('cv2', 'mediapipe', 'tensorflow') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(MAIN.parent)!r})\n{code}"],
+    code = (f"import runpy, sys\nsys.path.insert(0, {str(MAIN.parent)!r})\nsys.argv = ['main.py', '--help']\n"
+            f"try: runpy.run_path({str(MAIN)!r}, run_name='__main__')\n"
+            "finally: print([name for name in ('cv2', 'mediapipe', 'tensorflow') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code],
                           cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "--source" in done.stdout and "[]" in done.stdout
     assert time.monotonic() - start < 10
@@ -122,14 +123,17 @@ def test_folder_of_pictures(frames, tmp_path, capsys):
     cv2.imwrite(str(folder / "c.png"), np.full((100, 100, 3), 128, np.uint8))
     (folder / "d.png").write_bytes(b"")
     (folder / "e.jpg").write_bytes(b"garbage")
-    run("--source", f"{folder}{os.sep}", "--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn", "--no-display")
+    run("--source", f"{folder}{os.sep}", "--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn",
+        "--no-display")
     rows = {row["source"]: row for row in read_csv(tmp_path / "rows.csv")}
-    assert set(rows) == {os.path.join(folder, name) for name in ("a.png", "c.png", "d.png", "e.jpg", os.path.join("deep, er", "b.jpg"))}
+    names = ("a.png", "c.png", "d.png", "e.jpg", os.path.join("deep, er", "b.jpg"))
+    assert set(rows) == {os.path.join(folder, name) for name in names}
     for name in ("c.png", "d.png", "e.jpg"):
         assert not any(rows[str(folder / name)][column] for column in HEADER.split(",")[3:])
     for name in ("a.png", os.path.join("deep, er", "b.jpg")):
         row = rows[str(folder / name)]
-        assert row["emotion"] == max(EMOTIONS, key=lambda emotion: float(row[emotion])) and row["confidence"] == row[row["emotion"]]
+        assert row["emotion"] == max(EMOTIONS, key=lambda emotion: float(row[emotion]))
+        assert row["confidence"] == row[row["emotion"]]
         assert cv2.imread(str(tmp_path / "drawn" / name)).shape == (360, 840, 3)
     err = capsys.readouterr().err
     assert f"{folder / 'd.png'}: not a picture" in err and f"{folder / 'e.jpg'}: not a picture" in err
@@ -189,8 +193,13 @@ def test_a_detector_that_fails_on_a_frame_costs_that_frame_only(clip, tmp_path, 
     from utils.landmarks import FaceLandmarker
 
     whole = FaceLandmarker.detect
-    monkeypatch.setattr(FaceLandmarker, "detect", lambda self, frame, stamp=None: whole(self, frame, stamp) if stamp != 1000
-                        else (_ for _ in ()).throw(RuntimeError("MediaPipe failed on a frame: x")))
+
+    def detect(self, frame_bgr, timestamp_ms=None):
+        if timestamp_ms == 1000:
+            raise RuntimeError("MediaPipe failed on a frame: x")
+        return whole(self, frame_bgr, timestamp_ms)
+
+    monkeypatch.setattr(FaceLandmarker, "detect", detect)
     run("--source", clip, "--output", tmp_path / "rows.csv", "--no-display")
     rows = read_csv(tmp_path / "rows.csv")
     assert [row["frame"] for row in rows if not row["face"]] == ["10"] and len(rows) == 30
@@ -239,7 +248,8 @@ def test_each_row_is_on_disk_before_the_next_frame(frames, tmp_path, monkeypatch
 
 
 def test_a_camera_gone_for_good_ends_in_one_line_with_all_rows(frames, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Script(frames[:3], failure="camera 0 gave no frame for 30 s"))
+    source = Script(frames[:3], failure="camera 0 gave no frame for 30 s")
+    monkeypatch.setattr(capture, "open_source", lambda *_, **__: source)
     with pytest.raises(UserError, match="camera 0 gave no frame"):
         run("--output", tmp_path / "rows.csv", "--no-display")
     assert len(read_csv(tmp_path / "rows.csv")) == 3 and "3 frames" in capsys.readouterr().out
@@ -425,18 +435,23 @@ def test_real_window_obeys_its_keys(screen, tmp_path):
         return wait_for(seen, f"nothing to see of key {key}")
 
     def wait_for(seen, complaint: str) -> np.ndarray:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+        start = nudged = time.monotonic()
+        while time.monotonic() - start < 16:
             assert demo.poll() is None, demo.communicate()
             screen_now = look()
             if seen(screen_now):
                 return screen_now
+            if not screen_now.any() and time.monotonic() - nudged > 3:
+                # Without a window manager, Qt now and then misses the event that says its window can be seen.
+                nudged = time.monotonic()
+                subprocess.run(["xdotool", "search", "--name", "Facial emotion", "windowunmap", "--sync", "windowmap"],
+                               env=env, timeout=10)
             time.sleep(0.1)
         raise AssertionError(complaint)
 
     def bars(image) -> int:
-        panel = image[90:180, 640:]
-        return sum(int((np.abs(panel.astype(int) - COLOURS[name]).max(axis=2) < 12).sum()) for name in ("fear", "happy", "sad"))
+        panel = image[90:180, 640:].astype(int)
+        return sum(int((np.abs(panel - COLOURS[name]).max(axis=2) < 12).sum()) for name in ("fear", "happy", "sad"))
 
     def white(image) -> int:
         return int((image[:, :640].min(axis=2) > 235).sum())
@@ -447,7 +462,8 @@ def test_real_window_obeys_its_keys(screen, tmp_path):
     try:
         first = wait_for(lambda image: bars(image) > 50, "no window with bars")
         assert face_side(first) < 0
-        subprocess.run(["xdotool", "mousemove", "300", "200"], env=env, check=True)  # no window manager: keys follow the pointer
+        # Without a window manager, keys go where the pointer is.
+        subprocess.run(["xdotool", "mousemove", "300", "200"], env=env, check=True)
         press("h", lambda image: bars(image) == 0)
         press("h", lambda image: bars(image) > 50)
         press("l", lambda image: white(image) > white(first) + 150)

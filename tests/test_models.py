@@ -41,23 +41,28 @@ def test_bundle_has_the_contract(bundle):
 
 def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
     from utils.dataset import assign_split
+    from utils.training import with_mirror_images
 
     _, scaler, info = load_bundle(bundle)
     data = assign_split(load_landmarks(landmark_file).of_classes(EMOTIONS))
-    train = compute_features(data.landmarks[data.split == "train"], info["features"])
-    np.testing.assert_allclose(scaler.mean_, train.mean(axis=0), atol=1e-5)
-    assert scaler.n_samples_seen_ == len(train)
+    part = data.part("train")
+    kept = len(part) - info["training"]["doubtful"]
+    assert scaler.n_samples_seen_ == 2 * kept, "each face of the training part that was kept, and its mirror image"
+    if kept == len(part):
+        part = with_mirror_images(part)
+        np.testing.assert_allclose(scaler.mean_, compute_features(part.landmarks, part.blendshapes, info["features"]).mean(axis=0), atol=1e-5)
 
 
 def test_lite_model_answers_as_keras_does(bundle, landmark_file):
     network, scaler, info = load_bundle(bundle)
-    landmarks = load_landmarks(landmark_file).landmarks
-    x = scaler.transform(compute_features(landmarks, info["features"])).astype(np.float32)
+    faces = load_landmarks(landmark_file)
+    x = scaler.transform(compute_features(faces.landmarks, faces.blendshapes, info["features"])).astype(np.float32)
     classifier = EmotionClassifier(bundle)
-    np.testing.assert_allclose(classifier.predict(landmarks), network.predict(x, verbose=0), atol=1e-5)
-    one_by_one = np.concatenate([classifier.predict(landmarks[index:index + 1]) for index in range(5)])
-    np.testing.assert_allclose(one_by_one, classifier.predict(landmarks[:5]), atol=1e-6)
-    assert classifier.predict(landmarks[:0]).shape == (0, 4)
+    np.testing.assert_allclose(classifier.predict(faces.landmarks, faces.blendshapes), network.predict(x, verbose=0), atol=1e-5)
+    few = faces.landmarks[:5], faces.blendshapes[:5]
+    one_by_one = np.concatenate([classifier.predict(one[None], scores[None]) for one, scores in zip(*few)])
+    np.testing.assert_allclose(one_by_one, classifier.predict(*few), atol=1e-6)
+    assert classifier.predict(faces.landmarks[:0], faces.blendshapes[:0]).shape == (0, 4)
 
 
 @pytest.mark.parametrize("name", [f"{NAME}.keras", "scaler.pkl", f"{NAME}.tflite"])
@@ -95,8 +100,9 @@ def test_foreign_and_missing_models_are_named(tmp_path):
 
 def test_a_lite_file_alone_is_enough(bundle, landmark_file, tmp_path):
     shutil.copy(bundle / f"{NAME}.tflite", tmp_path / "mine.tflite")
-    landmarks = load_landmarks(landmark_file).landmarks[:3]
-    np.testing.assert_array_equal(EmotionClassifier(tmp_path / "mine.tflite").predict(landmarks), EmotionClassifier(bundle).predict(landmarks))
+    data = load_landmarks(landmark_file)
+    faces = data.landmarks[:3], data.blendshapes[:3]
+    np.testing.assert_array_equal(EmotionClassifier(tmp_path / "mine.tflite").predict(*faces), EmotionClassifier(bundle).predict(*faces))
 
 
 @pytest.mark.parametrize("recipe", ["default", "published"])
@@ -108,7 +114,8 @@ def test_exports_answer_as_keras_does_on_real_faces(recipe, landmark_file, tmp_p
     assert done.returncode == 0, done.stderr
     assert "one input, one output and parity" in done.stdout
     network, scaler, info = load_bundle(tmp_path)
-    features = compute_features(load_landmarks(landmark_file).landmarks, info["features"])
+    faces = load_landmarks(landmark_file)
+    features = compute_features(faces.landmarks, faces.blendshapes, info["features"])
     expected = network.predict(scaler.transform(features).astype(np.float32), verbose=0)
     for form in formats:
         path, tolerance = tmp_path / f"{NAME}{FORMATS[form]}", 0.05 if form == "int8" else 1e-5
@@ -131,7 +138,7 @@ def test_published_recipe_is_the_readme_s(landmark_file, tmp_path):
     block = [("Dense", 1024), ("BatchNormalization", None), ("Dropout", 0.5), ("Dense", 512), ("BatchNormalization", None), ("Dropout", 0.5),
              ("Dense", 256), ("BatchNormalization", None), ("Dropout", 0.4), ("Dense", 128), ("Dropout", 0.3), ("Dense", 4)]
     assert layers == block
-    assert info["features"] == {"kind": "raw", "points": 468} and info["training"]["learning_rate"] == 1e-5
+    assert info["features"] == {"kind": "raw", "points": 468, "blendshapes": False} and info["training"]["learning_rate"] == 1e-5
     assert len(scaler.mean_) == 1404
 
 
@@ -140,7 +147,7 @@ def test_training_reads_txt_and_several_files(landmark_file, tmp_path):
     done = run("train_model.py", "--data", tmp_path / "set.txt", landmark_file, "--output", tmp_path / "model", "--epochs", 1)
     assert done.returncode == 0, done.stderr
     info = json.loads((tmp_path / "model" / f"{NAME}.json").read_text())
-    assert len(info["data"]["files"]) == 2 and info["features"]["points"] == 468
+    assert len(info["data"]["files"]) == 2 and not info["features"]["blendshapes"], "a .txt has no blendshapes"
 
 
 def test_training_without_a_class_says_which(landmark_file, tmp_path):

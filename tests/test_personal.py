@@ -166,9 +166,9 @@ def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded,
     assert info["name"] == "ann" and reports["base"]["faces"] == len(samples)
     assert reports["picked"]["balanced_accuracy"] > reports["base"]["balanced_accuracy"] + 0.2
     classifier = EmotionClassifier(tmp_path / "ann")
-    landmarks = np.stack([sample.landmarks for sample in samples])
+    faces = (np.stack([getattr(sample, name) for sample in samples]) for name in ("landmarks", "blendshapes"))
     label = np.array([EMOTIONS.index(sample.label) for sample in samples])
-    assert classifier.name == "ann" and (classifier.predict(landmarks).argmax(axis=1) == label).mean() > 0.8
+    assert classifier.name == "ann" and (classifier.predict(*faces).argmax(axis=1) == label).mean() > 0.8
 
 
 def test_the_base_model_is_never_overwritten(recorded, bundle):

@@ -28,8 +28,8 @@ from utils.config import ASSETS, UserError, relative
 from utils.images import IMAGE_SUFFIXES, decode_image, import_cv2, is_image, list_images
 
 DEMO_CLIP = ASSETS / "demo.mp4"
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv",
-                  ".gif"}
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp",
+                  ".ogv", ".gif"}
 
 BACKENDS = {"win32": ("dshow", "msmf"), "darwin": ("avfoundation",), "linux": ("v4l2",)}
 """Camera back-ends by platform, in order: MSMF may take a minute to open a camera that DirectShow opens at once."""
@@ -199,7 +199,7 @@ class VideoSource(Source):
         if count == 0:
             raise UserError(f"no frame of {self.name} can be read; the file is damaged, choose another")
         if count < self._expected - max(5, self._expected // 20):  # containers estimate: 5% is no damage
-            self.failure = f"{self.name} ends early: {count} of {self._expected} frames could be read (cut off, damaged)"
+            self.failure = f"{self.name} ends early: {count} of {self._expected} frames could be read (cut off?)"
 
     def _read_ahead(self) -> None:
         index, timestamp_ms = 0, -1
@@ -269,7 +269,8 @@ class LiveSource(Source):
                 return
             if silent > self._patience.stalled:
                 self._warn(f"{self.kind} {self.name} gives no frame, trying again")
-                if time.monotonic() - restarted > 2 * self._patience.stalled:  # a read that hangs can only be left behind
+                if time.monotonic() - restarted > 2 * self._patience.stalled:
+                    # A read that hangs can only be left behind.
                     restarted = time.monotonic()
                     self._start_thread(None)
             yield None
@@ -307,7 +308,7 @@ class LiveSource(Source):
         _release(capture)
 
     def _is_frozen(self, sample: np.ndarray, changed: float) -> bool:
-        """Tell whether the camera repeats its last frame; if it still does after reopening, the picture stands still."""
+        """Tell whether the camera repeats its last frame; if it does so even after reopening, it is what it sees."""
         if self.kind != "camera" or time.monotonic() - changed <= self._patience.frozen:  # a stream may show slides
             return False
         if self._still is not None and np.array_equal(sample, self._still):

@@ -47,6 +47,8 @@ class EmotionClassifier:
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
         self.threshold: float = metadata["threshold"]
         self._features = metadata["features"]
+        if "reference" in self._features:  # once, not for every frame
+            self._features["reference"] = np.asarray(self._features["reference"], np.float32)
         try:
             with native_log_silenced():
                 self._interpreter = Interpreter(str(self.path), num_threads=1)
@@ -61,11 +63,11 @@ class EmotionClassifier:
         self._input, self._output = details["index"], self._interpreter.get_output_details()[0]["index"]
         self._batch = batch
 
-    def predict(self, landmarks: np.ndarray) -> np.ndarray:
-        """Return probabilities (n, classes) float32 of landmarks (n, 478, 3) float32."""
+    def predict(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None) -> np.ndarray:
+        """Return probabilities (n, classes) float32 of landmarks (n, 478, 3) and blendshapes (n, 52), both float32."""
         if len(landmarks) == 0:
             return np.empty((0, len(self.classes)), np.float32)
-        return self.predict_features(compute_features(landmarks, self._features))
+        return self.predict_features(compute_features(landmarks, blendshapes, self._features))
 
     def predict_features(self, features: np.ndarray) -> np.ndarray:
         """Return probabilities (n, classes) float32 of features (n, d) float32."""
@@ -141,7 +143,7 @@ def load_bundle(folder: Path) -> tuple:
         if not path.is_file() or path.name not in info["sha256"]:
             raise UserError(f"no {relative(path)}; run: python scr/train_model.py")
         check_file(path)  # a pickle runs code when it is opened: not before its checksum is right
-    return keras.saving.load_model(network_path, safe_mode=True), joblib.load(scaler_path), info
+    return keras.saving.load_model(network_path, compile=False, safe_mode=True), joblib.load(scaler_path), info
 
 
 def save_bundle(folder: Path, network, scaler, info: dict) -> None:
@@ -178,6 +180,8 @@ def import_keras():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with native_log_silenced():
         import keras
+        import tensorflow
+    tensorflow.get_logger().setLevel("ERROR")  # it complains of retracing when several small networks are trained
     return keras
 
 
@@ -209,36 +213,100 @@ def build_network(features: int, classes: int, layers: Sequence[tuple[int, float
 
 
 def fit_network(network, train: tuple, val: tuple, learning_rate: float, epochs: int, batch_size: int, patience: int,
-                progress: bool = True) -> dict[str, list[float]]:
-    """Train with Adam, ReduceLROnPlateau and EarlyStopping (best weights restored); return the learning curves.
+                within_family: float = 0.0, progress: bool = True) -> dict[str, list[float]]:
+    """Train with Adam; return the learning curves: loss, accuracy, val_loss, val_accuracy by epoch.
 
-    train and val are (features (n, d), class index (n,), weight (n,)).
+    train and val are (features (n, d), target (n, 2 * classes), weight (n,)), the target as `training.targets` gives it. With
+    `patience`, ReduceLROnPlateau and EarlyStopping (best weights restored) watch the validation loss; without, the rate warms
+    up and falls as a cosine over all epochs.
     """
     keras = import_keras()
-    network.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", weighted_metrics=["accuracy"])
-    callbacks = [
-        keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),
-        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=max(1, patience // 3)),
-    ]
-    if progress:
-        callbacks.append(_progress_bar(keras, epochs))
+    steps = epochs * -(-len(train[0]) // batch_size)
+    callbacks = [_progress_bar(keras, epochs)] if progress else []
+    if patience:
+        callbacks += [keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),
+                      keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=max(1, patience // 3))]
+    else:
+        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate / 25, max(1, steps - steps // 10),
+                                                               warmup_target=learning_rate, warmup_steps=max(1, steps // 10))
+    classes = network.output_shape[1]
+
+    def loss(target, probabilities):
+        log_likelihood = _log_likelihood(keras, target, probabilities, classes, within_family)
+        return -keras.ops.sum(target[:, :classes] * log_likelihood, axis=1)
+
+    def accuracy(target, probabilities):
+        return keras.metrics.categorical_accuracy(target[:, :classes], probabilities)
+
+    network.compile(keras.optimizers.Adam(learning_rate), loss, weighted_metrics=[accuracy])
     history = network.fit(*train[:2], sample_weight=train[2], validation_data=val, epochs=epochs, batch_size=batch_size,
                           verbose=0, callbacks=callbacks)
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
+def _log_likelihood(keras, target, probabilities, classes: int, within_family: float):
+    """Return log-probabilities, a share of them taken among the classes of the face's file family only."""
+    whole = keras.ops.log(probabilities + 1e-7)
+    if not within_family:
+        return whole
+    among = probabilities * target[:, classes:] + 1e-7
+    return (1 - within_family) * whole + within_family * keras.ops.log(among / keras.ops.sum(among, axis=1, keepdims=True))
+
+
+def predict_network(network, x: np.ndarray) -> np.ndarray:
+    """Return a network's probabilities (n, classes) of standardised features (n, d)."""
+    return network.predict(x, batch_size=4096, verbose=0)
+
+
+def assemble(networks: Sequence, projection: np.ndarray | None = None):
+    """Return one network from several with one hidden layer, after a fixed projection (features, components) if given.
+
+    Hidden layers stand side by side and the last layers are averaged, so it gives the normalised geometric mean of their
+    answers. A single network, of any depth, is copied.
+    """
+    keras = import_keras()
+    first = networks[0]
+    whole = keras.Sequential([keras.Input((first.input_shape[1] if projection is None else len(projection),))], name=NAME)
+
+    def add(layer, weights: list) -> None:
+        whole.add(layer)
+        layer.set_weights(weights)
+
+    if projection is not None:
+        add(keras.layers.Dense(projection.shape[1], use_bias=False, trainable=False, name="projection"), [projection])
+    if len(networks) == 1:
+        for layer in first.layers:
+            add(type(layer).from_config(layer.get_config()), layer.get_weights())
+        return whole
+    for layer in first.layers[:-2]:
+        add(type(layer).from_config(layer.get_config()), layer.get_weights())
+    hidden, last = ([network.layers[position].get_weights() for network in networks] for position in (-2, -1))
+    penalty = first.layers[-1].kernel_regularizer
+    add(keras.layers.Dense(sum(len(bias) for _, bias in hidden), activation="relu", kernel_regularizer=penalty),
+        [np.concatenate([weights[part] for weights in hidden], axis=-1) for part in (0, 1)])
+    add(keras.layers.Dense(len(last[0][1]), activation="softmax", kernel_regularizer=penalty, name="probabilities"),
+        [np.concatenate([kernel for kernel, _ in last]) / len(last), np.mean([bias for _, bias in last], axis=0)])
+    return whole
+
+
+def divide_logits(network, temperature: float) -> None:
+    """Scale a network's last layer so that its softmax is taken at a temperature."""
+    network.layers[-1].set_weights([values / temperature for values in network.layers[-1].get_weights()])
+
+
 def copy_network(network, reset: bool = False):
     """Return a copy of a network with its weights, or with fresh ones."""
-    copy = import_keras().models.clone_model(network)
-    if not reset:
-        copy.set_weights(network.get_weights())
+    copy = type(network).from_config(network.get_config())  # clone_model would want the loss function back by its name
+    for old, new in zip(network.layers, copy.layers, strict=True):
+        if not (reset and old.trainable):  # the projection is no weight to be learned: it stays
+            new.set_weights(old.get_weights())
     return copy
 
 
 def freeze_early_layers(network, trainable: int | None) -> None:
-    """Leave only the last `trainable` Dense layers (and what stands between them) trainable; None: all layers."""
+    """Leave only the last `trainable` Dense layers (and what stands between them) trainable; None: all that were."""
     keras = import_keras()
-    dense = [index for index, layer in enumerate(network.layers) if isinstance(layer, keras.layers.Dense)]
+    dense = [index for index, layer in enumerate(network.layers) if isinstance(layer, keras.layers.Dense) and layer.trainable]
     first = 0 if trainable is None or trainable >= len(dense) else dense[-trainable]
     for layer in network.layers[:first]:
         layer.trainable = False

@@ -88,7 +88,9 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
     summary, _, rest = docstring.partition("\n\n")
 
     class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
+        def _get_help_string(self, action):
+            known = action.default in (None, False, []) or "default:" in (action.help or "")
+            return action.help if known else super()._get_help_string(action)
 
     return argparse.ArgumentParser(description=f"{summary}\n\n{rest}".strip(), formatter_class=Formatter)
 

@@ -23,12 +23,14 @@ def diagnose(display_problem: str, cameras: Sequence[str], checks: dict[str, Cal
     """
     problems = [f"display: {display_problem}"] if display_problem else []
     problems += [] if cameras else ["cameras: none found"]
-    lines = [f"python    {platform.python_version()} {sys.executable}", f"system    {platform.platform()}, {os.cpu_count()} cores"]
+    lines = [f"python    {platform.python_version()} {sys.executable}",
+             f"system    {platform.platform()}, {os.cpu_count()} cores"]
     lines += [f"package   {name} {version}" for name, version in _versions()]
     lines += [f"opencv    {fact}" for fact in _opencv_build()]
     lines += [f"display   {display_problem or os.environ.get('DISPLAY') or 'ok'}"]
     lines += [f"camera    {camera}" for camera in cameras] or ["camera    none"]
-    lines += [f"file      {relative(path)} {path.stat().st_size} bytes, sha256 {_sha256(path)}" for path in _model_files()]
+    lines += [f"file      {relative(path)} {path.stat().st_size} bytes, sha256 {_sha256(path)}"
+              for path in _model_files()]
     for name, check in checks.items():
         try:
             lines.append(f"check     {name}: {check()}")

@@ -3,8 +3,9 @@
 Landmarks are (478, 3) float32, isotropic, in units of the image width: (x, y * height / width, z). The first 468 are
 the face mesh, the last 10 the irises. A feature recipe is a plain dictionary, kept in the model's JSON:
 
-    {"kind": "raw", "points": 468}                                  # coordinates as they are (the published recipe)
-    {"kind": "aligned", "points": 468, "reference": [[x, y, z]...]}  # similarity-aligned to the reference
+    {"kind": "raw", "points": 468, "blendshapes": false}            # coordinates as they are (the published recipe)
+    {"kind": "aligned", "points": 468, "blendshapes": true,         # how the points differ from the reference face, after
+     "reference": [[x, y, z]...]}                                   # similarity alignment; then the 52 blendshapes
 """
 
 import numpy as np
@@ -46,26 +47,64 @@ def _normalise(shape: np.ndarray) -> np.ndarray:
     return (centred / np.sqrt(np.square(centred).sum(axis=1).mean())).astype(np.float32)
 
 
-def fit_recipe(kind: str, landmarks: np.ndarray) -> dict:
+def fit_recipe(kind: str, landmarks: np.ndarray, blendshapes: bool = False) -> dict:
     """Return the feature recipe of a kind (`raw` or `aligned`), its reference fitted on `landmarks` (n, >= 468, 3)."""
-    if kind == "raw":
-        return {"kind": "raw", "points": MESH_POINTS}
+    recipe = {"kind": kind, "points": MESH_POINTS, "blendshapes": blendshapes}
     if kind == "aligned":
-        reference = fit_reference(landmarks[:, :MESH_POINTS])
-        return {"kind": "aligned", "points": MESH_POINTS, "reference": reference.round(6).tolist()}
-    raise ValueError(f"no feature recipe of the kind {kind!r}")
+        recipe["reference"] = fit_reference(landmarks[:, :MESH_POINTS]).round(6).tolist()
+    elif kind != "raw":
+        raise ValueError(f"no feature recipe of the kind {kind!r}")
+    return recipe
 
 
-def compute_features(landmarks: np.ndarray, recipe: dict) -> np.ndarray:
-    """Return the features (n, points * 3) float32 of landmarks (n, >= points, 3) by a recipe of `fit_recipe`."""
+def compute_features(landmarks: np.ndarray, blendshapes: np.ndarray | None, recipe: dict) -> np.ndarray:
+    """Return the features (n, d) float32 of faces by a recipe of `fit_recipe`.
+
+    landmarks (n, points or more, 3); blendshapes (n, 52), needed only if the recipe says so. d is points * 3, and 52
+    more with blendshapes. Raises ValueError for other shapes.
+    """
     if landmarks.ndim != 3 or landmarks.shape[1] < recipe["points"] or landmarks.shape[2] != 3:
         raise ValueError(f"landmarks of shape {landmarks.shape}, expected (n, {recipe['points']} or more, 3)")
     points = landmarks[:, :recipe["points"]].astype(np.float32)
     if recipe["kind"] == "aligned":
-        points = align(points, np.asarray(recipe["reference"], np.float32))
+        reference = np.asarray(recipe["reference"], np.float32)
+        points = align(points, reference) - reference
     elif recipe["kind"] != "raw":
         raise ValueError(f"no feature recipe of the kind {recipe['kind']!r}")
-    return points.reshape(len(points), -1).astype(np.float32)
+    flat = points.reshape(len(points), -1)
+    if recipe["blendshapes"]:
+        if blendshapes is None or blendshapes.shape != (len(landmarks), BLENDSHAPES):
+            raise ValueError(f"blendshapes of shape {None if blendshapes is None else blendshapes.shape}, "
+                             f"expected ({len(landmarks)}, {BLENDSHAPES})")
+        flat = np.concatenate([flat, blendshapes], axis=1)
+    return flat.astype(np.float32)
+
+
+MIRRORED_BLENDSHAPES = np.array([
+    0, 2, 1, 3, 5, 4, 6, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 23, 26, 25, 24, 27, 29, 28, 31, 30, 32,
+    39, 35, 34, 37, 36, 38, 33, 40, 41, 42, 43, 45, 44, 47, 46, 49, 48, 51, 50])
+"""For each blendshape the one that stands in its place on the mirrored face (`browDownLeft`: `browDownRight`)."""
+
+
+def mirror_map(reference: np.ndarray) -> np.ndarray:
+    """Return for each point of a reference (points, 3) the one in its place on the mirrored face.
+
+    The cheapest matching of the reference with its mirror image; a mean face is symmetric enough to make it exact.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    mirrored = reference * np.array([-1, 1, 1])
+    distance = np.square(reference[:, None] - mirrored[None]).sum(axis=2)
+    partner = linear_sum_assignment(distance)[1]
+    if (partner[partner] != np.arange(len(reference))).any():
+        raise ValueError("the reference face is not symmetric enough to tell left from right")
+    return partner
+
+
+def mirror_faces(landmarks: np.ndarray, blendshapes: np.ndarray, partner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mirror images of faces, landmarks (n, points, 3) and blendshapes (n, 52); partner: `mirror_map`."""
+    mirrored = landmarks[:, :len(partner)][:, partner] * np.array([-1, 1, 1], landmarks.dtype)
+    return mirrored, blendshapes[:, MIRRORED_BLENDSHAPES]
 
 
 def face_box(landmarks: np.ndarray) -> np.ndarray:

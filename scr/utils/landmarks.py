@@ -27,8 +27,12 @@ LANDMARKER_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0
 
 CONFIDENCE = 0.3
 """Detection threshold: at .3, 94% of FER2013's 48 px faces are found, at the default of .5 90% (shared/FACTS)."""
-BORDER = 0.3
-"""Replicated border, as a part of the longer side, for the second look at a picture that fills its frame."""
+BORDERS = ((0.3, "BORDER_REPLICATE"), (0.5, "BORDER_CONSTANT"), (0.8, "BORDER_CONSTANT"))
+"""Further looks at a picture without a face: a border, as a part of the longer side, replicated or black.
+
+Of 500 FER2013 faces that are found neither as they are nor with the replicated border, black borders of .5 and then .8
+find 69%; on 42 pictures without a face they found none.
+"""
 MIN_SIDE_PX = 24
 """Pictures with a shorter side are skipped: no expression can be read from them."""
 
@@ -147,14 +151,19 @@ class FaceLandmarker:
         return sorted(faces, key=lambda face: -face.area)
 
     def detect_picture(self, frame_bgr: np.ndarray) -> list[Face]:
-        """Return the faces on a still picture: if there are none, look once more with a replicated border of 30%."""
+        """Return the faces on a still picture: if there are none, look again with the borders of `BORDERS`."""
         faces = self.detect(frame_bgr)
-        if faces:
-            return faces
+        for part, kind in BORDERS:
+            if faces:
+                break
+            faces = self._detect_with_border(frame_bgr, part, kind)
+        return faces
+
+    def _detect_with_border(self, frame_bgr: np.ndarray, part: float, kind: str) -> list[Face]:
         cv2 = import_cv2()
         height, width = frame_bgr.shape[:2]
-        border = round(BORDER * max(height, width))
-        padded = cv2.copyMakeBorder(frame_bgr, border, border, border, border, cv2.BORDER_REPLICATE)
+        border = round(part * max(height, width))
+        padded = cv2.copyMakeBorder(frame_bgr, border, border, border, border, getattr(cv2, kind))
         scale = np.float32(padded.shape[1] / width)
         shift = np.array([border / width, border / width, 0], np.float32)
         return [Face(face.landmarks * scale - shift, face.blendshapes) for face in self.detect(padded)]

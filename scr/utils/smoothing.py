@@ -17,7 +17,7 @@ UNCERTAIN = "uncertain"
 TIME_CONSTANT_MS = 300.0
 """A step in the raw probabilities is 63% through after this time."""
 MARGIN = 0.1
-"""How far another class must lead before the label changes, and how far the label's own may fall below the threshold."""
+"""How far another class must lead before the label changes, or the label's own fall below the threshold."""
 RESET_MS = 500
 """A face unseen for longer starts its smoothing afresh: what it felt before says little."""
 FORGET_MS = 2000
@@ -107,8 +107,8 @@ class FaceTracker:
                 track.smoother.reset()
             track.box, track.seen_ms = boxes[index], timestamp_ms
             emotion, confidence = track.smoother.update(probabilities[index], timestamp_ms)
-            readings.append(Reading(track.face, landmarks[index], box_px(boxes[index], frame_shape), emotion, confidence,
-                                    track.smoother.probabilities))
+            box = box_px(boxes[index], frame_shape)
+            readings.append(Reading(track.face, landmarks[index], box, emotion, confidence, track.smoother.probabilities))
         return sorted(readings, key=lambda reading: reading.face)
 
     def _match(self, boxes: Sequence[tuple[float, ...]]) -> dict[int, _Track]:
@@ -145,5 +145,6 @@ def box_px(box: Sequence[float], frame_shape: tuple[int, ...]) -> tuple[int, int
 def read_picture(classes: Sequence[str], landmarks: Sequence[np.ndarray], probabilities: np.ndarray,
                  frame_shape: tuple[int, ...]) -> list[Reading]:
     """Return a reading for each face of a still picture: unsmoothed, the emotion always the likeliest class."""
-    return [Reading(face, points, box_px(face_box(points).tolist(), frame_shape), classes[int(row.argmax())], float(row.max()), row)
-            for face, (points, row) in enumerate(zip(landmarks, probabilities))]
+    boxes = [box_px(face_box(points).tolist(), frame_shape) for points in landmarks]
+    return [Reading(face, points, box, classes[int(row.argmax())], float(row.max()), row)
+            for face, (points, box, row) in enumerate(zip(landmarks, boxes, probabilities))]

@@ -1,0 +1,210 @@
+"""How a network is trained: the recipes, and the run from landmark sets to a network. Stands on all other modules.
+
+Both `train_model.py` and `evaluate.py --leave-one-source-out` train by `train`, so what is judged is what is shipped.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from utils import classifier
+from utils.config import EMOTIONS
+from utils.dataset import LandmarkSet, class_source_weights, concatenate, family
+from utils.features import compute_features, fit_recipe, mirror_faces, mirror_map
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a model is trained; what a field costs or gains stands in models/README.md."""
+
+    features: str
+    layers: tuple[tuple[int, float, bool], ...]
+    """(units, dropout, batch norm)"""
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    patience: int = 0
+    """epochs without a better validation loss before it stops; 0: a fixed number of epochs, the rate falling as a cosine"""
+    blendshapes: bool = False
+    """beside the points"""
+    components: int = 0
+    """principal components of the standardised features that the network sees; 0: the features themselves"""
+    input_noise: float = 0.0
+    """standard deviation of the noise on what the network sees"""
+    weight_decay: float = 0.0
+    balance_within_source: bool = False
+    source_share: bool = False
+    """each source weighs the same, however many faces it has"""
+    mirror: bool = False
+    """each face also as its mirror image"""
+    within_family: float = 0.0
+    """share of the loss that asks a face only to be told from the classes that its file family holds"""
+    drop_below: float = 0.0
+    """faces whose label gets a smaller probability from networks that did not see them are left out as doubtful"""
+    networks: int = 1
+    """trained from different seeds and folded into one wide network"""
+    calibrate: bool = False
+    """temperature scaling on the validation part"""
+
+
+RECIPES = {
+    # The README's first recipe, to the letter. At this rate it needs hundreds of epochs.
+    "published": Recipe("raw", ((1024, 0.5, True), (512, 0.5, True), (256, 0.4, True), (128, 0.3, False)),
+                        learning_rate=1e-5, epochs=500, batch_size=32, patience=15),
+    # What limits is noise between sources, not capacity: aligned points say nothing about the crop, one small layer sees
+    # their main components under strong noise, and no source may say anything about the class.
+    "default": Recipe("aligned", ((128, 0.0, False),), learning_rate=1e-3, epochs=10, batch_size=256, blendshapes=True, components=250,
+                      input_noise=0.35, weight_decay=1e-3, balance_within_source=True, source_share=True, mirror=True,
+                      within_family=0.6, drop_below=0.1, networks=5, calibrate=True),
+}
+
+BLENDSHAPE_WEIGHT = 23.0
+"""Of a blendshape's own range [0, 1] against a standardised coordinate, before the principal components are taken."""
+FAMILY_SHARE = 0.02
+"""A class is one of a file family's if it has at least this share of its faces."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with all that it takes to use and to describe it."""
+
+    network: object
+    scaler: object
+    features: dict
+    history: dict[str, list[float]]
+    temperature: float
+    dropped: int
+
+
+def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: int, progress: bool = True) -> Trained:
+    """Return a network trained on one part and stopped or calibrated on another.
+
+    Scaler, reference and components are fitted on the training part. The same seed gives the same weights.
+    """
+    classifier.set_seed(seed)
+    dropped = 0
+    if recipe.drop_below:
+        kept = label_probability(train_part, recipe, seed) >= recipe.drop_below
+        dropped = int((~kept).sum())
+        train_part = train_part.select(kept)
+    features = fit_recipe(recipe.features, train_part.landmarks, recipe.blendshapes and has_blendshapes(train_part))
+    if recipe.mirror:
+        train_part = with_mirror_images(train_part)
+    x = compute_features(train_part.landmarks, train_part.blendshapes, features)
+    scaler = fit_scaler(x)
+    projection = fit_projection(standardise(scaler, x), scaler, features, recipe, seed)
+    x_val = standardise(scaler, compute_features(val_part.landmarks, val_part.blendshapes, features))
+    x = standardise(scaler, x)
+    # Projected once, not in every step: the projection becomes a layer when the networks are assembled.
+    seen, seen_val = (x, x_val) if projection is None else (x @ projection, x_val @ projection)
+    train_data, val_data = (seen, *targets(train_part, recipe)), (seen_val, *targets(val_part, recipe))
+
+    networks, history = [], {}
+    for number in range(recipe.networks):
+        classifier.set_seed(seed + number)
+        network = classifier.build_network(seen.shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay)
+        curves = classifier.fit_network(network, train_data, val_data, recipe.learning_rate, recipe.epochs, recipe.batch_size,
+                                        recipe.patience, recipe.within_family, progress)
+        history = history or curves
+        networks.append(network)
+    network = classifier.assemble(networks, projection)
+    temperature = fit_temperature(classifier.predict_network(network, x_val), val_part) if recipe.calibrate else 1.0
+    classifier.divide_logits(network, temperature)
+    return Trained(network, scaler, features, history, temperature, dropped)
+
+
+def predict(trained: Trained, data: LandmarkSet) -> np.ndarray:
+    """Return a trained network's probabilities (n, classes) of a landmark set."""
+    x = compute_features(data.landmarks, data.blendshapes, trained.features)
+    return classifier.predict_network(trained.network, standardise(trained.scaler, x))
+
+
+def has_blendshapes(data: LandmarkSet) -> bool:
+    """Tell whether a set has blendshapes; one read from `.txt` has none."""
+    return bool(data.blendshapes.any(axis=1).all())
+
+
+def with_mirror_images(data: LandmarkSet) -> LandmarkSet:
+    """Return the set with every face once more as its mirror image."""
+    reference = np.asarray(fit_recipe("aligned", data.landmarks)["reference"])
+    landmarks, blendshapes = mirror_faces(data.landmarks, data.blendshapes, mirror_map(reference))
+    return concatenate([data, replace(data, landmarks=landmarks, blendshapes=blendshapes)])
+
+
+def fit_scaler(x: np.ndarray):
+    """Return a `StandardScaler` fitted on features (n, d), its constants rounded to float32, as deployment has them."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(x)
+    scaler.mean_, scaler.scale_ = (values.astype(np.float32).astype(np.float64) for values in (scaler.mean_, scaler.scale_))
+    return scaler
+
+
+def standardise(scaler, x: np.ndarray) -> np.ndarray:
+    """Return standardised features (n, d) float32."""
+    return scaler.transform(x).astype(np.float32)
+
+
+def fit_projection(x: np.ndarray, scaler, features: dict, recipe: Recipe, seed: int, rows: int = 8000) -> np.ndarray | None:
+    """Return the matrix (d, components) onto the principal components of standardised features (n, d), or None.
+
+    Standardised, a blendshape that hardly ever moves is as loud as a smile: they are taken by their own size again, all
+    of them together about as strong as the coordinates.
+    """
+    if not recipe.components:
+        return None
+    weight = np.ones(x.shape[1])
+    if features["blendshapes"]:
+        weight[features["points"] * 3:] = BLENDSHAPE_WEIGHT * scaler.scale_[features["points"] * 3:]
+    chosen = np.random.default_rng(seed).permutation(len(x))[:rows]
+    weighted = x[chosen] * weight
+    vectors = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1][:, :recipe.components]
+    return (weight[:, None] * vectors).astype(np.float32)
+
+
+def targets(data: LandmarkSet, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Return (target, weight): target (n, 2 * classes), the label one-hot, then 1 for each class of the face's file family.
+
+    A label outside its family's classes, and a family with one class, are told from all classes.
+    """
+    index = data.class_index()
+    one_hot = np.eye(len(EMOTIONS), dtype=np.float32)[index]
+    of_family = np.ones_like(one_hot)
+    names = np.array([f"{source}/{family(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())])
+    for name in np.unique(names):
+        rows = names == name
+        held = np.bincount(index[rows], minlength=len(EMOTIONS)) >= FAMILY_SHARE * rows.sum()
+        if held.sum() > 1:
+            of_family[rows & held[index]] = held
+    weight = class_source_weights(data.label, data.source if recipe.balance_within_source else np.full(len(data), ""))
+    if recipe.source_share:
+        for name in np.unique(data.source):
+            weight[data.source == name] /= weight[data.source == name].sum()
+        weight *= len(weight) / weight.sum()
+    return np.concatenate([one_hot, of_family], axis=1), weight
+
+
+def label_probability(data: LandmarkSet, recipe: Recipe, seed: int, folds: int = 4) -> np.ndarray:
+    """Return the probability (n,) that a network trained on the other folds gives to each face's own label."""
+    small = replace(recipe, drop_below=0.0, networks=1, mirror=False, calibrate=False, components=150, input_noise=0.5)
+    fold = np.random.default_rng(seed).permutation(len(data)) % folds
+    probability = np.empty(len(data))
+    for number in range(folds):
+        asked = data.select(fold == number)
+        trained = train(data.select(fold != number), asked, small, seed, progress=False)
+        probability[fold == number] = predict(trained, asked)[np.arange(len(asked)), asked.class_index()]
+    return probability
+
+
+def fit_temperature(probabilities: np.ndarray, val_part: LandmarkSet) -> float:
+    """Return the temperature that gives validation labels the greatest likelihood (Guo et al. 2017), .3 to 3.
+
+    Faces weigh as they come, not balanced: a confidence is to be right about the faces that there are.
+    """
+    logits, index = np.log(np.maximum(probabilities, 1e-9)), val_part.class_index()
+    best = (np.inf, 1.0)
+    for temperature in np.linspace(0.3, 3.0, 136):
+        scaled = logits / temperature
+        log_likelihood = scaled[np.arange(len(index)), index] - np.log(np.exp(scaled).sum(axis=1))
+        best = min(best, (-log_likelihood.mean(), float(temperature)))
+    return best[1]
