@@ -19,11 +19,9 @@ from utils.config import (DATA, EMOTIONS, MODELS, UserError, add_share_flag, ato
                           positive_int, relative, run_script)
 from utils.dataset import (LandmarkSet, assign_split, concatenate, family, find_labelled_images, from_rows, load_landmarks,
                            read_ferplus)
-from utils.metrics import evaluate_predictions, expected_calibration_error, format_report, with_missed
+from utils.metrics import answer_threshold, evaluate_predictions, expected_calibration_error, format_report, with_missed
 
 CHUNK = 64
-ANSWERED_RIGHT = 0.85
-"""Share of the answers that must be right where the network is sure enough to answer."""
 
 
 def build_parser():
@@ -183,12 +181,8 @@ def seed_scores(seen: LandmarkSet, asked: list[LandmarkSet], recipe, seed: int) 
     for part in asked:
         probabilities, label = training.predict(trained, part), part.class_index()
         report = evaluate_predictions(*with_missed(label, probabilities, part.missed_index()), EMOTIONS)
-        sure = np.argsort(-probabilities.max(axis=1))
-        right = (probabilities.argmax(axis=1) == label)[sure].cumsum() / np.arange(1, len(label) + 1)
-        enough = np.flatnonzero(right >= ANSWERED_RIGHT)
-        report |= {"ece": expected_calibration_error(label, probabilities),
-                   "answered": float((enough[-1] + 1) / len(label)) if len(enough) else 0.0,
-                   "threshold": float(probabilities.max(axis=1)[sure][enough[-1]]) if len(enough) else 1.0}
+        threshold, answered = answer_threshold(label, probabilities, training.ANSWERED_RIGHT)
+        report |= {"ece": expected_calibration_error(label, probabilities), "answered": answered, "threshold": threshold}
         reports.append(report)
     return reports
 

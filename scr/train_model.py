@@ -47,7 +47,7 @@ def main(args):
     answers = metrics.with_missed(test.class_index(), training.predict(trained, test), test.missed_index())
     report = metrics.evaluate_predictions(*answers, EMOTIONS)
     info = {
-        "name": classifier.NAME, "classes": list(EMOTIONS), "features": trained.features, "threshold": 0.0,
+        "name": classifier.NAME, "classes": list(EMOTIONS), "features": trained.features, "threshold": round(trained.threshold, 3),
         "recipe": args.recipe, "training": asdict(recipe) | {"seed": args.seed, "epochs_run": len(trained.history["loss"]),
                                                              "temperature": trained.temperature, "doubtful": trained.dropped},
         "data": describe_data(data, args.data), "metrics": {"test": report},

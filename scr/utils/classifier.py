@@ -199,7 +199,7 @@ def build_network(features: int, classes: int, layers: Sequence[tuple[int, float
     """Return an MLP on standardised features: `layers` of (units, dropout, batch norm), then a softmax of `classes`."""
     keras = import_keras()
     penalty = keras.regularizers.L2(weight_decay) if weight_decay else None
-    network = keras.Sequential([keras.Input((features,))], name=NAME)
+    network = keras.Sequential([keras.Input((features,))])
     if input_noise:
         network.add(keras.layers.GaussianNoise(input_noise))
     for units, dropout, batch_norm in layers:
@@ -212,36 +212,53 @@ def build_network(features: int, classes: int, layers: Sequence[tuple[int, float
     return network
 
 
-def fit_network(network, train: tuple, val: tuple, learning_rate: float, epochs: int, batch_size: int, patience: int,
-                within_family: float = 0.0, progress: bool = True) -> dict[str, list[float]]:
-    """Train with Adam; return the learning curves: loss, accuracy, val_loss, val_accuracy by epoch.
+def fit_networks(networks: Sequence, train: tuple, val: tuple, learning_rate: float, epochs: int, batch_size: int, patience: int,
+                 within_family: float = 0.0, draw_seed: int | None = None, progress: bool = True) -> dict[str, list[float]]:
+    """Train networks side by side with Adam; return the learning curves: loss, accuracy, val_loss, val_accuracy by epoch.
 
     train and val are (features (n, d), target (n, 2 * classes), weight (n,)), the target as `training.targets` gives it. With
     `patience`, ReduceLROnPlateau and EarlyStopping (best weights restored) watch the validation loss; without, the rate warms
-    up and falls as a cosine over all epochs.
+    up and falls as a cosine over all epochs. With `draw_seed`, batches are drawn by weight, so that rare classes are seen as
+    often as common ones; else each face is seen once an epoch and the weight multiplies its loss.
     """
     keras = import_keras()
-    steps = epochs * -(-len(train[0]) // batch_size)
+    inputs = keras.Input(networks[0].input_shape[1:])
+    joint = keras.Model(inputs, keras.ops.stack([network(inputs) for network in networks], axis=1))
+    classes, batches = networks[0].output_shape[1], -(-len(train[0]) // batch_size)
     callbacks = [_progress_bar(keras, epochs)] if progress else []
     if patience:
         callbacks += [keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),
                       keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=max(1, patience // 3))]
     else:
+        steps = epochs * batches
         learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate / 25, max(1, steps - steps // 10),
                                                                warmup_target=learning_rate, warmup_steps=max(1, steps // 10))
-    classes = network.output_shape[1]
 
-    def loss(target, probabilities):
-        log_likelihood = _log_likelihood(keras, target, probabilities, classes, within_family)
-        return -keras.ops.sum(target[:, :classes] * log_likelihood, axis=1)
+    def loss(target, probabilities):  # target (b, 2 * classes), probabilities (b, networks, classes)
+        log_likelihood = _log_likelihood(keras, target[:, None], probabilities, classes, within_family)
+        return -keras.ops.sum(target[:, None, :classes] * log_likelihood, axis=(1, 2))
 
     def accuracy(target, probabilities):
-        return keras.metrics.categorical_accuracy(target[:, :classes], probabilities)
+        return keras.metrics.categorical_accuracy(target[:, :classes], keras.ops.mean(probabilities, axis=1))
 
-    network.compile(keras.optimizers.Adam(learning_rate), loss, weighted_metrics=[accuracy])
-    history = network.fit(*train[:2], sample_weight=train[2], validation_data=val, epochs=epochs, batch_size=batch_size,
-                          verbose=0, callbacks=callbacks)
+    joint.compile(keras.optimizers.Adam(learning_rate), loss, weighted_metrics=[accuracy])
+    if draw_seed is None:
+        fed = {"x": train[0], "y": train[1], "sample_weight": train[2], "batch_size": batch_size}
+    else:
+        fed = {"x": _drawn_batches(train, batch_size, epochs * batches, draw_seed), "steps_per_epoch": batches, "shuffle": False}
+    history = joint.fit(**fed, validation_data=val, validation_batch_size=4096, epochs=epochs, verbose=0, callbacks=callbacks)
     return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
+    """Return a data set of `batches` batches of (features, target), drawn with replacement by weight."""
+    import tensorflow
+
+    x, target, weight = data
+    drawn = np.random.default_rng(seed).random((batches, batch_size))
+    rows = np.minimum(np.searchsorted(np.cumsum(weight / weight.sum()), drawn), len(x) - 1)
+    x, target = tensorflow.constant(x), tensorflow.constant(target)
+    return tensorflow.data.Dataset.from_tensor_slices(rows).map(lambda row: (tensorflow.gather(x, row), tensorflow.gather(target, row)))
 
 
 def _log_likelihood(keras, target, probabilities, classes: int, within_family: float):
@@ -249,8 +266,8 @@ def _log_likelihood(keras, target, probabilities, classes: int, within_family: f
     whole = keras.ops.log(probabilities + 1e-7)
     if not within_family:
         return whole
-    among = probabilities * target[:, classes:] + 1e-7
-    return (1 - within_family) * whole + within_family * keras.ops.log(among / keras.ops.sum(among, axis=1, keepdims=True))
+    among = probabilities * target[..., classes:] + 1e-7
+    return (1 - within_family) * whole + within_family * keras.ops.log(among / keras.ops.sum(among, axis=-1, keepdims=True))
 
 
 def predict_network(network, x: np.ndarray) -> np.ndarray:

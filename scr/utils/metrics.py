@@ -41,6 +41,18 @@ def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bin
     return float(np.abs(gap).sum() / len(label))
 
 
+def answer_threshold(label: np.ndarray, probabilities: np.ndarray, right: float) -> tuple[float, float]:
+    """Return the lowest confidence from which at least a share `right` of the answers are right, and the share answered.
+
+    label (n,), probabilities (n, classes). (1.0, 0.0) if no confidence will do.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    share_right = (probabilities.argmax(axis=1) == label)[order].cumsum() / np.arange(1, len(label) + 1)
+    enough = np.flatnonzero(share_right >= right)
+    return (float(confidence[order][enough[-1]]), float((enough[-1] + 1) / len(label))) if len(enough) else (1.0, 0.0)
+
+
 def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict:
     """Return accuracy, balanced accuracy with its 95% interval, macro-F1, recalls with intervals and the confusion matrix.
 

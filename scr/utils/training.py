@@ -11,6 +11,7 @@ from utils import classifier
 from utils.config import EMOTIONS
 from utils.dataset import LandmarkSet, class_source_weights, concatenate, family
 from utils.features import compute_features, fit_recipe, mirror_faces, mirror_map
+from utils.metrics import answer_threshold
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Recipe:
     balance_within_source: bool = False
     source_share: bool = False
     """each source weighs the same, however many faces it has"""
+    draw_by_weight: bool = False
+    """batches are drawn by weight; else the weight multiplies the loss"""
     mirror: bool = False
     """each face also as its mirror image"""
     within_family: float = 0.0
@@ -42,7 +45,7 @@ class Recipe:
     drop_below: float = 0.0
     """faces whose label gets a smaller probability from networks that did not see them are left out as doubtful"""
     networks: int = 1
-    """trained from different seeds and folded into one wide network"""
+    """trained side by side and folded into one wide network"""
     calibrate: bool = False
     """temperature scaling on the validation part"""
 
@@ -53,13 +56,15 @@ RECIPES = {
                         learning_rate=1e-5, epochs=500, batch_size=32, patience=15),
     # What limits is noise between sources, not capacity: aligned points say nothing about the crop, one small layer sees
     # their main components under strong noise, and no source may say anything about the class.
-    "default": Recipe("aligned", ((128, 0.0, False),), learning_rate=1e-3, epochs=10, batch_size=256, blendshapes=True, components=250,
-                      input_noise=0.35, weight_decay=1e-3, balance_within_source=True, source_share=True, mirror=True,
-                      within_family=0.6, drop_below=0.1, networks=5, calibrate=True),
+    "default": Recipe("aligned", ((128, 0.0, False),), learning_rate=1e-3, epochs=6, batch_size=256, blendshapes=True, components=250,
+                      input_noise=0.35, weight_decay=1e-3, balance_within_source=True, source_share=True, draw_by_weight=True,
+                      mirror=True, within_family=0.6, drop_below=0.1, networks=5, calibrate=True),
 }
 
 BLENDSHAPE_WEIGHT = 23.0
 """Of a blendshape's own range [0, 1] against a standardised coordinate, before the principal components are taken."""
+ANSWERED_RIGHT = 0.85
+"""Share of the answers that must be right where the network is sure enough to answer."""
 FAMILY_SHARE = 0.02
 """A class is one of a file family's if it has at least this share of its faces."""
 
@@ -73,6 +78,8 @@ class Trained:
     features: dict
     history: dict[str, list[float]]
     temperature: float
+    threshold: float
+    """confidence from which at least `ANSWERED_RIGHT` of the validation answers are right; 0 if it was not asked for"""
     dropped: int
 
 
@@ -99,18 +106,18 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
     seen, seen_val = (x, x_val) if projection is None else (x @ projection, x_val @ projection)
     train_data, val_data = (seen, *targets(train_part, recipe)), (seen_val, *targets(val_part, recipe))
 
-    networks, history = [], {}
-    for number in range(recipe.networks):
-        classifier.set_seed(seed + number)
-        network = classifier.build_network(seen.shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay)
-        curves = classifier.fit_network(network, train_data, val_data, recipe.learning_rate, recipe.epochs, recipe.batch_size,
-                                        recipe.patience, recipe.within_family, progress)
-        history = history or curves
-        networks.append(network)
+    networks = [classifier.build_network(seen.shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay)
+                for _ in range(recipe.networks)]
+    history = classifier.fit_networks(
+        networks, train_data, val_data, recipe.learning_rate, recipe.epochs, recipe.batch_size, recipe.patience,
+        recipe.within_family, seed if recipe.draw_by_weight else None, progress)
     network = classifier.assemble(networks, projection)
-    temperature = fit_temperature(classifier.predict_network(network, x_val), val_part) if recipe.calibrate else 1.0
-    classifier.divide_logits(network, temperature)
-    return Trained(network, scaler, features, history, temperature, dropped)
+    temperature, threshold = 1.0, 0.0
+    if recipe.calibrate:
+        temperature = fit_temperature(classifier.predict_network(network, x_val), val_part)
+        classifier.divide_logits(network, temperature)
+        threshold, _ = answer_threshold(val_part.class_index(), classifier.predict_network(network, x_val), ANSWERED_RIGHT)
+    return Trained(network, scaler, features, history, temperature, threshold, dropped)
 
 
 def predict(trained: Trained, data: LandmarkSet) -> np.ndarray:
