@@ -21,7 +21,7 @@ from utils.recordings import load_subject
 
 @dataclass(frozen=True)
 class Method:
-    """A way to get a personal network."""
+    """A way to get a personal network; of equals the first in `METHODS` is taken, the one that changes least."""
 
     title: str
     from_scratch: bool = False
@@ -31,10 +31,10 @@ class Method:
 
 METHODS = {
     "base": Method("base model, as it is", trainable_layers=0),
-    "scratch": Method("from scratch", from_scratch=True),
     "head": Method("fine-tuned: last layer", trainable_layers=1),
     "last": Method("fine-tuned: last two layers", trainable_layers=2, learning_rate=3e-4),
     "all": Method("fine-tuned: all layers, small rate", learning_rate=1e-4),
+    "scratch": Method("from scratch", from_scratch=True),
 }
 PICKED = "picked"
 NOT_ASKED = -2

@@ -1,5 +1,6 @@
 """Files, folders, splits: exact round trips, nothing lost, no picture on two sides."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -202,3 +203,15 @@ def test_no_network_and_no_cache_is_one_line(tmp_path):
     done = run("extract_landmarks.py", "--dataset", "affectnet", "--output", tmp_path / "x.npz",
                env={"KAGGLEHUB_CACHE": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"})
     assert "can't download mstjebashazida/affectnet" in user_error(done)
+
+
+def test_a_cached_download_works_without_a_network(pictures, tmp_path):
+    versions = tmp_path / "datasets" / "mstjebashazida" / "affectnet"
+    (versions / "versions").mkdir(parents=True)
+    shutil.copytree(pictures / "Test", versions / "versions" / "1" / "Test")
+    (versions / "1.complete").touch()
+    done = run("extract_landmarks.py", "--dataset", "affectnet", "--output", tmp_path / "x.npz",
+               env={"KAGGLEHUB_CACHE": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"})
+    assert done.returncode == 0, done.stderr
+    data = load_landmarks(tmp_path / "x.npz")
+    assert set(data.source.tolist()) == {"affectnet"} and set(data.split.tolist()) == {"test"}

@@ -191,6 +191,8 @@ def test_metrics_by_hand():
     assert report["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
     assert report["macro_f1"] == pytest.approx((6 / 8 + 2 / 3 + 1) / 3)
     assert report["confusion_matrix"][0] == [3, 0, 0, 0, 1] and "neutral" not in report["recall"]
+    low, high = evaluate_predictions(np.arange(4).repeat(3), np.arange(4).repeat(3), EMOTIONS)["balanced_accuracy_interval"]
+    assert 0.6 < low < 0.85 and high == pytest.approx(1), "twelve right answers are no certainty"
     assert wilson_interval(8, 10) == pytest.approx((0.490, 0.943), abs=1e-3)
     sure = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     assert expected_calibration_error(np.array([0, 0, 0, 1]), sure) == pytest.approx(0.1)

@@ -56,7 +56,8 @@ def answer_threshold(label: np.ndarray, probabilities: np.ndarray, right: float)
 def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict:
     """Return accuracy, balanced accuracy with its 95% interval, macro-F1, recalls with intervals and the confusion matrix.
 
-    label and predicted (n,) are class indices, predicted may be `MISSED`. Balanced accuracy and macro-F1 are means over
+    Intervals of recalls are Wilson's; that of their mean combines them (MOVER, Zou and Donner 2008), so that it holds for
+    few faces too. label and predicted (n,) are class indices, predicted may be `MISSED`. Balanced accuracy and macro-F1 are means over
     the classes that occur in `label`.
     """
     matrix = confusion_matrix(label, predicted, len(classes))
@@ -65,13 +66,14 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
     present = total > 0
     recall = hits[present] / total[present]
     f1 = 2 * hits[present] / np.maximum(total + called, 1)[present]
-    error = 1.96 * np.sqrt((recall * (1 - recall) / total[present]).sum()) / present.sum()
+    intervals = np.array([wilson_interval(*pair) for pair in zip(hits[present], total[present])])
+    below, above = np.sqrt(np.square(recall[:, None] - intervals).sum(axis=0)) / present.sum()
     return {
         "faces": int(total.sum() - matrix[:, -1].sum()),
         "missed": int(matrix[:, -1].sum()),
         "accuracy": float(hits.sum() / total.sum()),
         "balanced_accuracy": float(recall.mean()),
-        "balanced_accuracy_interval": [float(max(0, recall.mean() - error)), float(min(1, recall.mean() + error))],
+        "balanced_accuracy_interval": [float(recall.mean() - below), float(recall.mean() + above)],
         "macro_f1": float(f1.mean()),
         "recall": {name: [float(hits[i] / total[i]), *wilson_interval(hits[i], total[i])]
                    for i, name in enumerate(classes) if total[i]},

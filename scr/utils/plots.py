@@ -47,14 +47,14 @@ def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str]
 
 
 def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str) -> None:
-    """Write a PNG of loss and weighted accuracy by epoch, training against validation; the best epoch is marked."""
+    """Write a PNG of loss and weighted accuracy by epoch, training against validation; the epoch of least validation loss is marked."""
     figure, axes = _figure(10, 3.8, columns=2)
     epochs = np.arange(1, len(history["loss"]) + 1)
     best = int(np.argmin(history["val_loss"]))
-    for axis, key, name in zip(axes, ("loss", "accuracy"), ("loss (cross-entropy)", "accuracy, classes weighted equally")):
+    for axis, key, name in zip(axes, ("loss", "accuracy"), ("loss, with penalty", "accuracy, classes weighted equally")):
         axis.plot(epochs, history[key], label="training", color="#0072B2")
         axis.plot(epochs, history[f"val_{key}"], label="validation", color="#D55E00")
-        axis.axvline(best + 1, color="grey", linestyle=":", label=f"best epoch ({best + 1})")
+        axis.axvline(best + 1, color="grey", linestyle=":", label=f"least validation loss (epoch {best + 1})")
         axis.set(xlabel="epoch", ylabel=name)
         axis.grid(alpha=0.3)
     axes[0].legend()
