@@ -128,17 +128,40 @@ class FaceReader:
         from utils.smoothing import read_picture
 
         try:
-            faces = (self.landmarker.detect_picture(frame.image) if self.still
-                     else self.landmarker.detect(frame.image, frame.timestamp_ms))[:self.max_faces]
+            if self.still:
+                landmarks, probabilities = self.read_twice(frame.image)
+                return read_picture(self.classifier.classes, landmarks, probabilities, frame.image.shape)
+            faces = self.landmarker.detect(frame.image, frame.timestamp_ms)[:self.max_faces]
         except RuntimeError as error:
             note(f"{frame.source}, frame {frame.index}: {error}")
             faces = []
-        landmarks = [face.landmarks for face in faces]
-        probabilities = self.classifier.predict(np.array(landmarks, np.float32).reshape(-1, 478, 3),
-                                                np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52))
-        if self.still:
-            return read_picture(self.classifier.classes, landmarks, probabilities, frame.image.shape)
-        return self.tracker.update(landmarks, probabilities, frame.timestamp_ms, frame.image.shape)
+        return self.tracker.update([face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.image.shape)
+
+    def read_twice(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return landmarks and probabilities of a still picture's faces, found as they are and on the mirrored picture.
+
+        Detection jitters by half of what faces differ; the geometric mean of the two answers is worth .007 of balanced
+        accuracy (models/README.md), and a face that only one look finds still counts.
+        """
+        faces = self.landmarker.detect_picture(image)[:self.max_faces]
+        mirrored = self.landmarker.detect_picture(np.ascontiguousarray(image[:, ::-1]))[:self.max_faces]
+        probabilities, again = self.predict(faces), self.predict(mirrored)
+        back = [face.landmarks * np.float32([-1, 1, 1]) + np.float32([1, 0, 0]) for face in mirrored]
+        if not faces:
+            return back, again
+        for number, face in enumerate(faces):
+            centre, width = face.landmarks.mean(axis=0)[:2], np.ptp(face.landmarks[:, 0])
+            for other, points in enumerate(back):
+                if np.linalg.norm(points.mean(axis=0)[:2] - centre) < width / 2:
+                    both = np.sqrt(probabilities[number] * again[other])
+                    probabilities[number] = both / both.sum()
+                    break
+        return [face.landmarks for face in faces], probabilities
+
+    def predict(self, faces: list) -> np.ndarray:
+        """Return the probabilities (n, classes) of faces."""
+        return self.classifier.predict(np.array([face.landmarks for face in faces], np.float32).reshape(-1, 478, 3),
+                                       np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52))
 
     def __enter__(self) -> "FaceReader":
         return self

@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 
 from utils.config import DATA, EMOTIONS, MODELS, SEED, UserError, make_parser, positive_int, relative, run_script
 from utils.dataset import LandmarkSet, assign_split, concatenate, load_landmarks

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, SEED, UserError, make_parser, positive_int, relative, run_script
+from utils.config import (EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, SEED, UserError, make_parser, positive_int,
+                          relative, run_script)
 from utils.dataset import class_source_weights
 from utils.features import compute_features
 from utils.metrics import evaluate_predictions

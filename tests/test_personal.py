@@ -10,7 +10,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, user_error
+from conftest import DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, user_error
 
 from train_personal import make_folds
 from utils.classifier import NAME, EmotionClassifier
