@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, EMOTIONS, SEED, UserError, make_parser, relative, run_script
+from utils.config import DATA, EMOTIONS, SEED, UserError, at_least, make_parser, relative, run_script
 from utils.dataset import (LandmarkSet, assign_split, concatenate, family, find_duplicates, load_landmarks, save_npz,
                            save_txt)
 
@@ -22,11 +22,12 @@ SOURCE_WARNING = 0.10
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--data", type=Path, nargs="+", default=[DATA / "affectnet.npz"], metavar="NPZ", help="landmark sets to merge")
+    parser.add_argument("--data", type=Path, nargs="+", default=[DATA / "affectnet.npz"], metavar="NPZ",
+                        help="landmark sets to merge")
     parser.add_argument("--output", type=Path, default=DATA / "dataset_Affectnet_balanced", metavar="STEM",
                         help="where to write, without .txt and .npz")
     parser.add_argument("--classes", nargs="+", default=list(EMOTIONS), choices=EMOTIONS, help="classes to keep")
-    parser.add_argument("--per-class", type=int, default=2500, help="most faces of a class; 0: all of them")
+    parser.add_argument("--per-class", type=at_least(0), default=2500, help="most faces of a class; 0: all of them")
     parser.add_argument("--keep-split", action="store_true",
                         help="keep a source's own held-out folder as test part instead of merging and splitting anew")
     parser.add_argument("--seed", type=int, default=SEED, help="seed of the split and the choice")
@@ -80,7 +81,7 @@ def audit_sources(data: LandmarkSet) -> None:
     if len(classes) < 2:
         return
     chance = 1 / len(classes)
-    clues = {"the file's family": _one_hot(families), "the picture's size": _one_hot(np.char.mod("%d", data.width * 10000 + data.height)),
+    clues = {"the file's family": _one_hot(families), "the picture's size": _one_hot(data.width * 100_000 + data.height),
              "the crop (place, size and tilt of the eyes)": _eye_geometry(data)}
     scores = {name: _predictability(values, data.label) for name, values in clues.items()}
     print("how well the source alone predicts the label (balanced accuracy, 5-fold; chance is "
@@ -114,7 +115,8 @@ def _predictability(values: np.ndarray, label: np.ndarray) -> float:
     folds = min(5, min(Counter(label.tolist()).values()))
     if folds < 2:
         return 0.0
-    tree = DecisionTreeClassifier(max_depth=8, min_samples_leaf=min(20, len(label) // 10 or 1), class_weight="balanced", random_state=SEED)
+    tree = DecisionTreeClassifier(max_depth=8, min_samples_leaf=min(20, len(label) // 10 or 1), class_weight="balanced",
+                                  random_state=SEED)
     predicted = cross_val_predict(tree, values, label, cv=StratifiedKFold(folds, shuffle=True, random_state=SEED))
     return float(balanced_accuracy_score(label, predicted))
 

@@ -35,7 +35,8 @@ def build_parser():
     parser.add_argument("--model", default=MODELS, metavar="MODEL", help="bundle folder, .tflite file or personal model")
     parser.add_argument("--output", type=Path, default=DATA / "evaluation", metavar="DIR", help="folder for report and figures")
     leave_out = parser.add_argument_group("leave one source out")
-    leave_out.add_argument("--leave-one-source-out", action="store_true", help="train on --data without each source and file family in turn")
+    leave_out.add_argument("--leave-one-source-out", action="store_true",
+                           help="train on --data without each source and file family in turn")
     leave_out.add_argument("--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are only asked about")
     leave_out.add_argument("--seeds", type=positive_int, default=5, help="trainings of each kind")
     leave_out.add_argument("--recipe", choices=("default", "published"), default="default", help="recipe to judge")
@@ -193,17 +194,17 @@ def summarise(name: str, kind: str, part: LandmarkSet, reports: list[dict]) -> d
     of_faces = np.mean([np.diff(report["balanced_accuracy_interval"])[0] / 2 for report in reports])
     half = float(np.hypot(of_faces, 1.96 * accuracy.std(ddof=1) if len(accuracy) > 1 else 0.0))
     mean = {key: float(np.mean([report[key] for report in reports])) for key in ("ece", "answered", "threshold")}
-    return {"source": name, "kind": kind, "faces": len(part), "missed": len(part.missed_label), "balanced_accuracy": float(accuracy.mean()),
-            "interval": [float(accuracy.mean()) - half, float(accuracy.mean()) + half], **mean,
-            "recall": {label: float(np.mean([report["recall"][label][0] for report in reports])) for label in reports[0]["recall"]}}
+    recall = {label: float(np.mean([report["recall"][label][0] for report in reports])) for label in reports[0]["recall"]}
+    return {"source": name, "kind": kind, "faces": len(part), "missed": len(part.missed_label), "recall": recall, **mean,
+            "balanced_accuracy": float(accuracy.mean()), "interval": [float(accuracy.mean() - half), float(accuracy.mean() + half)]}
 
 
 def format_row(row: dict) -> str:
     """Return a row of the table in models/README.md."""
     recalls = " | ".join(f"{row['recall'][name]:.2f}" if name in row["recall"] else "" for name in EMOTIONS)
     low, high = row["interval"]
-    return (f"| {row['source']} | {row['kind']} | {row['faces'] + row['missed']:,} | {row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | "
-            f"{recalls} | {row['ece']:.3f} | {row['answered']:.0%} from {row['threshold']:.2f} |")
+    return (f"| {row['source']} | {row['kind']} | {row['faces'] + row['missed']:,} | "
+            f"{row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | {recalls} | {row['ece']:.3f} | {row['answered']:.0%} from {row['threshold']:.2f} |")
 
 
 if __name__ == "__main__":

@@ -182,7 +182,8 @@ class Recorder:
             canvas.text(hint, 12, 72 + 16 * row, 12, INK)
         for row, name in enumerate(EMOTIONS):
             y, share = 108 + row * 30, min(1.0, self.counts[name] / self.args.wanted)
-            canvas.text(f"{row + 1}  {name}", 12, y + 11, 13, INK if name == self.label else DIM, 600 if name == self.label else 400)
+            chosen = name == self.label
+            canvas.text(f"{row + 1}  {name}", 12, y + 11, 13, INK if chosen else DIM, 600 if chosen else 400)
             canvas.text(f"{self.counts[name]} of {self.args.wanted}", PANEL - 12, y + 11, 13, DIM, right=True)
             canvas.fill(12, y + 17, PANEL - 24, 4, FAINT)
             canvas.fill(12, y + 17, (PANEL - 24) * share, 4, colour_of(name))
@@ -195,7 +196,8 @@ class Recorder:
             canvas.text("space  record", 12, 252, 16, INK, 600)
         if self.problem and (left > 0 or self.problem != SampleFilter.SAME):
             canvas.text(canvas.fit_text(self.problem, PANEL - 24, 13), 12, 276, 13, AMBER)
-        canvas.text(canvas.fit_text(f"{self.args.subject}, session {self.writer.path.stem}", PANEL - 24, 12), 12, canvas.height - 30, 12, DIM)
+        who = canvas.fit_text(f"{self.args.subject}, session {self.writer.path.stem}", PANEL - 24, 12)
+        canvas.text(who, 12, canvas.height - 30, 12, DIM)
         canvas.text("m  mirror    q  end", 12, canvas.height - 12, 12, DIM)
         return canvas.image
 

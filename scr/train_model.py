@@ -20,7 +20,8 @@ def build_parser():
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", default=[DATA / "dataset_Affectnet_balanced.npz"], metavar="FILE",
                         help="landmark sets, .npz or .txt")
-    parser.add_argument("--recipe", choices=("default", "published"), default="default", help="published: the README's recipe to the letter")
+    parser.add_argument("--recipe", choices=("default", "published"), default="default",
+                        help="published: the README's recipe to the letter")
     parser.add_argument("--output", type=Path, default=MODELS, metavar="DIR", help="folder for the model")
     parser.add_argument("--epochs", type=positive_int, help="most epochs (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=SEED, help="seed of split, weights and order")

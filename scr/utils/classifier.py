@@ -258,7 +258,8 @@ def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
     drawn = np.random.default_rng(seed).random((batches, batch_size))
     rows = np.minimum(np.searchsorted(np.cumsum(weight / weight.sum()), drawn), len(x) - 1)
     x, target = tensorflow.constant(x), tensorflow.constant(target)
-    return tensorflow.data.Dataset.from_tensor_slices(rows).map(lambda row: (tensorflow.gather(x, row), tensorflow.gather(target, row)))
+    return tensorflow.data.Dataset.from_tensor_slices(rows).map(
+        lambda row: (tensorflow.gather(x, row), tensorflow.gather(target, row)))
 
 
 def _log_likelihood(keras, target, probabilities, classes: int, within_family: float):

@@ -105,12 +105,17 @@ def add_share_flag(parser: argparse.ArgumentParser) -> None:
                         help="let MediaPipe report its use to Google; without this nothing leaves the machine")
 
 
-def positive_int(text: str) -> int:
-    """Argparse type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def at_least(least: int):
+    """Return an argparse type: an integer of at least `least`."""
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
+        return value
+    return integer
+
+
+positive_int = at_least(1)
 
 
 def run_script(main, parser: argparse.ArgumentParser) -> None:

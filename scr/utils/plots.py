@@ -47,7 +47,7 @@ def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str]
 
 
 def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str) -> None:
-    """Write a PNG of loss and weighted accuracy by epoch, training against validation; the epoch of least validation loss is marked."""
+    """Write a PNG of loss and weighted accuracy by epoch, training against validation; the least loss is marked."""
     figure, axes = _figure(10, 3.8, columns=2)
     epochs = np.arange(1, len(history["loss"]) + 1)
     best = int(np.argmin(history["val_loss"]))

@@ -56,9 +56,9 @@ RECIPES = {
                         learning_rate=1e-5, epochs=500, batch_size=32, patience=15),
     # What limits is noise between sources, not capacity: aligned points say nothing about the crop, one small layer sees
     # their main components under strong noise, and no source may say anything about the class.
-    "default": Recipe("aligned", ((128, 0.0, False),), learning_rate=1e-3, epochs=6, batch_size=256, blendshapes=True, components=250,
-                      input_noise=0.35, weight_decay=1e-3, balance_within_source=True, source_share=True, draw_by_weight=True,
-                      mirror=True, within_family=0.6, drop_below=0.1, networks=5, calibrate=True),
+    "default": Recipe("aligned", ((128, 0.0, False),), learning_rate=1e-3, epochs=6, batch_size=256, blendshapes=True,
+                      components=250, input_noise=0.35, weight_decay=1e-3, balance_within_source=True, source_share=True,
+                      draw_by_weight=True, mirror=True, within_family=0.6, drop_below=0.1, networks=5, calibrate=True),
 }
 
 BLENDSHAPE_WEIGHT = 23.0
