@@ -40,6 +40,9 @@ def main(args):
     parts = {name: data.part(name) for name in ("train", "val", "test")}
     print("  ".join(f"{name} {len(part)}" for name, part in parts.items()), file=sys.stderr)
     trained = training.train(parts["train"], parts["val"], recipe, args.seed)
+    if len(parts["train"]) < 1000:
+        print(f"only {len(parts['train'])} faces to learn from: expect little; the shipped model had 27,000. To teach it one person's "
+              "face, a few dozen do: python scr/train_personal.py --help", file=sys.stderr)
     if trained.dropped:
         print(f"left out {trained.dropped} faces with doubtful labels", file=sys.stderr)
 

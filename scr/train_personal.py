@@ -38,6 +38,8 @@ METHODS = {
     "scratch": Method("from scratch", from_scratch=True),
 }
 PICKED = "picked"
+FEW = 10
+"""Samples of an expression under which the user is told that the figures say little."""
 NOT_ASKED = -2
 
 
@@ -66,6 +68,8 @@ def main(args):
     if not folds:
         raise UserError("too few recordings to compare anything: at least two classes with two samples each are needed; "
                         f"run: python scr/record_dataset.py --subject {args.subject}")
+    if np.bincount(label, minlength=len(EMOTIONS)).min() < FEW:
+        print(f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more", file=sys.stderr)
     print(f"{args.subject}: {len(samples)} samples, {len(set(session.tolist()))} session(s); held out: {held_out}")
 
     from utils import classifier, plots
@@ -179,7 +183,7 @@ def print_table(reports: dict) -> None:
     print(f"{'on held-out samples':<38}{'balanced accuracy':>18}{'  95% interval':<18}{'worst to best fold':>20}")
     for name, report in reports.items():
         low, high = report["balanced_accuracy_interval"]
-        title = METHODS[name].title if name in METHODS else "the best of these by validation"
+        title = METHODS[name].title if name in METHODS else "to expect: chosen by inner validation"
         print(f"{title:<38}{report['balanced_accuracy']:>18.3f}  {low:.3f} to {high:.3f}  "
               f"{min(report['folds']):>12.3f} to {max(report['folds']):.3f}")
 

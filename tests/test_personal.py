@@ -158,7 +158,7 @@ def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded,
     done = run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", tmp_path / "ann")
     assert done.returncode == 0, done.stderr
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
-    for row in ("base model", "from scratch", "fine-tuned: last layer", "by validation"):
+    for row in ("base model", "from scratch", "fine-tuned: last layer", "by inner validation"):
         assert row in done.stdout
     info = json.loads((tmp_path / "ann" / f"{NAME}.json").read_text())
     reports = info["metrics"]["held_out"]

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import random
+import re
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from utils.config import MODELS, PERSONAL_MODELS, UserError, atomic_path, native
 from utils.features import compute_features
 
 NAME = "emotion_mlp"
+LEAST_BATCHES = 100
+"""Batches of an epoch that are drawn at least."""
 METADATA_FILE = "emotion.json"
 """Name of the metadata inside a `.tflite`, and key of it in an `.onnx`."""
 _METADATA_KEYS = ("name", "classes", "features", "threshold")
@@ -89,6 +92,8 @@ def find_tflite(path: Path | str) -> Path:
             if candidate.suffix != ".tflite":
                 raise UserError(f"{relative(candidate)} is not a .tflite model; run: python scr/export_model.py")
             return candidate
+    if re.fullmatch(r"[\w-]+", str(path)) and not given.exists():
+        raise UserError(f"no model named {path}; run: python scr/train_personal.py --subject {path}")
     missing = given / f"{NAME}.tflite" if given.is_dir() or given == MODELS else given
     raise UserError(f"no model at {relative(missing)}; run: python scr/train_model.py")
 
@@ -225,6 +230,8 @@ def fit_networks(networks: Sequence, train: tuple, val: tuple, learning_rate: fl
     inputs = keras.Input(networks[0].input_shape[1:])
     joint = keras.Model(inputs, keras.ops.stack([network(inputs) for network in networks], axis=1))
     classes, batches = networks[0].output_shape[1], -(-len(train[0]) // batch_size)
+    if draw_seed is not None:  # what is drawn has no end: a small set gets as many steps as it takes to learn
+        batches = max(batches, LEAST_BATCHES)
     callbacks = [_progress_bar(keras, epochs)] if progress else []
     if patience:
         callbacks += [keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),

@@ -89,8 +89,13 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
 
     class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action):
-            known = action.default in (None, False, []) or "default:" in (action.help or "")
-            return action.help if known else super()._get_help_string(action)
+            if action.default in (None, False, []) or "default:" in (action.help or ""):
+                return action.help
+            if isinstance(action.default, (Path, list)):  # paths as one would type them
+                values = action.default if isinstance(action.default, list) else [action.default]
+                shown = " ".join(relative(value) if isinstance(value, Path) else str(value) for value in values)
+                return f"{action.help} (default: {shown})"
+            return super()._get_help_string(action)
 
     return argparse.ArgumentParser(description=f"{summary}\n\n{rest}".strip(), formatter_class=Formatter)
 

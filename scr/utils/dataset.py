@@ -2,6 +2,7 @@
 
 import csv
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -214,7 +215,8 @@ def load_landmarks(path: Path, allow_empty: bool = False) -> LandmarkSet:
     Raises UserError if the file is missing, is not of the format, or (unless `allow_empty`) holds no face.
     """
     if not path.is_file():
-        raise UserError(f"no landmark set at {relative(path)}; make one with: python scr/extract_landmarks.py --help")
+        raise UserError(f"no landmark set at {relative(path)}; make one with: python scr/extract_landmarks.py, then split it with: "
+                        "python scr/balance_dataset.py (--help of both tells how)")
     try:
         data = _read_txt(path) if path.suffix.lower() == ".txt" else _read_npz(path)
     except (ValueError, KeyError, OSError, EOFError, TypeError) as error:
@@ -227,6 +229,8 @@ def load_landmarks(path: Path, allow_empty: bool = False) -> LandmarkSet:
 
 
 def _read_npz(path: Path) -> LandmarkSet:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("no .npz archive")
     with np.load(path, allow_pickle=False) as archive:
         data = LandmarkSet(**{name: archive[name] for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS) if name in archive.files})
     if data.landmarks.ndim != 3 or data.landmarks.shape[1] not in (MESH_POINTS, ALL_POINTS) or data.landmarks.shape[2] != 3:

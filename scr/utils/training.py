@@ -65,6 +65,8 @@ BLENDSHAPE_WEIGHT = 23.0
 """Of a blendshape's own range [0, 1] against a standardised coordinate, before the principal components are taken."""
 ANSWERED_RIGHT = 0.85
 """Share of the answers that must be right where the network is sure enough to answer."""
+ENOUGH_TO_DOUBT = 2000
+"""Faces that it takes for networks that see three quarters of them to know a doubtful label from a rare face."""
 FAMILY_SHARE = 0.02
 """A class is one of a file family's if it has at least this share of its faces."""
 
@@ -90,7 +92,7 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
     """
     classifier.set_seed(seed)
     dropped = 0
-    if recipe.drop_below:
+    if recipe.drop_below and len(train_part) >= ENOUGH_TO_DOUBT:
         kept = label_probability(train_part, recipe, seed) >= recipe.drop_below
         dropped = int((~kept).sum())
         train_part = train_part.select(kept)
