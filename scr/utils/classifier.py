@@ -22,7 +22,7 @@ from utils.config import MODELS, PERSONAL_MODELS, UserError, atomic_path, native
 from utils.features import compute_features
 
 NAME = "emotion_mlp"
-LEAST_BATCHES = 100
+LEAST_BATCHES = 64
 """Batches of an epoch that are drawn at least."""
 METADATA_FILE = "emotion.json"
 """Name of the metadata inside a `.tflite`, and key of it in an `.onnx`."""
