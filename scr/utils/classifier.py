@@ -372,7 +372,7 @@ def _progress_bar(keras, epochs: int):
 def deployable(network, scaler):
     """Return the network with the scaler in front: features as `compute_features` gives them -> probabilities."""
     keras = import_keras()
-    # Rescaling, not Normalization: the ONNX export of the latter grows extra inputs (shared/FACTS).
+    # Rescaling, not Normalization: the ONNX export of the latter grows extra inputs.
     # Two of them, so that the mean is subtracted first: in float32, x / s - m / s loses a digit that (x - m) / s keeps.
     centre = keras.layers.Rescaling(1.0, (-scaler.mean_).tolist())
     scale = keras.layers.Rescaling((1 / scaler.scale_).tolist())

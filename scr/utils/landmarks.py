@@ -26,7 +26,7 @@ LANDMARKER_URL = ("https://storage.googleapis.com/mediapipe-models/face_landmark
 LANDMARKER_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 
 CONFIDENCE = 0.3
-"""Detection threshold: at .3, 94% of FER2013's 48 px faces are found, at the default of .5 90% (shared/FACTS)."""
+"""Detection threshold: at .3, 94% of FER2013's 48 px faces are found, at the default of .5 90%."""
 BORDERS = ((0.3, "BORDER_REPLICATE"), (0.5, "BORDER_CONSTANT"), (0.8, "BORDER_CONSTANT"))
 """Further looks at a picture without a face: a border, as a part of the longer side, replicated or black.
 
