@@ -8,20 +8,18 @@ It runs the LiteRT model, the one that runs live. A picture on which no face is 
 anew without each source in turn, and asks the network about it: the figure that counts.
 """
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import (DATA, EMOTIONS, MODELS, UserError, add_share_flag, atomic_path, make_parser,
-                          positive_int, relative, run_script)
+from utils.config import (DATA, EMOTIONS, MODELS, UserError, add_share_flag, make_parser, positive_int, relative,
+                          run_script, write_json)
 from utils.dataset import (LandmarkSet, assign_split, concatenate, family, find_labelled_images, from_rows, load_landmarks,
                            read_ferplus)
 from utils.metrics import answer_threshold, evaluate_predictions, expected_calibration_error, format_report, with_missed
 
-CHUNK = 64
 
 
 def build_parser():
@@ -74,8 +72,7 @@ def main(args):
     plots.plot_confusion_matrix(args.output / "confusion_matrix.png", report["all"]["confusion_matrix"], model.classes,
                                 f"{title}\nbalanced accuracy {report['all']['balanced_accuracy']:.3f}")
     plots.plot_reliability(args.output / "reliability.png", label, probabilities, report["ece"], title)
-    with atomic_path(args.output / "report.json") as partial:
-        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.output / "report.json", report)
     print(f"wrote {relative(args.output)}: report.json, confusion_matrix.png, reliability.png")
 
 
@@ -83,7 +80,7 @@ def extract(root: Path, labels: Path | None, jobs: int) -> LandmarkSet:
     """Return the landmark set of a folder of pictures, the missed ones included."""
     from tqdm import tqdm
 
-    from utils.landmarks import extract_parallel
+    from utils.landmarks import CHUNK, extract_parallel
 
     images, _ = read_ferplus(root, labels) if labels else find_labelled_images(root)
     chunks = [images[start:start + CHUNK] for start in range(0, len(images), CHUNK)]
@@ -145,8 +142,7 @@ def leave_one_source_out(args) -> None:
             report.append(summarise(name, kind, part, [score[number] for score in scores]))
             print(format_row(report[-1]), flush=True)
     path = args.output / f"leave_one_source_out_{args.recipe}.json"
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(path, report)
     print(f"wrote {relative(path)}")
 
 

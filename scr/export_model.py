@@ -37,12 +37,12 @@ def build_parser():
 
 
 def main(args):
-    from utils import classifier
+    from utils import classifier, training
 
     network, scaler, info = classifier.load_bundle(args.model)
     landmarks, blendshapes, label = load_faces(args.data, info["classes"])
     features = compute_features(landmarks, blendshapes, info["features"])
-    expected = network.predict(scaler.transform(features).astype(np.float32), batch_size=1024, verbose=0)
+    expected = classifier.predict_network(network, training.standardise(scaler, features))
     output = args.output or args.model
     print(f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'same answer':>14}{'balanced accuracy':>20}")
     for name in args.formats:

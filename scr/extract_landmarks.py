@@ -16,12 +16,10 @@ from pathlib import Path
 
 from utils.config import DATA, UserError, add_share_flag, atomic_path, make_parser, positive_int, relative, run_script
 from utils.dataset import concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus, save_npz
+from utils.landmarks import CHUNK, extract_parallel
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
 """Versions are pinned: an unpinned handle asks the network even when the files are cached."""
-
-CHUNK = 64
-"""Pictures for each part file: a second of work for one core, which is what a power cut can cost."""
 
 
 def build_parser():
@@ -84,8 +82,6 @@ def open_parts(output: Path, images: list, root: Path, source: str) -> Path:
 def extract_missing_parts(parts_dir: Path, images: list, root: Path, source: str, jobs: int) -> None:
     """Extract the chunks that have no part file yet, each written when it is done."""
     from tqdm import tqdm
-
-    from utils.landmarks import extract_parallel
 
     starts = [start for start in range(0, len(images), CHUNK) if not (parts_dir / f"{start:07}.npz").exists()]
     chunks = [images[start:start + CHUNK] for start in starts]

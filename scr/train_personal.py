@@ -72,11 +72,11 @@ def main(args):
         print(f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more", file=sys.stderr)
     print(f"{args.subject}: {len(samples)} samples, {len(set(session.tolist()))} session(s); held out: {held_out}")
 
-    from utils import classifier, plots
+    from utils import classifier, plots, training
 
     network, scaler, info = classifier.load_bundle(args.base)
     classifier.set_seed(args.seed)
-    x = scaler.transform(compute_features(landmarks, blendshapes, info["features"])).astype(np.float32)
+    x = training.standardise(scaler, compute_features(landmarks, blendshapes, info["features"]))
     trial = Trial(network, x, label, session, args.steps)
     reports = {name: compare(label, answers) for name, answers in trial.run(folds).items()}
     print_table(reports)
@@ -133,8 +133,8 @@ class Trial:
         answers = {name: np.full((len(folds), len(self.x)), NOT_ASKED) for name in (*METHODS, PICKED)}
         inner = [make_folds(self.label[train], self.session[train])[0] for train, _ in folds]
         with tqdm(total=(len(folds) + sum(map(len, inner))) * len(METHODS), unit="fit", desc="comparing") as bar:
+            self.bar = bar
             for number, (train, test) in enumerate(folds):
-                self.bar = bar
                 for name, method in METHODS.items():
                     answers[name][number, test] = self.answer(method, train, test)
                 answers[PICKED][number] = answers[self.pick(train, inner[number])][number]

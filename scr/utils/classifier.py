@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import random
 import re
 import zipfile
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, PERSONAL_MODELS, UserError, atomic_path, native_log_silenced, relative
+from utils.config import MODELS, PERSONAL_MODELS, UserError, atomic_path, native_log_silenced, relative, write_json
 from utils.features import compute_features
 
 NAME = "emotion_mlp"
@@ -172,8 +171,7 @@ def add_to_bundle(folder: Path, paths: Sequence[Path]) -> None:
     """Enter the sha256 of further files (exports) into a bundle's JSON."""
     info = load_info(folder)
     info["sha256"] |= {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    with atomic_path(folder / f"{NAME}.json") as partial:
-        partial.write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / f"{NAME}.json", info)
 
 
 # ---- training: Keras
@@ -196,7 +194,6 @@ def set_seed(seed: int) -> None:
     import tensorflow
 
     tensorflow.config.experimental.enable_op_determinism()
-    random.seed(seed)
 
 
 def build_network(features: int, classes: int, layers: Sequence[tuple[int, float, bool]], input_noise: float = 0.0,
@@ -299,12 +296,11 @@ def assemble(networks: Sequence, projection: np.ndarray | None = None):
 
     if projection is not None:
         add(keras.layers.Dense(projection.shape[1], use_bias=False, trainable=False, name="projection"), [projection])
-    if len(networks) == 1:
-        for layer in first.layers:
-            add(type(layer).from_config(layer.get_config()), layer.get_weights())
-        return whole
-    for layer in first.layers[:-2]:
+    single = len(networks) == 1
+    for layer in first.layers if single else first.layers[:-2]:
         add(type(layer).from_config(layer.get_config()), layer.get_weights())
+    if single:
+        return whole
     hidden, last = ([network.layers[position].get_weights() for network in networks] for position in (-2, -1))
     penalty = first.layers[-1].kernel_regularizer
     add(keras.layers.Dense(sum(len(bias) for _, bias in hidden), activation="relu", kernel_regularizer=penalty),

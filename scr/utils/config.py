@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise UserError(f"can't write {relative(path)}: {error.strerror or error}; free space or choose another place") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict | list) -> None:
+    """Write JSON, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

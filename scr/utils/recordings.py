@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative
+from utils.config import EMOTIONS, PERSONAL_DATA, UserError, relative, write_json
 from utils.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
 from utils.images import sharpness
 
@@ -183,5 +183,4 @@ def has_consent(folder: Path) -> bool:
 
 def store_consent(folder: Path) -> None:
     """Note that, and when, the subject of a folder agreed."""
-    with atomic_path(folder / "consent.json") as partial:
-        partial.write_text(json.dumps({"agreed": datetime.now().astimezone().isoformat(timespec="seconds")}) + "\n", encoding="utf-8")
+    write_json(folder / "consent.json", {"agreed": datetime.now().astimezone().isoformat(timespec="seconds")})

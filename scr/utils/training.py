@@ -10,7 +10,7 @@ import numpy as np
 from utils import classifier
 from utils.config import EMOTIONS
 from utils.dataset import LandmarkSet, class_source_weights, concatenate, family
-from utils.features import compute_features, fit_recipe, mirror_faces, mirror_map
+from utils.features import MESH_POINTS, compute_features, fit_recipe, fit_reference, mirror_faces, mirror_map
 from utils.metrics import answer_threshold
 
 
@@ -101,9 +101,9 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
         train_part = with_mirror_images(train_part)
     x = compute_features(train_part.landmarks, train_part.blendshapes, features)
     scaler = fit_scaler(x)
-    projection = fit_projection(standardise(scaler, x), scaler, features, recipe, seed)
-    x_val = standardise(scaler, compute_features(val_part.landmarks, val_part.blendshapes, features))
     x = standardise(scaler, x)
+    projection = fit_projection(x, scaler, features, recipe, seed)
+    x_val = standardise(scaler, compute_features(val_part.landmarks, val_part.blendshapes, features))
     # Projected once, not in every step: the projection becomes a layer when the networks are assembled.
     seen, seen_val = (x, x_val) if projection is None else (x @ projection, x_val @ projection)
     train_data, val_data = (seen, *targets(train_part, recipe)), (seen_val, *targets(val_part, recipe))
@@ -135,8 +135,8 @@ def has_blendshapes(data: LandmarkSet) -> bool:
 
 def with_mirror_images(data: LandmarkSet) -> LandmarkSet:
     """Return the set with every face once more as its mirror image."""
-    reference = np.asarray(fit_recipe("aligned", data.landmarks)["reference"])
-    landmarks, blendshapes = mirror_faces(data.landmarks, data.blendshapes, mirror_map(reference))
+    partner = mirror_map(fit_reference(data.landmarks[:, :MESH_POINTS]))
+    landmarks, blendshapes = mirror_faces(data.landmarks, data.blendshapes, partner)
     return concatenate([data, replace(data, landmarks=landmarks, blendshapes=blendshapes)])
 
 
