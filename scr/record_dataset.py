@@ -3,8 +3,9 @@
     python scr/record_dataset.py --subject ann
     python scr/record_dataset.py --subject ann --session 1 --source photos/happy --label happy
 
-Keys: 1-4 choose the expression, space records for two seconds (hold it for longer), m mirrors, q or Esc ends.
-Record two sessions, on different days if you can: one is held out to see what the training gained.
+Keys: space counts down from three and records until there are enough, at most ten seconds (space again stops it);
+1-4 choose the expression, m mirrors, q or Esc ends. Record two sessions, on different days if you can: one is held out
+to see what the training gained.
 """
 
 import shutil
@@ -29,7 +30,10 @@ HINTS = {
 CONSENT = ("Recording your face", "", "What is stored: 478 points", "of your face and the label,", "in data/personal on this",
            "computer. No pictures.", "", "What for: to train a model", "of your own. Nothing is sent", "anywhere.", "",
            "Delete it all at any time:", "record_dataset.py", "  --forget {subject}", "", "y  I agree", "q  quit")
-RECORD_S = 2.0
+COUNTDOWN_S = 3.0
+"""From the key to the first sample: the hand leaves the keyboard and the expression settles."""
+RECORD_S = 10.0
+WANTED_SESSIONS = 2
 
 
 def build_parser():
@@ -87,9 +91,12 @@ class Recorder:
         self.open_landmarker = lambda: FaceLandmarker(**self.landmarker_options)
         self.filter = SampleFilter()
         self.counts, self.refused = count_labels(earlier), {}
-        self.label = args.label or EMOTIONS[0]
-        self.until = 0.0
+        self.label = args.label or self.next_label()
+        self.begin = self.until = 0.0
         self.problem = ""
+        sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent} | {writer.path}
+        more = WANTED_SESSIONS - len(sessions)
+        self.sessions = f"{more} more session{'s' * (more > 1)} wanted after it" if more > 0 else f"{len(sessions)} sessions: enough"
 
     def take(self, landmarker, frame):
         """Return the main face of a frame, or None; set `problem` to why it would spoil the set."""
@@ -127,35 +134,39 @@ class Recorder:
             agreed = self.still or has_consent(self.writer.path.parent)
             start = time.monotonic()
             for frame in self.source:
+                now = time.monotonic()
                 if frame is None:
-                    if not self.press(window.read_key()):
+                    if not self.press(window.read_key(), now):
                         break
                     continue
                 if frame.image is None:
                     continue
                 face = self.take(landmarker, frame)
-                if agreed and time.monotonic() < self.until:
+                if agreed and self.begin <= now < self.until:
                     self.store(face)
                     self.move_on()
-                window.show(self.draw(frame.image, face) if agreed else self.draw_consent(frame.image))
+                window.show(self.draw(frame.image, face, now) if agreed else self.draw_consent(frame.image))
                 ahead = 0 if self.source.live else start + frame.timestamp_ms / 1000 - time.monotonic()
                 key = window.read_key(3600 if self.still else max(0.001, ahead))
                 if not agreed and key == "y":
                     store_consent(self.writer.path.parent)
                     agreed = True
-                elif not self.press(key):
+                elif not self.press(key, time.monotonic()):
                     break
                 elif self.still and key == "space":
                     self.store(face)
 
-    def press(self, key: str) -> bool:
-        """Obey a key; return whether to go on."""
+    def press(self, key: str, now: float) -> bool:
+        """Obey a key pressed at a time in seconds; return whether to go on."""
         if key in ("q", "esc", "closed"):
             return False
         if key in ("1", "2", "3", "4"):
             self.label, self.until = EMOTIONS[int(key) - 1], 0.0
-        elif key == "space":
-            self.until = time.monotonic() + RECORD_S
+        elif key == "space" and now < self.until:
+            self.until = 0.0
+        elif key == "space" and not self.still:
+            self.begin = now + COUNTDOWN_S
+            self.until = self.begin + RECORD_S
         elif key == "m":
             self.args.mirror = not self.args.mirror
         return True
@@ -163,43 +174,60 @@ class Recorder:
     def move_on(self) -> None:
         """Go to the next class that still wants samples when this one has just got its last."""
         if self.counts[self.label] == self.args.wanted and not self.problem:
-            self.until = 0.0
-            wanting = [name for name in EMOTIONS if self.counts[name] < self.args.wanted]
-            self.label = wanting[0] if wanting else self.label
+            self.label, self.until = self.next_label(), 0.0
 
-    def draw(self, frame_bgr: np.ndarray, face) -> np.ndarray:
-        """Return the picture to show: the frame, light contours, and what to do in the panel."""
+    def next_label(self) -> str:
+        """Return the first class that still wants samples, or the one at hand."""
+        return next((name for name in EMOTIONS if self.counts[name] < self.args.wanted), getattr(self, "label", EMOTIONS[0]))
+
+    def draw(self, frame_bgr: np.ndarray, face, now: float) -> np.ndarray:
+        """Return the picture to show: the frame, light contours, what happens now above it, what to do in the panel."""
         from utils.display import AMBER, DIM, FAINT, INK, PANEL, colour_of
 
-        canvas, colour = self.canvas, colour_of(self.label)
+        canvas = self.canvas
         canvas.begin(frame_bgr, self.args.mirror)
-        canvas.clear_panel()
         if face:
-            canvas.draw_contours(canvas.to_pixels(face.landmarks), colour if not self.problem else AMBER)
+            canvas.draw_contours(canvas.to_pixels(face.landmarks), colour_of(self.label) if not self.problem else AMBER)
         canvas.text("now show", 12, 22, 12, DIM)
-        canvas.text(self.label, 12, 50, 24, colour, 600)
+        canvas.text(self.label, 12, 50, 24, colour_of(self.label), 600)
         for row, hint in enumerate(HINTS[self.label]):
             canvas.text(hint, 12, 72 + 16 * row, 12, INK)
         for row, name in enumerate(EMOTIONS):
-            y, share = 108 + row * 30, min(1.0, self.counts[name] / self.args.wanted)
+            y = 108 + row * 30
             chosen = name == self.label
             canvas.text(f"{row + 1}  {name}", 12, y + 11, 13, INK if chosen else DIM, 600 if chosen else 400)
             canvas.text(f"{self.counts[name]} of {self.args.wanted}", PANEL - 12, y + 11, 13, DIM, right=True)
             canvas.fill(12, y + 17, PANEL - 24, 4, FAINT)
-            canvas.fill(12, y + 17, (PANEL - 24) * share, 4, colour_of(name))
-        left = self.until - time.monotonic()
-        if left > 0:
-            canvas.text(f"recording  {left:.1f} s", 12, 252, 16, colour, 600)
-        elif all(count >= self.args.wanted for count in self.counts.values()):
+            canvas.fill(12, y + 17, (PANEL - 24) * min(1.0, self.counts[name] / self.args.wanted), 4, colour_of(name))
+        self.draw_state(now)
+        if canvas.height >= 340:  # a low panel has room for what is needed only
+            canvas.text(canvas.fit_text(f"{self.args.subject}, session {self.writer.path.stem}", PANEL - 24, 12), 12,
+                        canvas.height - 48, 12, DIM)
+            canvas.text(self.sessions, 12, canvas.height - 30, 12, DIM)
+        canvas.text("m  mirror    q  end", 12, canvas.height - 12, 12, DIM)
+        return canvas.image
+
+    def draw_state(self, now: float) -> None:
+        """Draw what the keys do now, what is wrong with the frame, and, over its top, countdown and recording."""
+        from utils.display import AMBER, INK, PANEL, PAPER, colour_of
+
+        canvas, colour = self.canvas, colour_of(self.label)
+        width = canvas.image.shape[1] / canvas.scale - PANEL  # of the frame: what is left of the panel has a negative x
+        missing = self.args.wanted - self.counts[self.label]
+        counting, recording = now < self.begin and now < self.until, self.begin <= now < self.until
+        if counting or recording:
+            canvas.fill(-width, 0, width, 50, PAPER)
+            canvas.text(f"{self.label} in {np.ceil(self.begin - now):.0f}" if counting else f"recording {self.label}", 16 - width, 36,
+                        30, colour, 600)
+            canvas.text("get ready" if counting else f"{missing} to go" if missing > 0 else f"{self.until - now:.0f} s left", -16, 34,
+                        20, INK, right=True)
+            canvas.text("space  stop", 12, 252, 16, INK, 600)
+        elif min(self.counts.values()) >= self.args.wanted:
             canvas.text("all done: press q", 12, 252, 16, INK, 600)
         else:
             canvas.text("space  record", 12, 252, 16, INK, 600)
-        if self.problem and (left > 0 or self.problem != SampleFilter.SAME):
+        if self.problem and (recording or self.problem != SampleFilter.SAME):
             canvas.text(canvas.fit_text(self.problem, PANEL - 24, 13), 12, 276, 13, AMBER)
-        who = canvas.fit_text(f"{self.args.subject}, session {self.writer.path.stem}", PANEL - 24, 12)
-        canvas.text(who, 12, canvas.height - 30, 12, DIM)
-        canvas.text("m  mirror    q  end", 12, canvas.height - 12, 12, DIM)
-        return canvas.image
 
     def draw_consent(self, frame_bgr: np.ndarray) -> np.ndarray:
         """Return the one screen that says what is stored and what for."""
@@ -219,7 +247,7 @@ class Recorder:
         if missing := [f"{self.args.wanted - count} {name}" for name, count in self.counts.items() if count < self.args.wanted]:
             print(f"still wanted: {', '.join(missing)}; the same command with --session {session} goes on")
         sessions = [path for path in list_sessions(self.args.data) if path.parent.name == subject]
-        print(f"next: python scr/train_personal.py --subject {subject}" if len(sessions) > 1 else
+        print(f"next: python scr/train_personal.py --subject {subject}" if len(sessions) >= WANTED_SESSIONS else
               f"next: a second session, later today or tomorrow: python scr/record_dataset.py --subject {subject}")
 
 
