@@ -18,8 +18,11 @@ from utils.config import (DATA, EMOTIONS, MODELS, UserError, add_share_flag, mak
                           run_script, write_json)
 from utils.dataset import (LandmarkSet, assign_split, concatenate, family, find_labelled_images, from_rows, load_landmarks,
                            read_ferplus)
+from utils.features import face_box
 from utils.metrics import answer_threshold, evaluate_predictions, expected_calibration_error, format_report, with_missed
 
+FACE_WIDTHS = (1, 32, 48, 64, 96, 128, 256)
+"""Pixels at which the figures by face width part."""
 
 
 def build_parser():
@@ -67,7 +70,8 @@ def main(args):
         print("left out, not a class of the model: " + ", ".join(f"{count} {name}" for name, count in sorted(other.items())))
     print(format_report(report["all"], model.classes))
     print(f"calibration error (ECE, 15 bins, of the faces found) {report['ece']:.3f}")
-    print_sources(report["sources"], model.classes)
+    print_groups("source", report["sources"], model.classes)
+    print_groups("face width", report["face_widths"], model.classes)
 
     plots.plot_confusion_matrix(args.output / "confusion_matrix.png", report["all"]["confusion_matrix"], model.classes,
                                 f"{title}\nbalanced accuracy {report['all']['balanced_accuracy']:.3f}")
@@ -104,21 +108,34 @@ def choose_split(data: LandmarkSet, split: str | None) -> tuple[LandmarkSet, str
 
 
 def score(data: LandmarkSet, label: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
-    """Return the figures of the whole set, and of each source if there are several."""
+    """Return the figures of the whole set, of each source, and of the faces found by their width."""
     all_label, predicted = with_missed(label, probabilities, data.missed_index(classes))
-    source = np.concatenate([data.source, data.missed_source])
-    names = sorted(set(source.tolist()))
     return {"all": evaluate_predictions(all_label, predicted, classes),
             "ece": expected_calibration_error(label, probabilities),
-            "sources": {name: evaluate_predictions(all_label[source == name], predicted[source == name], classes)
-                        for name in names} if len(names) > 1 else {}}
+            "sources": score_groups(np.concatenate([data.source, data.missed_source]), all_label, predicted, classes),
+            "face_widths": score_groups(face_width_group(data), label, predicted[:len(label)], classes)}
 
 
-def print_sources(sources: dict, classes: tuple[str, ...]) -> None:
-    """Print one line for each source."""
-    for name, report in sources.items():
+def score_groups(group: np.ndarray, label: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) -> dict:
+    """Return the figures of each group of faces, in order of the names (n,); nothing if they are all one."""
+    names = np.unique(group).tolist()
+    return {name: evaluate_predictions(label[group == name], predicted[group == name], classes)
+            for name in names} if len(names) > 1 else {}
+
+
+def face_width_group(data: LandmarkSet) -> np.ndarray:
+    """Return for each face found the span of pixels (n,) that its width lies in; empty where the picture's size is unknown."""
+    width = face_box(data.landmarks)[:, 2] * data.width
+    names = np.array(["", *(f"{low:>4} to {high:>4} px" for low, high in zip(FACE_WIDTHS, FACE_WIDTHS[1:])),
+                      f"{FACE_WIDTHS[-1]:>4} px and more"])
+    return names[np.digitize(width, FACE_WIDTHS)]
+
+
+def print_groups(title: str, groups: dict, classes: tuple[str, ...]) -> None:
+    """Print one line for each group."""
+    for name, report in groups.items():
         recalls = "  ".join(f"{label} {report['recall'][label][0]:.2f}" for label in classes if label in report["recall"])
-        print(f"  source {name:<16} n {report['faces'] + report['missed']:>6}  balanced accuracy "
+        print(f"  {title} {name:<16} n {report['faces'] + report['missed']:>6}  balanced accuracy "
               f"{report['balanced_accuracy']:.3f}  {recalls}")
 
 

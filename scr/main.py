@@ -3,7 +3,8 @@
     python scr/main.py
     python scr/main.py --source clip.mp4 --no-display --save annotated.mp4 --output emotions.csv
 
-Keys: q or Esc quits, m mirrors, l shows the landmarks, h helps, s saves a picture, space goes to the next picture.
+Keys: q or Esc quits, m mirrors, l shows the landmarks, n takes a second of your neutral face as reference (again: without
+it), h helps, s saves a picture, space goes to the next picture.
 Videos and cameras are smoothed in time and may be `uncertain`; the rows of still pictures are neither.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, MODELS, UserError, add_share_flag, make_parser, positive_int, relative, run_script
+from utils.config import DATA, MODELS, PERSONAL_DATA, UserError, add_share_flag, make_parser, positive_int, relative, run_script
 
 SNAPSHOTS = DATA / "snapshots"
 
@@ -36,6 +37,9 @@ def build_parser():
                         help="faces to read, the largest first")
     parser.add_argument("--smoothing-ms", type=float, default=300, metavar="MS",
                         help="time constant of the smoothing; 0: none")
+    parser.add_argument("--calibrate", action="store_true", help="first take a second of the face as its own neutral (key n)")
+    parser.add_argument("--subject", metavar="NAME",
+                        help="use the neutral face kept of NAME, and keep it when it is taken (data/personal/NAME)")
     parser.add_argument("--mirror", action=BooleanOptionalAction, help="mirror what is shown (default: cameras only)")
     camera = parser.add_argument_group("camera")
     camera.add_argument("--camera-backend", default="auto", metavar="NAME",
@@ -110,14 +114,18 @@ def note(text: str) -> None:
 class FaceReader:
     """Frames -> readings: landmarks, features, network, and for videos and cameras smoothing. A context manager."""
 
-    def __init__(self, model: str, still: bool, max_faces: int, smoothing_ms: float):
+    def __init__(self, model: str, still: bool, max_faces: int, smoothing_ms: float, subject: str | None = None):
         from utils.classifier import EmotionClassifier
         from utils.landmarks import CONFIDENCE, FaceLandmarker
         from utils.smoothing import FaceTracker
 
-        self.still, self.max_faces = still, max_faces
+        self.still, self.max_faces, self.subject = still, max_faces, subject
         self.classifier = EmotionClassifier(model)
         self.tracker = FaceTracker(self.classifier.classes, self.classifier.threshold, smoothing_ms)
+        self.offset: np.ndarray | None = None
+        """own_offset of the face, once its neutral is known"""
+        self.taker = None
+        """of a neutral face, while it is being taken"""
         # On stills the detector may prefer a small face to the main one unless it is asked for a few; in videos one
         # face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it must be sure.
         self.landmarker = FaceLandmarker(video=not still, max_faces=max(3, max_faces) if still else max_faces,
@@ -135,7 +143,50 @@ class FaceReader:
         except RuntimeError as error:
             note(f"{frame.source}, frame {frame.index}: {error}")
             faces = []
+        if self.taker and faces and self.taker.add(faces[0].landmarks, faces[0].blendshapes, frame.timestamp_ms):
+            self._use_taken_neutral()
         return self.tracker.update([face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.image.shape)
+
+    def neutral_problem(self) -> str:
+        """Return why no neutral face can be taken as reference, or ""."""
+        if self.still:
+            return "your own neutral face needs a camera or a video"
+        if self.max_faces > 1:
+            return "your own neutral face is for one face; leave --max-faces out"
+        if not self.classifier.knows_neutral:
+            return "this model knows no neutral face; train it again: python scr/train_model.py"
+        return ""
+
+    def take_neutral(self) -> None:
+        """Start to take the neutral face from the frames that come; it is used when a second of it is there."""
+        from utils.smoothing import NeutralTaker
+
+        self.offset, self.taker = None, NeutralTaker()
+
+    def load_neutral(self) -> None:
+        """Use the neutral face that is kept of the subject, if there is one."""
+        from utils.recordings import load_neutral
+
+        if kept := load_neutral(self.subject, PERSONAL_DATA):
+            self.offset = self.classifier.own_offset(*kept)
+        else:
+            note(f"no neutral face of {self.subject} is kept yet: press n, or run again with --calibrate")
+
+    def drop_neutral(self) -> None:
+        """Read faces against the mean neutral face again."""
+        self.offset = self.taker = None
+
+    def _use_taken_neutral(self) -> None:
+        from utils.recordings import save_neutral
+
+        taken, self.taker = self.taker.taken(), None
+        self.offset = self.classifier.own_offset(*taken)
+        if self.subject:
+            try:
+                kept = relative(save_neutral(self.subject, *taken, PERSONAL_DATA))
+                note(f"kept in {kept}; delete it with: python scr/record_dataset.py --forget {self.subject}")
+            except UserError as error:
+                note(f"{error}; it is in use, but not kept")
 
     def read_twice(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return landmarks and probabilities of a still picture's faces, found as they are and on the mirrored picture.
@@ -161,7 +212,7 @@ class FaceReader:
     def predict(self, faces: list) -> np.ndarray:
         """Return the probabilities (n, classes) of faces."""
         return self.classifier.predict(np.array([face.landmarks for face in faces], np.float32).reshape(-1, 478, 3),
-                                       np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52))
+                                       np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52), self.offset)
 
     def __enter__(self) -> "FaceReader":
         return self
@@ -194,13 +245,23 @@ class Demo:
         from utils.results import ResultWriter
 
         args, source = self.args, self.source
-        self.reader = stack.enter_context(FaceReader(args.model, self.still, args.max_faces, args.smoothing_ms))
+        self.reader = stack.enter_context(FaceReader(args.model, self.still, args.max_faces, args.smoothing_ms,
+                                                     args.subject))
+        self._begin_neutral()
         classifier = self.reader.classifier
         self.results = stack.enter_context(ResultWriter(args.output, classifier.classes)) if args.output else None
         self.recorder = (stack.enter_context(VideoRecorder(args.save, source.fps, source.live))
                          if args.save and not self.still else None)
         self.window = None if args.no_display else open_window(stack)
         self.view = View(classifier.classes, classifier.name, source.live if args.mirror is None else args.mirror)
+
+    def _begin_neutral(self) -> None:
+        if (self.args.calibrate or self.args.subject) and (problem := self.reader.neutral_problem()):
+            raise UserError(problem)
+        if self.args.calibrate:
+            self.reader.take_neutral()
+        elif self.args.subject:
+            self.reader.load_neutral()
 
     def __exit__(self, *exception) -> None:
         self._stack.__exit__(*exception)
@@ -242,6 +303,8 @@ class Demo:
 
     def _draw(self):
         frame, readings, latency_ms = self._last
+        self.view.neutral = ("neutral face: hold still" if self.reader.taker else
+                             "own neutral face: on" if self.reader.offset is not None else "")
         if self.still:
             return self.view.draw(frame.image, readings, caption=Path(frame.source).name)
         return self.view.draw(frame.image, readings, frame.timestamp_ms, self._fps, latency_ms, self.source.message)
@@ -288,8 +351,18 @@ class Demo:
             return False
         if key == "s" and self._last:
             self.save_snapshot()
+        if key == "n":
+            self._toggle_neutral()
         self.view.press(key)
         return True
+
+    def _toggle_neutral(self) -> None:
+        if problem := self.reader.neutral_problem():
+            self.view.say(problem)
+        elif self.reader.taker or self.reader.offset is not None:
+            self.reader.drop_neutral()
+        else:
+            self.reader.take_neutral()
 
     def save_snapshot(self) -> None:
         """Write what is shown to data/snapshots."""

@@ -8,7 +8,7 @@ from conftest import DATA
 from utils.classifier import load_info
 from utils.config import MODELS
 from utils.features import (ALL_POINTS, align, compute_features, face_box, fit_recipe, fit_reference, mirror_faces,
-                            mirror_map)
+                            mirror_map, own_offset)
 from utils.landmarks import FaceLandmarker
 
 
@@ -125,6 +125,16 @@ def test_mirroring_landmarks_is_like_mirroring_the_picture(landmarker, portrait,
     assert distance < 0.1 and np.linalg.norm(unmapped - expected, axis=1).mean() > 5 * distance
     np.testing.assert_array_equal(mirror_faces(landmarks, blendshapes, partner)[1][0], original.blendshapes)
     assert blendshapes[0, 9] == original.blendshapes[10], "eyeBlinkLeft and eyeBlinkRight change places"
+
+
+def test_own_neutral_takes_half_of_a_face_s_own_form_away(faces):
+    recipe = fit_recipe("aligned", faces[:1]) | {"neutral": [0.25] * 1404}
+    features = compute_features(faces, None, recipe)
+    offset = own_offset(features, recipe)
+    mine, mean = features.mean(axis=0), np.full(1404, 0.25)
+    np.testing.assert_allclose(compute_features(faces, None, recipe, offset).mean(axis=0), (mine + mean) / 2, atol=1e-6)
+    with pytest.raises(ValueError, match="no mean neutral face"):
+        own_offset(features, fit_recipe("aligned", faces[:1]))
 
 
 def test_face_box_is_in_image_widths(faces, portrait):

@@ -32,10 +32,16 @@ class EmotionClassifier:
 
     def __init__(self, path=None):
         self.classes, self.name, self.threshold = ("fear", "happy", "neutral", "sad"), "stand-in", 0.4
+        self.knows_neutral = True
 
-    def predict(self, landmarks, blendshapes=None):
+    def own_offset(self, landmarks, blendshapes):
+        return 0.1 * len(landmarks)
+
+    def predict(self, landmarks, blendshapes=None, offset=None):
         width = np.linalg.norm(landmarks[:, 61, :2] - landmarks[:, 291, :2], axis=1)
         width = width / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=1)
+        if offset is not None:
+            width = width - offset
         scores = np.exp(np.stack([width * 0, (width - 0.55) * 14, width * 0 + 0.6, (0.55 - width) * 14], axis=1))
         return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 '''
@@ -359,6 +365,9 @@ def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
     (["--source", "clip.mp4", "--save", "drawn.png"], "for a video"),
     (["--source", "pictures", "--save", "drawn.png"], "name a folder"),
     (["--source", "pictures", "--save", "pictures"], "is the source itself"),
+    (["--source", "good.png", "--calibrate"], "needs a camera or a video"),
+    (["--source", "clip.mp4", "--subject", "ann", "--max-faces", "2"], "is for one face"),
+    (["--source", "clip.mp4", "--subject", "../ann"], "can't be used as a name"),
 ])
 def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -374,6 +383,48 @@ def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, cl
     with pytest.raises(UserError, match=words) as raised:
         run("--no-display", *arguments)
     assert "\n" not in str(raised.value)
+
+
+def probabilities(path: Path) -> np.ndarray:
+    return np.array([[float(row[name]) for name in EMOTIONS] for row in read_csv(path)])
+
+
+def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main, "PERSONAL_DATA", tmp_path / "personal")
+    common = ("--source", clip, "--no-display", "--smoothing-ms", 0, "--output")
+    run(*common, tmp_path / "without.csv")
+    run(*common, tmp_path / "first.csv", "--calibrate", "--subject", "ann")
+    said = capsys.readouterr().err
+    run(*common, tmp_path / "again.csv", "--subject", "ann")
+    run(*common, tmp_path / "stranger.csv", "--subject", "bob")
+    without, first, again, stranger = (probabilities(tmp_path / f"{name}.csv")
+                                       for name in ("without", "first", "again", "stranger"))
+    assert "neutral.npz" in said and "--forget ann" in said and "no neutral face of bob" in capsys.readouterr().err
+    # ten frames a second: the eleventh completes the second and is the first that is read against it
+    np.testing.assert_array_equal(first[:10], without[:10])
+    assert (first[10:, 1] < without[10:, 1]).all()
+    np.testing.assert_array_equal(first[10:], again[10:])
+    assert (again[:10, 1] < without[:10, 1]).all()
+    np.testing.assert_array_equal(stranger, without)
+    assert [path.name for path in (tmp_path / "personal").rglob("*.*")] == ["neutral.npz"]
+
+
+def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "PERSONAL_DATA", tmp_path)
+    (tmp_path / "ann").mkdir()
+    (tmp_path / "ann" / "neutral.npz").write_bytes(b"PK garbage")
+    with pytest.raises(UserError, match="is damaged .*--subject ann --calibrate"):
+        run("--source", clip, "--no-display", "--subject", "ann")
+
+
+def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkeypatch):
+    seen = []
+    draw = display.View.draw
+    monkeypatch.setattr(display.View, "draw", lambda view, *rest: seen.append(view.neutral) or draw(view, *rest))
+    fake = window("", "n", *[""] * 14, "n", "", "q")
+    run("--source", clip)
+    assert seen == [""] * 2 + ["neutral face: hold still"] * 10 + ["own neutral face: on"] * 5 + [""] * 2
+    assert (fake.shown[1][:, 640:] != fake.shown[2][:, 640:]).any()
 
 
 def test_doctor_comes_to_its_end(monkeypatch, capsys):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, PERSONAL_MODELS, UserError, atomic_path, native_log_silenced, relative, write_json
-from utils.features import compute_features
+from utils.features import compute_features, own_offset
 
 NAME = "emotion_mlp"
 LEAST_BATCHES = 64
@@ -65,11 +65,23 @@ class EmotionClassifier:
         self._input, self._output = details["index"], self._interpreter.get_output_details()[0]["index"]
         self._batch = batch
 
-    def predict(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None) -> np.ndarray:
-        """Return probabilities (n, classes) float32 of landmarks (n, 478, 3) and blendshapes (n, 52), both float32."""
+    def predict(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None, offset: np.ndarray | None = None) -> np.ndarray:
+        """Return probabilities (n, classes) float32 of landmarks (n, 478, 3) and blendshapes (n, 52), both float32.
+
+        offset: `own_offset` of the person whose faces they are.
+        """
         if len(landmarks) == 0:
             return np.empty((0, len(self.classes)), np.float32)
-        return self.predict_features(compute_features(landmarks, blendshapes, self._features))
+        return self.predict_features(compute_features(landmarks, blendshapes, self._features, offset))
+
+    @property
+    def knows_neutral(self) -> bool:
+        """Tell whether the model can take a person's own neutral face as reference."""
+        return "neutral" in self._features
+
+    def own_offset(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None) -> np.ndarray:
+        """Return the offset (d,) for `predict` from a person's neutral face, landmarks (n, 478, 3) and blendshapes (n, 52)."""
+        return own_offset(compute_features(landmarks, blendshapes, self._features), self._features)
 
     def predict_features(self, features: np.ndarray) -> np.ndarray:
         """Return probabilities (n, classes) float32 of features (n, d) float32."""

@@ -39,8 +39,8 @@ _CONTOUR_SPANS = tuple(itertools.pairwise(itertools.accumulate((len(loop) for lo
 PANEL = 200
 PANEL_MS = 100
 """How often figures and bars change if nothing else does: numbers that dance at 30 a second can't be read."""
-HELP = (("q  Esc", "quit"), ("m", "mirror"), ("l", "landmarks"), ("s", "save a picture"), ("space", "next picture"),
-        ("h", "close help"))
+HELP = (("q  Esc", "quit"), ("m", "mirror"), ("l", "landmarks"), ("n", "your neutral face"),
+        ("s", "save a picture"), ("space", "next picture"), ("h", "close help"))
 
 
 class Canvas:
@@ -209,6 +209,8 @@ class View:
     def __init__(self, classes: Sequence[str], model_name: str = "", mirror: bool = False):
         self.classes, self.model_name, self.mirror = tuple(classes), model_name, mirror
         self.show_landmarks = self.show_help = False
+        self.neutral = ""
+        """what to say of the reference that the face is read against"""
         self.canvas = Canvas()
         self.timeline = Timeline()
         self._said, self._said_until = "", 0.0
@@ -244,7 +246,7 @@ class View:
             self.timeline.add(timestamp_ms, *((main.confidence, colour_of(main.emotion)) if main else (0.0, FAINT)))
         message = message or (self._said if time.monotonic() < self._said_until else "")
         faces = [(reading.face, reading.emotion) for reading in readings]
-        shown = (frame_bgr.shape, self.show_help, message, caption, faces)
+        shown = (frame_bgr.shape, self.show_help, self.neutral, message, caption, faces)
         if timestamp_ms is None or shown != self._shown or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
             self._shown, self._shown_ms = shown, timestamp_ms or 0
             self._draw_panel(readings, timestamp_ms, f"{fps:.0f} fps  {latency_ms:.0f} ms", message, caption)
@@ -261,6 +263,7 @@ class View:
             self._draw_help(80)
         else:
             self._draw_bars(80, readings[0].probabilities if readings else None)
+            canvas.text(self.neutral, 12, 196, 12, INK)
             self._draw_other_faces(188, bottom - 24, readings)
         if message:
             canvas.text(canvas.fit_text(message, PANEL - 24, 12), 12, bottom - 4, 12, AMBER)

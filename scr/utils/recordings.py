@@ -6,9 +6,11 @@ dropped and reported, all others are read.
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
+import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import EMOTIONS, PERSONAL_DATA, UserError, relative, write_json
+from utils.config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative, write_json
 from utils.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
 from utils.images import sharpness
+
+NEUTRAL_FILE = "neutral.npz"
+"""In a subject's folder: frames of the neutral face that live use takes as reference; no sample to train on."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,15 @@ class SessionWriter:
 
     def __init__(self, subject: str, session: str, folder: Path = PERSONAL_DATA):
         self.path = folder / check_name(subject) / f"{check_name(session)}.jsonl"
+        self._again = f"python scr/record_dataset.py --subject {subject} --session {session}"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
             if self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n":
                 self._file.write(b"\n")  # ends the line that a power cut tore
         except OSError as error:
-            raise UserError(f"can't write {relative(self.path)}: {error.strerror}; free space or check its rights") from error
+            raise UserError(f"can't write {relative(self.path)}: {error.strerror}; free space or check its rights, then run: "
+                            f"{self._again}") from error
 
     def append(self, landmarks: np.ndarray, blendshapes: np.ndarray, label: str) -> None:
         """Write one sample and wait until the disk has it; raises UserError if it refuses, and takes half lines back."""
@@ -65,9 +72,10 @@ class SessionWriter:
                 raise OSError("the disk is full")
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._file.truncate(size)
+            with contextlib.suppress(OSError):  # a half line that stays fails its checksum
+                self._file.truncate(size)
             raise UserError(f"can't write {relative(self.path)}: {error.strerror or error}; samples so far are safe: free space "
-                            "and run the same command again") from error
+                            f"and go on with: {self._again}") from error
 
     def __enter__(self) -> "SessionWriter":
         return self
@@ -184,3 +192,27 @@ def has_consent(folder: Path) -> bool:
 def store_consent(folder: Path) -> None:
     """Note that, and when, the subject of a folder agreed."""
     write_json(folder / "consent.json", {"agreed": datetime.now().astimezone().isoformat(timespec="seconds")})
+
+
+def save_neutral(subject: str, landmarks: np.ndarray, blendshapes: np.ndarray, folder: Path) -> Path:
+    """Keep frames of a subject's neutral face, landmarks (n, 478, 3) and blendshapes (n, 52); return where."""
+    path = folder / check_name(subject) / NEUTRAL_FILE
+    with atomic_path(path) as partial:
+        np.savez(partial, landmarks=landmarks.astype(np.float32), blendshapes=blendshapes.astype(np.float32))
+    return path
+
+
+def load_neutral(subject: str, folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what `save_neutral` kept of a subject, or None if nothing is; raises UserError if it is damaged."""
+    path = folder / check_name(subject) / NEUTRAL_FILE
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            landmarks, blendshapes = kept["landmarks"], kept["blendshapes"]
+        if landmarks.shape[1:] != (ALL_POINTS, 3) or blendshapes.shape != (len(landmarks), BLENDSHAPES) or not len(landmarks):
+            raise ValueError("its shapes")
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{relative(path)} is damaged ({error}); take the neutral face again: "
+                        f"python scr/main.py --subject {subject} --calibrate") from error
+    return landmarks, blendshapes

@@ -100,6 +100,8 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
     if recipe.mirror:
         train_part = with_mirror_images(train_part)
     x = compute_features(train_part.landmarks, train_part.blendshapes, features)
+    if recipe.features == "aligned" and (neutral := train_part.label == "neutral").any():
+        features["neutral"] = x[neutral].mean(axis=0).round(6).tolist()
     scaler = fit_scaler(x)
     x = standardise(scaler, x)
     projection = fit_projection(x, scaler, features, recipe, seed)
