@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class Canvas:
         self._cv2 = import_cv2()
         self._font = self._cv2.FontFace("sans")
         self._shape = None
+        self._written = lru_cache(256)(self._write)
 
     def begin(self, frame_bgr: np.ndarray, mirror: bool = False, keep_panel: bool = False) -> None:
         """Start a picture with a frame (height, width, 3) uint8 on it; small frames are enlarged to 360 pixels.
@@ -95,7 +97,7 @@ class Canvas:
 
     def draw_contours(self, points: np.ndarray, colour: tuple[int, int, int]) -> None:
         """Draw the outlines of oval, eyes, brows and lips of a face, from `to_pixels`, in thin lines."""
-        sixteenths = (points[_CONTOUR_POINTS] * 16).astype(np.int32)  # of a pixel: what cv2 calls shift 4
+        sixteenths = (points.take(_CONTOUR_POINTS, axis=0) * 16).astype(np.int32)  # of a pixel: what cv2 calls shift 4
         loops = [sixteenths[start:end] for start, end in _CONTOUR_SPANS]
         shade = tuple(0.8 * value for value in colour)  # a little darker than the label, to be light on skin
         self._cv2.polylines(self._picture, loops, True, shade, max(1, round(self.scale * 0.7)), self._cv2.LINE_AA, 4)
@@ -136,6 +138,24 @@ class Canvas:
         if right:
             x_px -= self._text_width(text, size_px, weight)
         self._put(text, x_px, round(y * self.scale), size_px, colour, weight)
+
+    def figure(self, text: str, x: float, y: float, width: float, size: float = 14, colour: tuple[int, int, int] = INK,
+               weight: int = 400, right: bool = False) -> None:
+        """Write into the panel as `text` does, in place of what the same call wrote before: at most `width` units of it.
+
+        What was written is kept and copied: figures that change ten times a second come back as often.
+        """
+        size_px, width_px = round(size * self.scale), round(width * self.scale)
+        picture = self._written(text, width_px, size_px, colour, weight, right)
+        left = self._picture.shape[1] + round(x * self.scale) - (width_px if right else 0)
+        top = round(y * self.scale) - size_px
+        self.image[top:top + picture.shape[0], left:left + width_px] = picture
+
+    def _write(self, text: str, width_px: int, size_px: int, colour: tuple[int, int, int], weight: int, right: bool) -> np.ndarray:
+        picture = np.full((round(1.3 * size_px), width_px, 3), PAPER, np.uint8)  # base line at `size_px`, room for a g below
+        x = width_px - self._text_width(text, size_px, weight) if right else 0
+        self._cv2.putText(picture, text, (x, size_px), colour, self._font, size_px, weight)
+        return picture
 
     def _put(self, text: str, x: int, y: int, size_px: int, colour: tuple[int, int, int], weight: int) -> None:
         self._cv2.putText(self.image, text, (x, y), colour, self._font, size_px, weight)
@@ -191,14 +211,23 @@ class Timeline:
     def render(self, width: int, height: int) -> np.ndarray:
         """Return the strip (height, width, 3) uint8, the newest moment at the right."""
         times = self._times[:self._count]
-        now = int(times[-1]) if self._count else 0
-        index = np.searchsorted(times, now + np.linspace(-self.SPAN_MS, 0, width), side="right") - 1
+        now = times[-1] if self._count else 0
+        ages, levels = self._grid(width, height)
+        index = times.searchsorted(now - ages, side="right") - 1
         values = np.where(index >= 0, self._values[index], 0)
-        filled = np.arange(height, 0, -1, dtype=np.float32)[:, None] <= values * height
-        strip = np.where(filled, self._colours[index], _pack(FAINT))
-        return strip.view(np.uint8).reshape(height, width, 4)[:, :, :3]
+        strip = np.where(levels <= values, self._colours[index], _pack(FAINT))
+        cv2 = import_cv2()
+        return cv2.cvtColor(strip.view(np.uint8).reshape(height, width, 4), cv2.COLOR_BGRA2BGR)
+
+    @staticmethod
+    @lru_cache(2)
+    def _grid(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the age (width,) of each column in milliseconds and the confidence (height, 1) that each row stands for."""
+        return (np.linspace(Timeline.SPAN_MS, 0, width).round().astype(np.int64),
+                (np.arange(height, 0, -1, dtype=np.float32) / height)[:, None])
 
 
+@lru_cache
 def _pack(colour: tuple[int, int, int]) -> np.uint32:
     return np.array((*colour, 0), np.uint8).view(np.uint32)[0]
 
@@ -246,34 +275,49 @@ class View:
             self.timeline.add(timestamp_ms, *((main.confidence, colour_of(main.emotion)) if main else (0.0, FAINT)))
         message = message or (self._said if time.monotonic() < self._said_until else "")
         faces = [(reading.face, reading.emotion) for reading in readings]
-        shown = (frame_bgr.shape, self.show_help, self.neutral, message, caption, faces)
-        if timestamp_ms is None or shown != self._shown or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
-            self._shown, self._shown_ms = shown, timestamp_ms or 0
-            self._draw_panel(readings, timestamp_ms, f"{fps:.0f} fps  {latency_ms:.0f} ms", message, caption)
+        timed = timestamp_ms is not None
+        shown = (frame_bgr.shape, timed, self.show_help, self.neutral, message, caption, faces)
+        changed = shown != self._shown
+        if changed:
+            self._shown = shown
+            self._draw_panel(timed, message, caption, bool(readings))
+        if changed or not timed or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
+            self._shown_ms = timestamp_ms or 0
+            self._draw_figures(readings, timed, f"{fps:.0f} fps  {latency_ms:.0f} ms")
         return self.canvas.image
 
-    def _draw_panel(self, readings: Sequence, timestamp_ms: int | None, speed: str, message: str, caption: str) -> None:
+    def _draw_panel(self, timed: bool, message: str, caption: str, has_face: bool) -> None:
+        """Draw what stays until the faces, their emotions or the view change."""
         canvas = self.canvas
-        bottom = canvas.height - (12 if timestamp_ms is None else 92)
+        bottom = canvas.height - (92 if timed else 12)
         canvas.clear_panel()
         canvas.text(canvas.fit_text(self.model_name, 110, 12), 12, 22, 12, DIM)
         canvas.text("h  help", PANEL - 12, 22, 12, DIM, right=True)
-        self._draw_main_face(readings)
         if self.show_help:
             self._draw_help(80)
         else:
-            self._draw_bars(80, readings[0].probabilities if readings else None)
+            for row, name in enumerate(self.classes):
+                canvas.text(name, 12, 91 + row * 25, 13, INK if has_face else DIM)
+                canvas.fill(12, 96 + row * 25, PANEL - 24, 4, FAINT)
             canvas.text(self.neutral, 12, 196, 12, INK)
-            self._draw_other_faces(188, bottom - 24, readings)
         if message:
             canvas.text(canvas.fit_text(message, PANEL - 24, 12), 12, bottom - 4, 12, AMBER)
-        if timestamp_ms is not None:
-            strip = self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale))
-            canvas.paste(12, canvas.height - 82, strip)
+        if timed:
             canvas.text("last 10 s", 12, canvas.height - 14, 12, DIM)
-            canvas.text(speed, PANEL - 12, canvas.height - 14, 12, DIM, right=True)
         elif not message:
             canvas.text(canvas.fit_text(caption, PANEL - 24, 12), 12, canvas.height - 12, 12, DIM)
+
+    def _draw_figures(self, readings: Sequence, timed: bool, speed: str) -> None:
+        """Draw what changes all the time over what stood there before."""
+        canvas = self.canvas
+        self._draw_main_face(readings)
+        if readings and not self.show_help:
+            self._draw_bars(80, readings[0].probabilities)
+            self._draw_other_faces(188, canvas.height - (116 if timed else 36), readings)
+        if timed:
+            strip = self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale))
+            canvas.paste(12, canvas.height - 82, strip)
+            canvas.figure(speed, PANEL - 12, canvas.height - 14, 110, 12, DIM, right=True)
 
     def _draw_faces(self, readings: Sequence) -> None:
         canvas, tags = self.canvas, []
@@ -288,28 +332,26 @@ class View:
 
     def _draw_main_face(self, readings: Sequence) -> None:
         if not readings:
-            self.canvas.text("no face", 12, 62, 24, UNSURE, 500)
+            self.canvas.figure("no face", 12, 62, 120, 24, UNSURE, 500)
             return
         main = readings[0]
-        self.canvas.text(main.emotion, 12, 62, 24, colour_of(main.emotion), 600)
-        self.canvas.text(f"{main.confidence:.0%}", PANEL - 12, 62, 20, INK, 500, right=True)
+        self.canvas.figure(main.emotion, 12, 62, 120, 24, colour_of(main.emotion), 600)
+        self.canvas.figure(f"{main.confidence:.0%}", PANEL - 12, 62, 56, 20, INK, 500, right=True)
 
-    def _draw_bars(self, top: float, probabilities: np.ndarray | None) -> None:
-        for row, name in enumerate(self.classes):
-            y = top + row * 25
-            self.canvas.text(name, 12, y + 11, 13, DIM if probabilities is None else INK)
-            self.canvas.fill(12, y + 16, PANEL - 24, 4, FAINT)
-            if probabilities is not None:
-                self.canvas.text(f"{probabilities[row]:.0%}", PANEL - 12, y + 11, 13, DIM, right=True)
-                self.canvas.fill(12, y + 16, (PANEL - 24) * float(probabilities[row]), 4, colour_of(name))
+    def _draw_bars(self, top: float, probabilities: np.ndarray) -> None:
+        for row, (name, probability) in enumerate(zip(self.classes, probabilities.tolist())):
+            y, length = top + row * 25, (PANEL - 24) * probability
+            self.canvas.figure(f"{probability:.0%}", PANEL - 12, y + 11, 40, 13, DIM, right=True)
+            self.canvas.fill(12, y + 16, length, 4, colour_of(name))
+            self.canvas.fill(12 + length, y + 16, PANEL - 24 - length, 4, FAINT)
 
     def _draw_other_faces(self, top: float, bottom: float, readings: Sequence) -> None:
         for row, reading in enumerate(readings[1:]):
             y = top + row * 20 + 12
             if y > bottom:
                 break
-            self.canvas.text(f"{reading.face}  {reading.emotion}", 12, y, 13, colour_of(reading.emotion), 500)
-            self.canvas.text(f"{reading.confidence:.0%}", PANEL - 12, y, 13, DIM, right=True)
+            self.canvas.figure(f"{reading.face}  {reading.emotion}", 12, y, 120, 13, colour_of(reading.emotion), 500)
+            self.canvas.figure(f"{reading.confidence:.0%}", PANEL - 12, y, 40, 13, DIM, right=True)
 
     def _draw_help(self, top: float) -> None:
         for row, (key, meaning) in enumerate(HELP):

@@ -150,7 +150,9 @@ class FaceLandmarker:
         aspect = frame_bgr.shape[0] / frame_bgr.shape[1]
         faces = [_to_face(points, scores, aspect)
                  for points, scores in zip(result.face_landmarks, result.face_blendshapes)]
-        return sorted(faces, key=lambda face: -face.area)
+        if len(faces) > 1:
+            faces.sort(key=lambda face: -face.area)
+        return faces
 
     def detect_picture(self, frame_bgr: np.ndarray) -> list[Face]:
         """Return the faces on a still picture: if there are none, look again with the borders of `BORDERS`."""
@@ -172,7 +174,9 @@ class FaceLandmarker:
 
 
 def _to_face(points, scores, aspect: float) -> Face:
-    landmarks = np.array([(point.x, point.y, point.z) for point in points], np.float32)
+    # One list for each axis: numpy reads three long lists in half the time that 478 short ones take.
+    x, y, z = [point.x for point in points], [point.y for point in points], [point.z for point in points]
+    landmarks = np.ascontiguousarray(np.array((x, y, z), np.float32).T)
     landmarks[:, 1] *= aspect
     return Face(landmarks, np.array([score.score for score in scores], np.float32))
 
