@@ -71,7 +71,7 @@ def main(args):
     with open_source(args.source) as source, SessionWriter(args.subject, session, args.data) as writer:
         earlier, dropped = read_session(writer.path)
         if dropped:
-            print(f"{dropped} damaged samples in {relative(writer.path)} are dropped; {len(earlier)} are whole", file=sys.stderr)
+            print(f"{dropped} damaged sample(s) in {relative(writer.path)} are dropped; {len(earlier)} are whole", file=sys.stderr)
         recorder = Recorder(args, source, writer, earlier)
         recorder.run_labelled() if args.label else recorder.run_live()
     if source.failure:
@@ -142,7 +142,7 @@ class Recorder:
                 if frame.image is None:
                     continue
                 face = self.take(landmarker, frame)
-                if agreed and self.begin <= now < self.until:
+                if agreed and self.recording(now):
                     self.store(face)
                     self.move_on()
                 window.show(self.draw(frame.image, face, now) if agreed else self.draw_consent(frame.image))
@@ -155,6 +155,14 @@ class Recorder:
                     break
                 elif self.still and key == "space":
                     self.store(face)
+
+    def counting(self, now: float) -> bool:
+        """Tell whether the countdown runs at a time in seconds."""
+        return now < min(self.begin, self.until)
+
+    def recording(self, now: float) -> bool:
+        """Tell whether frames are recorded at a time in seconds."""
+        return self.begin <= now < self.until
 
     def press(self, key: str, now: float) -> bool:
         """Obey a key pressed at a time in seconds; return whether to go on."""
@@ -214,7 +222,7 @@ class Recorder:
         canvas, colour = self.canvas, colour_of(self.label)
         width = canvas.image.shape[1] / canvas.scale - PANEL  # of the frame: what is left of the panel has a negative x
         missing = self.args.wanted - self.counts[self.label]
-        counting, recording = now < self.begin and now < self.until, self.begin <= now < self.until
+        counting, recording = self.counting(now), self.recording(now)
         if counting or recording:
             canvas.fill(-width, 0, width, 50, PAPER)
             canvas.text(f"{self.label} in {np.ceil(self.begin - now):.0f}" if counting else f"recording {self.label}", 16 - width, 36,

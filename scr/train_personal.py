@@ -4,6 +4,7 @@
     python scr/main.py --model ann
 
 The base model is never touched: yours goes to models/personal/SUBJECT. If nothing beats the base model, that is said.
+What a fine-tuned model forgets about other people is measured on the base model's own test set, and bounded.
 """
 
 import sys
@@ -12,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import (EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, SEED, UserError, make_parser, positive_int,
+from utils.config import (EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, ROOT, SEED, UserError, make_parser, positive_int,
                           relative, run_script)
-from utils.dataset import class_source_weights
+from utils.dataset import LandmarkSet, assign_split, class_source_weights, concatenate, load_landmarks
 from utils.features import compute_features
-from utils.metrics import evaluate_predictions
+from utils.metrics import evaluate_predictions, with_missed
 from utils.recordings import load_subject
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to get a personal network; of equals the first in `METHODS` is taken, the one that changes least."""
+    """A way to get a personal network."""
 
     title: str
     from_scratch: bool = False
@@ -37,10 +38,16 @@ METHODS = {
     "all": Method("fine-tuned: all layers, small rate", learning_rate=1e-4),
     "scratch": Method("from scratch", from_scratch=True),
 }
-PICKED = "picked"
+PICKED, PICKED_TITLE = "picked", "to expect: chosen by inner validation"
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
+MOST_BLOCKS = 3
+"""Sessions are held out one by one, or, if there are more, in this many blocks: more would take longer than a minute."""
 NOT_ASKED = -2
+SHARES = 20
+"""Steps in which a network is pulled back to the base model."""
+UNMEASURED_SHARE = 0.5
+"""How far a network goes from the base model where nothing tells what it forgets: WiSE-FT's own default."""
 
 
 def build_parser():
@@ -49,9 +56,21 @@ def build_parser():
     parser.add_argument("--base", type=Path, default=MODELS, metavar="DIR", help="bundle to start from")
     parser.add_argument("--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the model (default: models/personal/SUBJECT)")
+    parser.add_argument("--max-forgetting", type=share, default=0.05, metavar="SHARE",
+                        help="balanced accuracy that the model may lose on other people's faces; 1: no bound")
+    parser.add_argument("--general", type=Path, metavar="FILE",
+                        help="landmark set of other people's faces (default: the base model's own test set)")
     parser.add_argument("--steps", type=positive_int, default=150, help="training steps of each method")
     parser.add_argument("--seed", type=int, default=SEED, help="seed of weights and order")
     return parser
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1, for argparse; raises ValueError for another."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
 
 
 def main(args):
@@ -63,40 +82,60 @@ def main(args):
         print(f"{dropped} damaged lines in the recordings were dropped; all others are used", file=sys.stderr)
     landmarks, blendshapes = (np.stack([getattr(sample, name) for sample in samples]) for name in ("landmarks", "blendshapes"))
     label = np.array([EMOTIONS.index(sample.label) for sample in samples])
-    session = np.array([sample.session for sample in samples])
-    folds, held_out = make_folds(label, session)
+    sessions = sorted({sample.session for sample in samples})
+    block = np.array([sessions.index(sample.session) % MOST_BLOCKS for sample in samples])
+    folds, held_out = make_folds(label, block)
     if not folds:
         raise UserError("too few recordings to compare anything: at least two classes with two samples each are needed; "
                         f"run: python scr/record_dataset.py --subject {args.subject}")
     if np.bincount(label, minlength=len(EMOTIONS)).min() < FEW:
         print(f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more", file=sys.stderr)
-    print(f"{args.subject}: {len(samples)} samples, {len(set(session.tolist()))} session(s); held out: {held_out}")
+    if len(sessions) > MOST_BLOCKS:
+        held_out = f"each third of the {len(sessions)} sessions in turn"
+    print(f"{args.subject}: {len(samples)} samples, {len(sessions)} session(s); held out: {held_out}", flush=True)
 
+    print("loading TensorFlow and the base model ...", file=sys.stderr)
     from utils import classifier, plots, training
 
     network, scaler, info = classifier.load_bundle(args.base)
     classifier.set_seed(args.seed)
-    x = training.standardise(scaler, compute_features(landmarks, blendshapes, info["features"]))
-    trial = Trial(network, x, label, session, args.steps)
-    reports = {name: compare(label, answers) for name, answers in trial.run(folds).items()}
-    print_table(reports)
 
-    best = max(METHODS, key=lambda name: reports[name]["balanced_accuracy"])
+    def features(faces_landmarks: np.ndarray, faces_blendshapes: np.ndarray) -> np.ndarray:
+        return training.standardise(scaler, compute_features(faces_landmarks, faces_blendshapes, info["features"]))
+
+    general, problem = find_general(args.general, info)
+    if general is None:
+        print(f"{problem}; so what the model forgets about other people is not measured, and {without_measure(args)}", file=sys.stderr)
+    others = None if general is None else Others(features(general.landmarks, general.blendshapes), general)
+    trial = Trial(network, features(landmarks, blendshapes), label, block, args.steps, others, args.max_forgetting)
+    reports = trial.run(folds)
+    print_table(reports)
+    plots.plot_comparison(output / "comparison.png", *comparison(reports, general, args), title=(
+        f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
+        f"held out: {held_out} ({len(folds)} split{'s' * (len(folds) > 1)}, {reports['base']['faces']} samples)"))
+
+    best = trial.best(reports)
     if best == "base":
-        print("nothing is better than the base model on the held-out samples: keeping it, nothing written; record another "
-              f"session: python scr/record_dataset.py --subject {args.subject}")
+        print("nothing is better than the base model on the held-out samples: keeping it, no model written "
+              f"(see {relative(output / 'comparison.png')}); record another session: "
+              f"python scr/record_dataset.py --subject {args.subject}")
         return
-    tuned = trial.fit(METHODS[best], np.arange(len(x)))
-    classifier.save_bundle(output, tuned, scaler, info | {
+    print("training on all samples and writing the model ...", file=sys.stderr)
+    outcome = trial.fit(METHODS[best], np.arange(len(label)))
+    forgetting = {"bound": args.max_forgetting, "share": outcome.share}
+    if others:
+        forgetting |= {"faces": general_name(general, args), "before": others.base, "after": outcome.others}
+    classifier.save_bundle(output, outcome.network, scaler, info | {
         "name": args.subject, "recipe": f"personal: {METHODS[best].title}", "base": info["sha256"][f"{classifier.NAME}.keras"],
-        "data": {"subject": args.subject, "samples": len(samples), "sessions": sorted(set(session.tolist()))},
-        "metrics": {"held_out": reports}})
+        "data": {"subject": args.subject, "samples": len(samples), "sessions": sessions},
+        "metrics": {"held_out": reports, "forgetting": forgetting}})
     plots.plot_confusion_matrix(output / "confusion_matrix.png", reports[best]["confusion_matrix"], EMOTIONS,
                                 f"{args.subject}, {METHODS[best].title}, held out: {held_out}\n"
                                 f"balanced accuracy {reports[best]['balanced_accuracy']:.3f} "
                                 f"(base model {reports['base']['balanced_accuracy']:.3f})")
-    print(f"wrote {relative(output)} ({METHODS[best].title}, trained on all samples); run: python scr/main.py --model "
-          f"{args.subject if args.output is None else output}")
+    print(describe_forgetting(forgetting))
+    print(f"wrote {relative(output)} ({METHODS[best].title}, trained on all samples; comparison.png compares); run: "
+          f"python scr/main.py --model {args.subject if args.output is None else output}")
 
 
 def make_folds(label: np.ndarray, session: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
@@ -116,76 +155,203 @@ def make_folds(label: np.ndarray, session: np.ndarray) -> tuple[list[tuple[np.nd
     return [(train, test) for train, test in folds if len(np.unique(label[train])) > 1 and len(test)], held_out
 
 
+def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str]:
+    """Return faces of other people, or None and why: those of a file or, by default, the base model's own test set."""
+    if path:
+        data = load_landmarks(path).of_classes(EMOTIONS)
+        return (data.part("test") if (data.split == "test").any() else data), ""
+    names = info["data"].get("files")
+    if not names:
+        return None, "the base model does not say on which faces it was tested"
+    if absent := [name for name in names if not (ROOT / name).is_file()]:
+        return None, (f"the base model's test set, in {', '.join(absent)}, is not here (make it as models/README.md says, or name "
+                      "another: python scr/extract_landmarks.py --images DIR, then --general data/DIR.npz)")
+    parts = [load_landmarks(ROOT / name) for name in names]
+    data = (concatenate(parts) if len(parts) > 1 else parts[0]).of_classes(EMOTIONS)
+    if not set(data.split.tolist()) >= {"train", "val", "test"}:
+        data = assign_split(data, info["training"]["seed"])  # as train_model.py did
+    data = data.part("test")
+    tested = info["metrics"]["test"]["faces"]
+    if len(data) != tested:
+        return None, f"{', '.join(names)} holds {len(data)} test faces, the base model was tested on {tested}"
+    return data, ""
+
+
+class Others:
+    """Faces of other people, to measure what is forgotten; x (n, d) standardised features."""
+
+    def __init__(self, x: np.ndarray, data: LandmarkSet):
+        self.x, self.data = x, data
+        self.base: dict = {}
+
+    def report(self, network) -> dict:
+        """Return a network's report on these faces."""
+        probabilities = network(self.x, training=False).numpy()
+        return evaluate_predictions(*with_missed(self.data.class_index(), probabilities, self.data.missed_index()), EMOTIONS)
+
+    def forgotten(self, report: dict) -> float:
+        """Return the balanced accuracy that a report lacks against the base model's."""
+        return self.base["balanced_accuracy"] - report["balanced_accuracy"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained network, its probabilities (n, classes) for all samples, the share of its change kept, its report on others."""
+
+    network: object
+    probabilities: np.ndarray
+    share: float
+    others: dict | None
+
+
 class Trial:
-    """Trains each method on some rows and asks it about others; x (n, d) standardised features, label and session (n,)."""
+    """Trains each method on some rows and asks it about others; x (n, d) standardised features, label and block (n,)."""
 
-    def __init__(self, network, x: np.ndarray, label: np.ndarray, session: np.ndarray, steps: int):
-        self.network, self.x, self.label, self.session, self.steps = network, x, label, session, steps
+    def __init__(self, network, x: np.ndarray, label: np.ndarray, block: np.ndarray, steps: int, others: Others | None,
+                 max_forgetting: float):
+        self.network, self.x, self.label, self.block, self.steps = network, x, label, block, steps
+        self.others, self.max_forgetting = others, max_forgetting
+        if others:
+            others.base = others.report(network)
 
-    def run(self, folds: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Return the answers (folds, n) of each method, `NOT_ASKED` where a fold does not test.
+    def run(self, folds: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, dict]:
+        """Return the report of each method on the held-out samples.
 
         The row `picked` chooses its method for each fold by validation inside the fold's own training rows: what one can
         expect of the choice, without a look at the test.
         """
         from tqdm import tqdm
 
-        answers = {name: np.full((len(folds), len(self.x)), NOT_ASKED) for name in (*METHODS, PICKED)}
-        inner = [make_folds(self.label[train], self.session[train])[0] for train, _ in folds]
-        with tqdm(total=(len(folds) + sum(map(len, inner))) * len(METHODS), unit="fit", desc="comparing") as bar:
-            self.bar = bar
-            for number, (train, test) in enumerate(folds):
+        inner = [[(train[rows], train[asked]) for rows, asked in make_folds(self.label[train], self.block[train])[0]]
+                 for train, _ in folds]
+        # Two folds may share an inner training part: it is trained on once.
+        parts = {train.tobytes(): train for train, _ in (*folds, *(fold for group in inner for fold in group))}
+        outcomes = {}
+        with tqdm(total=len(parts) * len(METHODS), unit="fit", desc="comparing") as bar:
+            for key, train in parts.items():
                 for name, method in METHODS.items():
-                    answers[name][number, test] = self.answer(method, train, test)
-                answers[PICKED][number] = answers[self.pick(train, inner[number])][number]
-        return answers
+                    outcomes[name, key] = self.fit(method, train)
+                    bar.update()
+        picks = [self.pick(group, outcomes) for group in inner]
+        return {name: self.compare(name, folds, [outcomes[picks[number] if name == PICKED else name, train.tobytes()]
+                                                 for number, (train, _) in enumerate(folds)])
+                for name in (*METHODS, PICKED)}
 
-    def pick(self, rows: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]) -> str:
-        """Return the method that does best on folds within `rows`; the base model where there is nothing to judge by."""
-        scores = dict.fromkeys(METHODS, 0.0)
-        for train, test in folds:
-            for name, method in METHODS.items():
-                predicted = self.answer(method, rows[train], rows[test])
-                scores[name] += evaluate_predictions(self.label[rows[test]], predicted, EMOTIONS)["balanced_accuracy"]
-        return max(scores, key=scores.get)
+    def pick(self, folds: list[tuple[np.ndarray, np.ndarray]], outcomes: dict) -> str:
+        """Return the method that does best on inner folds; the base model where there is nothing to judge by."""
+        return self.best({name: self.compare(name, folds, [outcomes[name, train.tobytes()] for train, _ in folds])
+                          for name in METHODS}) if folds else "base"
 
-    def answer(self, method: Method, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        """Return the class indices that a network trained on some rows gives to others."""
-        predicted = self.fit(method, train)(self.x[test], training=False).numpy().argmax(axis=1)
-        self.bar.update()
-        return predicted
+    def may_pick(self, name: str) -> bool:
+        """Tell whether a method may be chosen: from scratch, nothing bounds what it forgets."""
+        return not METHODS[name].from_scratch or self.max_forgetting >= 1
 
-    def fit(self, method: Method, rows: np.ndarray):
-        """Return a copy of the network, trained by a method on some rows."""
+    def best(self, reports: dict[str, dict]) -> str:
+        """Return the best method: of equals the base model, else the one that gives the labels the greatest likelihood."""
+        return max(filter(self.may_pick, METHODS), key=lambda name: (
+            reports[name]["balanced_accuracy"], name == "base", reports[name]["log_likelihood"]))
+
+    def fit(self, method: Method, rows: np.ndarray) -> Outcome:
+        """Return what a copy of the network, trained by a method on some rows, has become."""
         from utils import classifier
 
         tuned = classifier.copy_network(self.network, reset=method.from_scratch)
-        if method.trainable_layers == 0:
-            return tuned
-        classifier.freeze_early_layers(tuned, method.trainable_layers)
-        label = self.label[rows]
-        weight = class_source_weights(label, np.zeros(len(rows)))
-        classifier.fine_tune(tuned, (self.x[rows], label, weight), method.learning_rate, self.steps)
-        return tuned
+        kept = 1.0
+        if method.trainable_layers != 0:
+            classifier.freeze_early_layers(tuned, method.trainable_layers)
+            label = self.label[rows]
+            weight = class_source_weights(label, np.zeros(len(rows)))
+            classifier.fine_tune(tuned, (self.x[rows], label, weight), method.learning_rate, self.steps)
+            if not method.from_scratch:  # weights that did not grow from the base model's can't be mixed with them
+                kept = self.pull_back(tuned)
+        return Outcome(tuned, tuned(self.x, training=False).numpy(), kept, self.others.report(tuned) if self.others else None)
+
+    def pull_back(self, tuned) -> float:
+        """Mix weights with the base model's until no more is forgotten than allowed; return the share of the change kept.
+
+        WiSE-FT (Wortsman et al. 2022). The share that is returned was measured, so the bound holds on the faces of `others`
+        even where forgetting does not grow with the share, as bisection supposes.
+        """
+        base, changed = self.network.get_weights(), tuned.get_weights()
+
+        def mix(kept: float) -> None:
+            tuned.set_weights([(1 - kept) * old + kept * new for old, new in zip(base, changed)])
+
+        if self.others is None:
+            kept = 1.0 if self.max_forgetting >= 1 else UNMEASURED_SHARE
+            mix(kept)
+            return kept
+        if self.others.forgotten(self.others.report(tuned)) <= self.max_forgetting:
+            return 1.0
+        low, high = 0, SHARES
+        while high - low > 1:
+            middle = (low + high) // 2
+            mix(middle / SHARES)
+            if self.others.forgotten(self.others.report(tuned)) <= self.max_forgetting:
+                low = middle
+            else:
+                high = middle
+        mix(low / SHARES)
+        return low / SHARES
+
+    def compare(self, name: str, folds: list[tuple[np.ndarray, np.ndarray]], outcomes: list[Outcome]) -> dict:
+        """Return the report over all held-out samples, with the balanced accuracy, share and forgetting of each fold."""
+        tests = [(self.label[test], outcome.probabilities[test]) for (_, test), outcome in zip(folds, outcomes)]
+        label, probabilities = (np.concatenate(part) for part in zip(*tests))
+        report = evaluate_predictions(label, probabilities.argmax(axis=1), EMOTIONS)
+        report |= {"title": METHODS[name].title if name in METHODS else PICKED_TITLE, "shares": [one.share for one in outcomes],
+                   "log_likelihood": float(np.log(probabilities[np.arange(len(label)), label] + 1e-7).mean()),
+                   "folds": [evaluate_predictions(one, answers.argmax(axis=1), EMOTIONS)["balanced_accuracy"]
+                             for one, answers in tests]}
+        if self.others:
+            report["others"] = [one.others["balanced_accuracy"] for one in outcomes]
+            report["forgotten"] = [self.others.forgotten(one.others) for one in outcomes]
+        return report
 
 
-def compare(label: np.ndarray, answers: np.ndarray) -> dict:
-    """Return the report over all held-out samples, with the balanced accuracy of each fold; answers (folds, n)."""
-    asked = answers != NOT_ASKED
-    report = evaluate_predictions(np.concatenate([label[rows] for rows in asked]), answers[asked], EMOTIONS)
-    report["folds"] = [evaluate_predictions(label[rows], fold[rows], EMOTIONS)["balanced_accuracy"]
-                       for rows, fold in zip(asked, answers)]
-    return report
+def without_measure(args) -> str:
+    """Return what is done where forgetting can't be measured."""
+    return ("nothing bounds it, as you asked" if args.max_forgetting >= 1 else
+            f"each fine-tuning goes only half of its way from the base model (--max-forgetting 1: all of it)")
+
+
+def describe_forgetting(forgetting: dict) -> str:
+    """Return the line that says what the personal model has forgotten."""
+    kept = f"{forgetting['share']:.0%} of the fine-tuning's change is kept"
+    if "after" not in forgetting:
+        return f"what it forgets about other people: not measured; {kept}"
+    before, after = (forgetting[name]["balanced_accuracy"] for name in ("before", "after"))
+    return (f"on {forgetting['faces']}: balanced accuracy {before:.3f} before, {after:.3f} after; "
+            f"it forgets {before - after:.3f}, allowed are {forgetting['bound']:.3f}; {kept}")
+
+
+def general_name(general: LandmarkSet, args) -> str:
+    """Return what the faces of other people are, for people."""
+    count = len(general) + len(general.missed_label)
+    return f"{count:,} faces of other people ({relative(args.general) if args.general else 'the test set of the base model'})"
+
+
+def comparison(reports: dict, general: LandmarkSet | None, args) -> tuple[list[str], dict]:
+    """Return the names and the panels of the figure that compares the methods."""
+    panels = {"balanced accuracy on held-out samples\n(bar: 95% interval)": [(row["balanced_accuracy"], *row["balanced_accuracy_interval"])
+                                                        for row in reports.values()]}
+    if general is not None:
+        panels[f"balanced accuracy on {len(general) + len(general.missed_label):,} faces of other people\n"
+               f"(bar: worst to best split; allowed: {args.max_forgetting:g} less)"] = [
+            (np.mean(row["others"]), min(row["others"]), max(row["others"])) for row in reports.values()]
+    return [row["title"] for row in reports.values()], panels
 
 
 def print_table(reports: dict) -> None:
     """Print the methods side by side."""
-    print(f"{'on held-out samples':<38}{'balanced accuracy':>18}{'  95% interval':<18}{'worst to best fold':>20}")
-    for name, report in reports.items():
+    measured = "forgotten" in reports["base"]
+    print(f"{'on held-out samples':<38}{'balanced accuracy':>18}{'  95% interval':<18}{'worst to best fold':>20}"
+          f"{'  forgets (worst)' if measured else ''}{'  change kept':>14}")
+    for report in reports.values():
         low, high = report["balanced_accuracy_interval"]
-        title = METHODS[name].title if name in METHODS else "to expect: chosen by inner validation"
-        print(f"{title:<38}{report['balanced_accuracy']:>18.3f}  {low:.3f} to {high:.3f}  "
-              f"{min(report['folds']):>12.3f} to {max(report['folds']):.3f}")
+        forgets = f"  {np.mean(report['forgotten']):>6.3f} ({max(report['forgotten']):.3f})" if measured else ""
+        print(f"{report['title']:<38}{report['balanced_accuracy']:>18.3f}  {low:.3f} to {high:.3f}  "
+              f"{min(report['folds']):>12.3f} to {max(report['folds']):.3f}{forgets}{np.mean(report['shares']):>13.0%}")
 
 
 if __name__ == "__main__":

@@ -2,19 +2,25 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from conftest import DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, user_error
 
-from train_personal import make_folds
+from record_dataset import COUNTDOWN_S, RECORD_S, Recorder
+from train_personal import UNMEASURED_SHARE, Others, Trial, find_general, make_folds
 from utils.classifier import NAME, EmotionClassifier
 from utils.config import EMOTIONS, UserError
+from utils.dataset import LandmarkSet
+from utils.metrics import evaluate_predictions, with_missed
 from utils.recordings import SampleFilter, SessionWriter, count_labels, list_sessions, load_subject, read_session
 
 
@@ -55,6 +61,41 @@ def test_a_refusing_disk_is_said_and_leaves_whole_lines(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="No space left"):
             writer.append(np.zeros((478, 3)), np.zeros(52), "sad")
     assert [len(part) if isinstance(part, list) else part for part in read_session(writer.path)] == [1, 0]
+
+
+FULL = {  # both leave room for three samples and a half; then there is room again
+    "file size limit": "(ulimit -f 28; {record}); status=$?; ",
+    "full disk": "mount -t tmpfs -o size=28k none {data} || exit 77; {record}; status=$?; mount -o remount,size=9m {data}; ",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("kind", FULL)
+def test_a_full_disk_costs_the_sample_being_written_and_no_other(recorded, tmp_path, kind):
+    data = tmp_path / "personal"
+    data.mkdir()
+    record = (f"{sys.executable} {ROOT}/scr/record_dataset.py --subject ann --session 1 --label sad --data {data} "
+              f"--source {recorded.parent}/frames/1/sad")
+    torn = f"head -c 4000 {data}/ann/1.jsonl >> {data}/ann/1.jsonl; "  # what a power cut on top of it would leave
+    script = (FULL[kind].format(record=record, data=data) + f"cp {data}/ann/1.jsonl {tmp_path}/first.jsonl; [ $status = 1 ] || exit 99; "
+              + torn + f"{record} && cp {data}/ann/1.jsonl {tmp_path}/last.jsonl")
+    in_namespace = ["unshare", "--user", "--map-root-user", "--mount"] if kind == "full disk" else []
+    try:
+        done = subprocess.run([*in_namespace, "bash", "-c", script], capture_output=True, text=True, timeout=300)
+    except FileNotFoundError as missing:
+        pytest.skip(f"{missing.filename} is not installed")
+    if done.returncode == 77 or "unshare failed" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"a file system may not be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    error, = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    reason = "No space left on device|the disk is full" if kind == "full disk" else "File too large|the disk is full"
+    assert re.search(reason, error) and "samples so far are safe" in error and "--subject ann --session 1" in error
+    samples, dropped = read_session(tmp_path / "first.jsonl")
+    assert (len(samples), dropped) == (3, 0)
+    assert "1 damaged sample(s)" in done.stderr and "3 are whole" in done.stderr
+    samples, dropped = read_session(tmp_path / "last.jsonl")
+    wanted = sum(sample.session == "1" and sample.label == "sad" for sample in load_subject("ann", recorded)[0])
+    assert (len(samples), dropped) == (3 + wanted, 1)
 
 
 def test_recording_killed_at_any_moment_loses_nothing_that_was_counted(tmp_path):
@@ -148,6 +189,34 @@ def test_list_delete_and_forget_really_delete(tmp_path):
     assert "nothing is stored about ann" in user_error(run("record_dataset.py", "--forget", "ann", "--data", tmp_path))
 
 
+def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
+    from utils.display import Canvas
+
+    args = SimpleNamespace(subject="ann", label=None, wanted=2, data=tmp_path, mirror=True)
+    with SessionWriter("ann", "1", tmp_path) as writer:
+        recorder = Recorder(args, SimpleNamespace(kind="camera"), writer, [])
+        recorder.canvas = Canvas()
+        face = SimpleNamespace(landmarks=np.zeros((478, 3), np.float32), blendshapes=np.zeros(52, np.float32))
+        frame = portrait[:480, :640]
+        waiting = recorder.draw(frame, None, 100.0).copy()
+        recorder.press("space", 100.0)
+        pictures = [recorder.draw(frame, None, 100.1 + second).copy() for second in range(3)]
+        assert all((one[:50] != other[:50]).any() for one, other in zip([waiting, *pictures], pictures)), "it does not count"
+        moments = [(recorder.counting(now), recorder.recording(now)) for now in (99.9 + COUNTDOWN_S, 100 + COUNTDOWN_S, 101 + COUNTDOWN_S)]
+        assert moments == [(True, False), (False, True), (False, True)]
+        for _ in range(2):
+            recorder.store(face)
+            recorder.move_on()
+        assert recorder.counts["fear"] == 2 and recorder.label == "happy", "it goes to the next expression"
+        assert not recorder.recording(101 + COUNTDOWN_S), "which gets a countdown of its own"
+        recorder.press("space", 200.0)
+        recorder.press("space", 201.0)
+        assert not recorder.counting(201.1) and not recorder.recording(201 + COUNTDOWN_S), "space stops it"
+        recorder.press("space", 300.0)
+        assert not recorder.recording(300 + COUNTDOWN_S + RECORD_S)
+        assert recorder.sessions == "1 more session wanted after it"
+
+
 def test_recording_without_a_display_says_how_to_go_on(tmp_path):
     assert "--label happy" in user_error(run("record_dataset.py", "--source", DEMO, "--data", tmp_path))
     assert "no file or folder" in user_error(run("record_dataset.py", "--source", "nowhere", "--label", "sad", "--data", tmp_path))
@@ -155,8 +224,10 @@ def test_recording_without_a_display_says_how_to_go_on(tmp_path):
 
 def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded, bundle, tmp_path):
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
-    done = run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", tmp_path / "ann")
+    done = run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", tmp_path / "ann",
+               "--max-forgetting", 1)  # this person's labels contradict the base model's, on the very same faces
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ann" / "comparison.png").stat().st_size > 10_000
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
     for row in ("base model", "from scratch", "fine-tuned: last layer", "by inner validation"):
         assert row in done.stdout
@@ -169,6 +240,66 @@ def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded,
     faces = (np.stack([getattr(sample, name) for sample in samples]) for name in ("landmarks", "blendshapes"))
     label = np.array([EMOTIONS.index(sample.label) for sample in samples])
     assert classifier.name == "ann" and (classifier.predict(*faces).argmax(axis=1) == label).mean() > 0.8
+
+
+def test_what_is_forgotten_is_measured_and_bounded(recorded, bundle, landmark_file, tmp_path):
+    done = run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", tmp_path / "ann",
+               "--max-forgetting", 0.2, "--general", landmark_file)
+    assert done.returncode == 0, done.stderr
+    info = json.loads((tmp_path / "ann" / f"{NAME}.json").read_text())
+    found = info["metrics"]["forgetting"]
+    general, _ = find_general(landmark_file, info)
+    measured = [evaluate_predictions(*with_missed(general.class_index(), EmotionClassifier(model).predict(
+        general.landmarks, general.blendshapes), general.missed_index()), EMOTIONS)["balanced_accuracy"]
+        for model in (bundle, tmp_path / "ann")]
+    assert [found["before"]["balanced_accuracy"], found["after"]["balanced_accuracy"]] == pytest.approx(measured)
+    assert measured[0] - measured[1] <= 0.2
+    assert f"{measured[0]:.3f} before, {measured[1]:.3f} after" in done.stdout
+    assert info["metrics"]["held_out"]["scratch"]["forgotten"], "each way says what it forgets"
+
+
+def make_trial(max_forgetting, measured=True):
+    """Return a trial of a network on noise, and a copy of the network that has unlearned what it knew."""
+    from utils import classifier
+
+    classifier.set_seed(0)
+    network = classifier.build_network(8, 4, [(16, 0.0, False)])
+    x = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    answers = network(x, training=False).numpy().argmax(axis=1)
+    tuned = classifier.copy_network(network)
+    tuned.set_weights([-values for values in tuned.get_weights()])
+    general = LandmarkSet(np.zeros((400, 468, 3), np.float32), np.array(EMOTIONS)[answers])
+    others = Others(x, general) if measured else None
+    return Trial(network, x, answers, np.zeros(400), 1, others, max_forgetting), tuned
+
+
+@pytest.mark.parametrize("bound", (0.0, 0.05, 0.3))
+def test_weights_are_pulled_back_until_the_bound_holds(bound):
+    trial, tuned = make_trial(bound)
+    assert trial.others.base["balanced_accuracy"] == 1 and trial.others.forgotten(trial.others.report(tuned)) > 0.4
+    kept = trial.pull_back(tuned)
+    assert trial.others.forgotten(trial.others.report(tuned)) <= bound and 0 <= kept < 1
+    assert kept > 0 or bound < 0.05, "no more is taken back than needed"
+    assert not trial.may_pick("scratch")
+
+
+def test_without_faces_of_others_nothing_is_claimed_and_half_the_way_is_gone(tmp_path):
+    trial, tuned = make_trial(0.05, measured=False)
+    base, changed = trial.network.get_weights(), tuned.get_weights()
+    assert trial.pull_back(tuned) == UNMEASURED_SHARE == 0.5
+    np.testing.assert_allclose(tuned.get_weights()[0], (base[0] + changed[0]) / 2)
+    info = {"data": {"files": ["data/nowhere.npz"]}}
+    general, problem = find_general(None, info)
+    assert general is None and "data/nowhere.npz, is not here" in problem and "--general" in problem
+    assert "does not say" in find_general(None, {"data": {"subject": "ann"}})[1]
+
+
+def test_no_bound_leaves_the_fine_tuned_weights_alone():
+    for measured in (True, False):
+        trial, tuned = make_trial(1.0, measured)
+        before = tuned.get_weights()
+        assert trial.pull_back(tuned) == 1 and trial.may_pick("scratch")
+        np.testing.assert_array_equal(tuned.get_weights()[0], before[0])
 
 
 def test_the_base_model_is_never_overwritten(recorded, bundle):

@@ -79,3 +79,23 @@ def plot_reliability(path: Path, label: np.ndarray, probabilities: np.ndarray, e
     counts.set(xlabel="confidence", ylabel="faces", xlim=(0.2, 1))
     figure.suptitle(title)
     _save(figure, path)
+
+
+def plot_comparison(path: Path, names: Sequence[str], panels: dict[str, Sequence[tuple[float, float, float]]], title: str) -> None:
+    """Write a PNG that compares rows (a name each) by value and interval, (value, low, high) in [0, 1], first row on top.
+
+    One panel for each axis label; the dashed line is the first row's value.
+    """
+    figure, axes = _figure(4.6 + 4.2 * len(panels), 1.9 + 0.42 * len(names), columns=len(panels))
+    rows = np.arange(len(names))[::-1]
+    for axis, (label, values) in zip(axes, panels.items()):
+        value, low, high = np.array(values).T
+        axis.axvline(value[0], color="grey", linestyle="--", linewidth=1)
+        axis.errorbar(value, rows, xerr=np.clip([value - low, high - value], 0, None), fmt="o", color="#0072B2", capsize=4)
+        for row, number in zip(rows, value):
+            axis.annotate(f"{number:.3f}", (number, row), (0, 6), textcoords="offset points", ha="center", fontsize=9)
+        axis.set(xlabel=label, xlim=(0, 1.1), ylim=(-0.5, len(names) - 0.3), xticks=np.arange(0, 1.01, 0.2))
+        axis.set_yticks(rows, names if axis is axes[0] else [])
+        axis.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
