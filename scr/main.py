@@ -399,7 +399,7 @@ def print_diagnosis(model: str) -> None:
     """Print what a bug report needs, and try the landmarker and the network."""
     from utils.capture import list_cameras
     from utils.classifier import EmotionClassifier
-    from utils.display import display_problem
+    from utils.display import display_problem, opencv_build
     from utils.doctor import diagnose
     from utils.landmarks import FaceLandmarker
 
@@ -411,7 +411,7 @@ def print_diagnosis(model: str) -> None:
         classifier = EmotionClassifier(model)
         return f"{classifier.name} reads {', '.join(classifier.classes)}; uncertain under {classifier.threshold:.2f}"
 
-    print(diagnose(display_problem(), list_cameras(), {"landmarker": try_landmarker, "network": try_network}))
+    print(diagnose(display_problem(), opencv_build(), list_cameras(), {"landmarker": try_landmarker, "network": try_network}))
 
 
 if __name__ == "__main__":

@@ -261,6 +261,56 @@ def test_a_camera_gone_for_good_ends_in_one_line_with_all_rows(frames, tmp_path,
     assert len(read_csv(tmp_path / "rows.csv")) == 3 and "3 frames" in capsys.readouterr().out
 
 
+class PluggedCamera:
+    """Gives noisy copies of a picture until it is pulled out."""
+
+    def __init__(self, image):
+        self.image, self.pulled = image, False
+
+    def get(self, _):
+        return 0.0
+
+    def read(self):
+        time.sleep(0.02)
+        return not self.pulled, np.roll(self.image, int(time.monotonic() * 1000) % 3, axis=0)
+
+    def release(self):
+        self.pulled = True
+
+
+class PulledAfterThree(capture.LiveSource):
+    """A camera source whose plug is pulled after each third frame, as long as `cameras` last."""
+
+    def __init__(self, cameras):
+        self.cameras = cameras
+        super().__init__("0", cameras[0], self.plug_in_again, "camera", capture.Patience(gone=1.5, retry=0.02))
+
+    def plug_in_again(self):
+        return next((camera for camera in self.cameras if not camera.pulled), None)
+
+    def __iter__(self):
+        count = 0
+        for frame in super().__iter__():
+            yield frame
+            count += frame is not None
+            if frame is not None and count % 3 == 0:
+                self.plug_in_again().release()
+
+
+def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(frames, tmp_path, monkeypatch, capsys):
+    source = PulledAfterThree([PluggedCamera(frames[0]), PluggedCamera(cv2.resize(frames[0], (960, 540)))])
+    monkeypatch.setattr(capture, "open_source", lambda *_, **__: source)
+    with pytest.raises(UserError, match="plug it in"):
+        run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
+    rows, said = read_csv(tmp_path / "rows.csv"), capsys.readouterr().err.splitlines()
+    widths = [int(row["width"]) for row in rows if row["face"]]
+    assert len(rows) >= 6 and max(widths[:3]) * 1.4 < min(widths[-2:])
+    assert {row["face"] for row in rows} == {"0"}  # the same person: only the pixels are others
+    assert said[:2] == ["camera 0 is lost, trying again", "camera 0 is back"]
+    with capture.VideoSource("drawn.mp4", tmp_path / "drawn.mp4") as video:
+        assert sum(frame is not None for frame in video) > 0
+
+
 def test_frame_size_may_change_in_mid_stream(frames, tmp_path, monkeypatch):
     mixed = frames[:3] + [cv2.resize(frame, (960, 540)) for frame in frames[3:6]]
     monkeypatch.setattr(capture, "open_source", lambda *_, **__: Script(mixed))

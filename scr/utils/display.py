@@ -364,10 +364,15 @@ def colour_of(emotion: str) -> tuple[int, int, int]:
     return COLOURS.get(emotion, UNSURE)
 
 
+def opencv_build() -> dict[str, str]:
+    """Return what this OpenCV was built with, by the names of its own report: `GUI`, `FFMPEG`, `v4l/v4l2` and so on."""
+    facts = (line.partition(":") for line in import_cv2().getBuildInformation().splitlines())
+    return {name.strip(): " ".join(value.split()) for name, colon, value in facts if colon}
+
+
 def display_problem() -> str:
     """Return why no window can be opened, or "". Ask it first: without a display, cv2.imshow aborts the process."""
-    build = [line.split() for line in import_cv2().getBuildInformation().splitlines()]
-    if ["GUI:", "NONE"] in build:
+    if opencv_build().get("GUI") == "NONE":
         return "this OpenCV is built without windows; pip uninstall opencv-python-headless"
     if sys.platform == "darwin" and "SSH_CONNECTION" in os.environ:
         return "this is an SSH session"

@@ -9,24 +9,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from utils.config import MODELS, UserError, relative
-from utils.images import import_cv2
 
 PACKAGES = ("mediapipe", "opencv-contrib-python", "opencv-python", "opencv-python-headless", "numpy", "ai-edge-litert",
             "keras", "tensorflow", "scikit-learn", "joblib", "kagglehub")
+BUILD_FACTS = ("GUI", "FFMPEG", "GStreamer", "v4l/v4l2", "DirectShow", "Media Foundation", "AVFoundation")
 MODEL_SUFFIXES = (".task", ".tflite", ".keras", ".pkl", ".json", ".onnx")
 
 
-def diagnose(display_problem: str, cameras: Sequence[str], checks: dict[str, Callable[[], str]]) -> str:
+def diagnose(display_problem: str, build: dict[str, str], cameras: Sequence[str], checks: dict[str, Callable[[], str]]) -> str:
     """Return the report as text that one can paste into an issue.
 
-    `checks` are tried one by one: each returns what it found, or raises UserError with what is wrong.
+    `display_problem` and `build` (`opencv_build`) come from display, `cameras` from capture. `checks` are tried one by
+    one: each returns what it found, or raises UserError with what is wrong.
     """
     problems = [f"display: {display_problem}"] if display_problem else []
     problems += [] if cameras else ["cameras: none found"]
     lines = [f"python    {platform.python_version()} {sys.executable}",
              f"system    {platform.platform()}, {os.cpu_count()} cores"]
     lines += [f"package   {name} {version}" for name, version in _versions()]
-    lines += [f"opencv    {fact}" for fact in _opencv_build()]
+    lines += [f"opencv    {name}: {build[name]}" for name in BUILD_FACTS if name in build]
     lines += [f"display   {display_problem or os.environ.get('DISPLAY') or 'ok'}"]
     lines += [f"camera    {camera}" for camera in cameras] or ["camera    none"]
     lines += [f"file      {relative(path)} {path.stat().st_size} bytes, sha256 {_sha256(path)}"
@@ -49,12 +50,6 @@ def _versions() -> list[tuple[str, str]]:
         except importlib.metadata.PackageNotFoundError:
             versions.append((name, "not installed"))
     return versions
-
-
-def _opencv_build() -> list[str]:
-    wanted = ("GUI:", "FFMPEG:", "GStreamer:", "v4l/v4l2:", "DirectShow:", "Media Foundation:", "AVFoundation:")
-    lines = (" ".join(line.split()) for line in import_cv2().getBuildInformation().splitlines())
-    return [line for line in lines if line.startswith(wanted)]
 
 
 def _model_files() -> list[Path]:
