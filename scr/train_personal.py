@@ -31,7 +31,7 @@ class Method:
     learning_rate: float = 1e-3
 
 
-METHODS = {
+METHODS = {  # of the shipped network two layers learn: there `last` and `all` differ in their rate alone
     "base": Method("base model, as it is", trainable_layers=0),
     "head": Method("fine-tuned: last layer", trainable_layers=1),
     "last": Method("fine-tuned: last two layers", trainable_layers=2, learning_rate=3e-4),
@@ -100,19 +100,21 @@ def main(args):
     network, scaler, info = classifier.load_bundle(args.base)
     classifier.set_seed(args.seed)
 
-    def features(faces_landmarks: np.ndarray, faces_blendshapes: np.ndarray) -> np.ndarray:
-        return training.standardise(scaler, compute_features(faces_landmarks, faces_blendshapes, info["features"]))
+    def standardised(landmarks: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
+        return training.standardise(scaler, compute_features(landmarks, blendshapes, info["features"]))
 
+    print("loading faces of other people, to see what is forgotten ...", file=sys.stderr)
     general, problem = find_general(args.general, info)
-    if general is None:
-        print(f"{problem}; so what the model forgets about other people is not measured, and {without_measure(args)}", file=sys.stderr)
-    others = None if general is None else Others(features(general.landmarks, general.blendshapes), general)
-    trial = Trial(network, features(landmarks, blendshapes), label, block, args.steps, others, args.max_forgetting)
+    if problem:
+        print(f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}",
+              file=sys.stderr)
+    others = Others(standardised(general.landmarks, general.blendshapes), general) if general else None
+    trial = Trial(network, standardised(landmarks, blendshapes), label, block, args.steps, others, args.max_forgetting)
     reports = trial.run(folds)
     print_table(reports)
-    plots.plot_comparison(output / "comparison.png", *comparison(reports, general, args), title=(
-        f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
-        f"held out: {held_out} ({len(folds)} split{'s' * (len(folds) > 1)}, {reports['base']['faces']} samples)"))
+    title = (f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
+             f"held out: {held_out} ({len(folds)} split{'s' * (len(folds) > 1)}, {reports['base']['faces']} samples)")
+    plots.plot_comparison(output / "comparison.png", *comparison(reports, others, args.max_forgetting), title)
 
     best = trial.best(reports)
     if best == "base":
@@ -124,7 +126,8 @@ def main(args):
     outcome = trial.fit(METHODS[best], np.arange(len(label)))
     forgetting = {"bound": args.max_forgetting, "share": outcome.share}
     if others:
-        forgetting |= {"faces": general_name(general, args), "before": others.base, "after": outcome.others}
+        forgetting |= {"faces": relative(args.general) if args.general else "the base model's own test set",
+                       "before": others.base, "after": outcome.others}
     classifier.save_bundle(output, outcome.network, scaler, info | {
         "name": args.subject, "recipe": f"personal: {METHODS[best].title}", "base": info["sha256"][f"{classifier.NAME}.keras"],
         "data": {"subject": args.subject, "samples": len(samples), "sessions": sessions},
@@ -134,7 +137,7 @@ def main(args):
                                 f"balanced accuracy {reports[best]['balanced_accuracy']:.3f} "
                                 f"(base model {reports['base']['balanced_accuracy']:.3f})")
     print(describe_forgetting(forgetting))
-    print(f"wrote {relative(output)} ({METHODS[best].title}, trained on all samples; comparison.png compares); run: "
+    print(f"wrote {relative(output)} ({METHODS[best].title}, trained on all samples; comparison.png compares the ways); run: "
           f"python scr/main.py --model {args.subject if args.output is None else output}")
 
 
@@ -309,37 +312,37 @@ class Trial:
         return report
 
 
-def without_measure(args) -> str:
+def unmeasured(max_forgetting: float) -> str:
     """Return what is done where forgetting can't be measured."""
-    return ("nothing bounds it, as you asked" if args.max_forgetting >= 1 else
-            f"each fine-tuning goes only half of its way from the base model (--max-forgetting 1: all of it)")
+    return ("nothing bounds it, as you asked" if max_forgetting >= 1 else
+            "a fine-tuned model goes half of its way from the base model only (--max-forgetting 1: all of it)")
 
 
 def describe_forgetting(forgetting: dict) -> str:
     """Return the line that says what the personal model has forgotten."""
     kept = f"{forgetting['share']:.0%} of the fine-tuning's change is kept"
+    if forgetting["share"] < 1:
+        kept += " (for a model of this face alone: --max-forgetting 1)"
     if "after" not in forgetting:
         return f"what it forgets about other people: not measured; {kept}"
-    before, after = (forgetting[name]["balanced_accuracy"] for name in ("before", "after"))
-    return (f"on {forgetting['faces']}: balanced accuracy {before:.3f} before, {after:.3f} after; "
-            f"it forgets {before - after:.3f}, allowed are {forgetting['bound']:.3f}; {kept}")
+    before, after = (forgetting[name] for name in ("before", "after"))
+    lost = before["balanced_accuracy"] - after["balanced_accuracy"]
+    return (f"other people ({forgetting['faces']}, {after['faces'] + after['missed']:,} pictures): balanced accuracy "
+            f"{before['balanced_accuracy']:.3f} before, {after['balanced_accuracy']:.3f} after; it forgets {lost:.3f}, "
+            f"allowed is {forgetting['bound']:g}; {kept}")
 
 
-def general_name(general: LandmarkSet, args) -> str:
-    """Return what the faces of other people are, for people."""
-    count = len(general) + len(general.missed_label)
-    return f"{count:,} faces of other people ({relative(args.general) if args.general else 'the test set of the base model'})"
-
-
-def comparison(reports: dict, general: LandmarkSet | None, args) -> tuple[list[str], dict]:
-    """Return the names and the panels of the figure that compares the methods."""
-    panels = {"balanced accuracy on held-out samples\n(bar: 95% interval)": [(row["balanced_accuracy"], *row["balanced_accuracy_interval"])
-                                                        for row in reports.values()]}
-    if general is not None:
-        panels[f"balanced accuracy on {len(general) + len(general.missed_label):,} faces of other people\n"
-               f"(bar: worst to best split; allowed: {args.max_forgetting:g} less)"] = [
-            (np.mean(row["others"]), min(row["others"]), max(row["others"])) for row in reports.values()]
-    return [row["title"] for row in reports.values()], panels
+def comparison(reports: dict, others: Others | None, max_forgetting: float) -> tuple[list[str], dict]:
+    """Return the names and the panels of the figure that compares the methods: whatever rows `reports` has."""
+    rows = reports.values()
+    panels = {"balanced accuracy on held-out samples\n(bar: 95% interval)": [
+        (row["balanced_accuracy"], *row["balanced_accuracy_interval"]) for row in rows]}
+    if others:
+        count = others.base["faces"] + others.base["missed"]
+        panels[f"balanced accuracy on {count:,} pictures of other people\n"
+               f"(bar: worst to best split; allowed: {max_forgetting:g} less)"] = [
+            (np.mean(row["others"]), min(row["others"]), max(row["others"])) for row in rows]
+    return [row["title"] for row in rows], panels
 
 
 def print_table(reports: dict) -> None:
