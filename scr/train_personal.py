@@ -118,8 +118,9 @@ def main(args):
 
     best = trial.best(reports)
     if best == "base":
-        print("nothing is better than the base model on the held-out samples: keeping it, no model written "
-              f"(see {relative(output / 'comparison.png')}); record another session: "
+        earlier = " (an earlier model there is left as it is)" if (output / f"{classifier.NAME}.json").is_file() else ""
+        print(f"nothing is better than the base model on the held-out samples: keeping it, no model written{earlier}; "
+              f"see {relative(output / 'comparison.png')}, and record another session: "
               f"python scr/record_dataset.py --subject {args.subject}")
         return
     print("training on all samples and writing the model ...", file=sys.stderr)
