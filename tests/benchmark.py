@@ -1,13 +1,16 @@
 """Speed, as ratios to bare loops measured side by side in the same run. Not a test: a loaded machine spares neither side.
 
     python tests/benchmark.py
-    python tests/benchmark.py --json benchmark.json --frames 2000
+    python tests/benchmark.py --only labels memory --frames 2000 --json benchmark.json
 
 Keys: loop_ratio (the whole live loop, drawing included, to a bare loop of read and detect_for_video; goal 1.15),
-after_landmarks_ms (features, network, smoothing and drawing of one face; goal 0.5), published_speedup (to the published
+after_landmarks_ms (features, network, smoothing and drawing of one face, median; goal 0.5; after_landmarks_mean_ms has the
+frames that draw the panel anew in it, every third), published_speedup (to the published
 loop: IMAGE mode, scaler.transform, model.predict; goal 5), startup_ratio (start to first labelled picture, to a bare
-script that imports mediapipe without TensorFlow and detects once; goal 1.25), rss_growth_mb (after the first 500 frames;
-goal 20), extraction_efficiency (extract_landmarks.py to cores x a bare detect loop on the same pictures; goal 0.85).
+script that imports mediapipe without TensorFlow and detects once; goal 1.25), rss_growth_mb (of memory_frames frames, after
+the first 500; goal 20), extraction_efficiency (extract_landmarks.py to cores x a bare detect loop on the same pictures;
+goal 0.85). How calm the labels of the crying, then laughing demo clip are: label_changes_raw (a minute, without smoothing
+and hysteresis), label_changes_shown (with both), label_delay_ms (how much later a class is shown for it, median).
 """
 
 import argparse
@@ -29,6 +32,7 @@ import numpy as np  # noqa: E402
 CLIP = ROOT / "assets" / "demo.mp4"
 PICTURE = ROOT / "tests" / "data" / "astronaut.jpg"
 TASK = ROOT / "models" / "face_landmarker.task"
+PARTS = ("startup", "extraction", "loop", "memory", "labels")
 
 BARE = """
 import sys
@@ -45,14 +49,22 @@ with vision.FaceLandmarker.create_from_options(options) as landmarker:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
-    parser.add_argument("--frames", type=int, default=10_000, help="frames of the memory run")
+    parser.add_argument("--only", nargs="+", metavar="PART", default=PARTS, choices=PARTS, help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--frames", type=int, default=10_000, help="frames of the memory run (default: %(default)s)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="<emotion>/* pictures for the extraction (default: 2,000 frames of the clip)")
     args = parser.parse_args()
-    figures = {"startup_ratio": measure_startup()}
-    figures["extraction_efficiency"] = measure_extraction(args.images)
-    figures |= measure_loop()
-    figures["published_speedup"] = measure_published(figures["fps"])
-    figures["rss_growth_mb"] = measure_memory(args.frames)
+    figures = {}
+    if "startup" in args.only:
+        figures["startup_ratio"] = measure_startup()
+    if "extraction" in args.only:
+        figures["extraction_efficiency"] = measure_extraction(args.images)
+    if "loop" in args.only:
+        figures |= measure_loop()
+        figures["published_speedup"] = measure_published(figures["fps"])
+    if "memory" in args.only:
+        figures |= {"memory_frames": args.frames, "rss_growth_mb": measure_memory(args.frames)}
+    if "labels" in args.only:
+        figures |= measure_labels()
     for name, value in figures.items():
         print(f"{name:<24}{value:>10.3f}")
     if args.json:
@@ -95,8 +107,8 @@ class NoWindow:
         return ""
 
 
-def whole_loop() -> tuple[float, float]:
-    """Return the seconds of the live demo's own loop for the clip, and the median milliseconds after the landmarks."""
+def whole_loop() -> tuple[float, float, float]:
+    """Return the seconds of the live demo's own loop for the clip, and median and mean milliseconds after the landmarks."""
     import main as demo_script
     from utils.capture import open_source
 
@@ -116,16 +128,16 @@ def whole_loop() -> tuple[float, float]:
             demo.window.show = lambda image: after.append(time.perf_counter() - demo.detected)
             start = time.perf_counter()
             demo.run()
-            return time.perf_counter() - start, statistics.median(after) * 1000
+            return time.perf_counter() - start, statistics.median(after) * 1000, statistics.mean(after) * 1000
 
 
 def measure_loop(rounds: int = 5) -> dict:
-    """Return loop_ratio and after_landmarks_ms, the medians over rounds that alternate the two loops."""
-    pairs = [(bare_loop(), whole_loop()) for _ in range(rounds)]
+    """Return loop_ratio, after_landmarks_ms and fps, the medians over rounds that alternate the two loops."""
+    bare, whole, after, after_mean = zip(*((bare_loop(), *whole_loop()) for _ in range(rounds)))
     frames = cv2.VideoCapture(str(CLIP)).get(cv2.CAP_PROP_FRAME_COUNT)
-    return {"loop_ratio": statistics.median(whole / bare for bare, (whole, _) in pairs),
-            "after_landmarks_ms": statistics.median(after for _, (_, after) in pairs),
-            "fps": frames / statistics.median(whole for _, (whole, _) in pairs)}
+    return {"loop_ratio": statistics.median(ours / theirs for ours, theirs in zip(whole, bare)),
+            "after_landmarks_ms": statistics.median(after), "after_landmarks_mean_ms": statistics.median(after_mean),
+            "fps": frames / statistics.median(whole)}
 
 
 def measure_published(fps: float, frames: int = 60) -> float:
@@ -204,6 +216,38 @@ def resident_mb() -> float:
     """Return this process's resident memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def measure_labels() -> dict:
+    """Return how often the label of the clip's face changes without and with smoothing and hysteresis, and the delay.
+
+    Without them, a label is the likeliest class of its frame, `uncertain` below the threshold.
+    """
+    from utils.capture import open_source
+    from utils.classifier import EmotionClassifier
+    from utils.landmarks import FaceLandmarker
+    from utils.smoothing import EmotionSmoother
+
+    classifier = EmotionClassifier()
+    calm = EmotionSmoother(classifier.classes, classifier.threshold)
+    raw = EmotionSmoother(classifier.classes, classifier.threshold, time_constant_ms=0, margin=0)
+    labels = []
+    with FaceLandmarker(video=True, max_faces=1) as landmarker, open_source(str(CLIP)) as source:
+        for frame in filter(None, source):
+            face = landmarker.detect(frame.image, frame.timestamp_ms)[0]
+            probabilities = classifier.predict(face.landmarks[None], face.blendshapes[None])[0]
+            labels.append((frame.timestamp_ms, *(smoother.update(probabilities, frame.timestamp_ms)[0] for smoother in (raw, calm))))
+    raw_turns, calm_turns = find_turns(labels, 1), find_turns(labels, 2)
+    minutes = labels[-1][0] / 60_000
+    delays = [when - max((first for first, raw_label in raw_turns if raw_label == label and first <= when), default=0)
+              for when, label in calm_turns if label in classifier.classes]
+    return {"label_changes_raw": len(raw_turns) / minutes, "label_changes_shown": len(calm_turns) / minutes,
+            "label_delay_ms": statistics.median(delays)}
+
+
+def find_turns(labels: list[tuple], column: int) -> list[tuple[int, str]]:
+    """Return (milliseconds, label) of each change of a column of labels."""
+    return [(now[0], now[column]) for before, now in zip(labels, labels[1:]) if now[column] != before[column]]
 
 
 def measure_extraction(images: Path | None) -> float:
