@@ -86,7 +86,7 @@ def main(args):
     block = np.array([sessions.index(sample.session) % MOST_BLOCKS for sample in samples])
     folds, held_out = make_folds(label, block)
     if not folds:
-        raise UserError("too few recordings to compare anything: at least two classes with two samples each are needed; "
+        raise UserError("too few recordings to compare anything: each session needs two expressions or more, two samples each; "
                         f"run: python scr/record_dataset.py --subject {args.subject}")
     if np.bincount(label, minlength=len(EMOTIONS)).min() < FEW:
         print(f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more", file=sys.stderr)
@@ -108,7 +108,7 @@ def main(args):
     if problem:
         print(f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}",
               file=sys.stderr)
-    others = Others(standardised(general.landmarks, general.blendshapes), general) if general else None
+    others = Others(standardised(general.landmarks, general.blendshapes), general, network) if not problem else None
     trial = Trial(network, standardised(landmarks, blendshapes), label, block, args.steps, others, args.max_forgetting)
     reports = trial.run(folds)
     print_table(reports)
@@ -163,6 +163,8 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
     """Return faces of other people, or None and why: those of a file or, by default, the base model's own test set."""
     if path:
         data = load_landmarks(path).of_classes(EMOTIONS)
+        if not len(data):
+            raise UserError(f"{relative(path)} has no face labelled {', '.join(EMOTIONS)}; name another with --general")
         return (data.part("test") if (data.split == "test").any() else data), ""
     names = info["data"].get("files")
     if not names:
@@ -182,11 +184,11 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
 
 
 class Others:
-    """Faces of other people, to measure what is forgotten; x (n, d) standardised features."""
+    """Faces of other people, x (n, d) standardised features: what is forgotten about them, against the base network."""
 
-    def __init__(self, x: np.ndarray, data: LandmarkSet):
+    def __init__(self, x: np.ndarray, data: LandmarkSet, base_network):
         self.x, self.data = x, data
-        self.base: dict = {}
+        self.base = self.report(base_network)
 
     def report(self, network) -> dict:
         """Return a network's report on these faces."""
@@ -215,8 +217,6 @@ class Trial:
                  max_forgetting: float):
         self.network, self.x, self.label, self.block, self.steps = network, x, label, block, steps
         self.others, self.max_forgetting = others, max_forgetting
-        if others:
-            others.base = others.report(network)
 
     def run(self, folds: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, dict]:
         """Return the report of each method on the held-out samples.

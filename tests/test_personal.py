@@ -268,7 +268,7 @@ def make_trial(max_forgetting, measured=True):
     answers = network(x, training=False).numpy().argmax(axis=1)
     tuned = classifier.copy_network(network, reset=True)
     general = LandmarkSet(np.zeros((400, 468, 3), np.float32), np.array(EMOTIONS)[answers])
-    others = Others(x, general) if measured else None
+    others = Others(x, general, network) if measured else None
     return Trial(network, x, answers, np.zeros(400), 1, others, max_forgetting), tuned
 
 
