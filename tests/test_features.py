@@ -9,7 +9,8 @@ from utils.classifier import load_info
 from utils.config import MODELS
 from utils.features import (ALL_POINTS, align, compute_features, face_box, fit_recipe, fit_reference, mirror_faces,
                             mirror_map, own_offset)
-from utils.landmarks import FaceLandmarker
+from utils.images import shrink
+from utils.landmarks import READ_WIDTH_PX, FaceLandmarker
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,54 @@ def test_mirroring_landmarks_is_like_mirroring_the_picture(landmarker, portrait,
     assert distance < 0.1 and np.linalg.norm(unmapped - expected, axis=1).mean() > 5 * distance
     np.testing.assert_array_equal(mirror_faces(landmarks, blendshapes, partner)[1][0], original.blendshapes)
     assert blendshapes[0, 9] == original.blendshapes[10], "eyeBlinkLeft and eyeBlinkRight change places"
+
+
+def read_widths(landmarker, monkeypatch) -> list[int]:
+    """Return a list that grows by the widths of the pictures that MediaPipe is given."""
+    widths = []
+    image = landmarker._mediapipe.Image
+    monkeypatch.setattr(landmarker._mediapipe, "Image", lambda image_format, data: widths.append(data.shape[1]) or image(image_format, data))
+    return widths
+
+
+def test_a_wide_face_is_read_small_wherever_it_lies(landmarker, portrait, monkeypatch):
+    small = landmarker.detect_picture(portrait)[0]
+    large = cv2.resize(portrait, None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)
+    aside = cv2.copyMakeBorder(large, 0, 0, 1200, 0, cv2.BORDER_REPLICATE)
+    for picture, left in ((large, 0), (aside, 1200)):
+        widths = read_widths(landmarker, monkeypatch)
+        face = landmarker.detect_picture(picture)[0]
+        assert widths[-1] < 5 * READ_WIDTH_PX, "three heights of a face that is as wide as it is to be read"
+        points = face.landmarks * picture.shape[1] - np.float32([left, 0, 0])
+        distance = np.linalg.norm((points / large.shape[1] - small.landmarks)[:, :2], axis=1)
+        assert distance.mean() < 0.02 * small.width
+
+
+def test_videos_are_read_small_until_the_face_is_lost(portrait, monkeypatch):
+    large = cv2.resize(portrait, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    blank = np.zeros_like(large)
+    with FaceLandmarker(video=True, max_faces=1) as landmarker:
+        widths = read_widths(landmarker, monkeypatch)
+        faces = [landmarker.detect(frame, 33 * number) for number, frame in enumerate([large] * 6 + [blank] * 3 + [portrait] * 4)]
+    assert [len(found) for found in faces] == [1] * 6 + [0] * 3 + [1] * 4
+    assert widths[0] == large.shape[1] and widths[5] * faces[5][0].width == pytest.approx(READ_WIDTH_PX, rel=0.15)
+    assert widths[8] == blank.shape[1] and widths[9] == portrait.shape[1]
+    distance = np.linalg.norm((faces[5][0].landmarks - faces[-1][0].landmarks)[:, :2], axis=1)
+    assert distance.mean() < 0.02 * faces[-1][0].width
+
+
+def test_small_faces_of_a_group_are_not_lost(portrait):
+    group = cv2.imread(str(DATA / "group.jpg"))
+    with FaceLandmarker(max_faces=10) as landmarker:
+        assert len(landmarker.detect_picture(group)) == len(landmarker.detect(group)) >= 4
+
+
+def test_shrinking_keeps_shape_and_mean(portrait):
+    for scale in (0.8, 0.5, 0.37, 0.1):
+        small = shrink(portrait, scale)
+        assert small.shape == (round(portrait.shape[0] * scale), round(portrait.shape[1] * scale), 3)
+        assert abs(small.mean() - portrait.mean()) < 2
+    assert shrink(portrait, 1.5) is portrait
 
 
 def test_own_neutral_takes_half_of_a_face_s_own_form_away(faces):

@@ -373,7 +373,8 @@ def test_stills_that_are_written_do_not_wait(frames, tmp_path, window):
 def test_each_way_to_quit(clip, window, key, capsys):
     window("", "", key)
     run("--source", clip)
-    assert capsys.readouterr().out.startswith("3 frames")
+    frames = int(capsys.readouterr().out.split()[0])
+    assert 1 <= frames <= 3, "a look for a key may fall into a pause of the source, but nothing is read after it"
 
 
 def test_a_lost_camera_is_said_on_the_picture(frames, window, monkeypatch, capsys):

@@ -18,7 +18,7 @@ import numpy as np
 
 from utils.config import MODELS, SHARE_VARIABLE, UserError, native_log_silenced, relative
 from utils.features import face_box
-from utils.images import decode_image, import_cv2, perceptual_hash
+from utils.images import decode_image, import_cv2, perceptual_hash, shrink
 
 LANDMARKER_FILE = MODELS / "face_landmarker.task"
 LANDMARKER_URL = ("https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
@@ -33,6 +33,15 @@ BORDERS = ((0.3, "BORDER_REPLICATE"), (0.5, "BORDER_CONSTANT"), (0.8, "BORDER_CO
 Of 500 FER2013 faces that are found neither as they are nor with the replicated border, black borders of .5 and then .8
 find 69%; on 42 pictures without a face they found none.
 """
+READ_WIDTH_PX = 75
+"""Width at which wider faces are read: 95% of those that the shipped model was trained on are narrower, and on sharper faces
+MediaPipe's points lie elsewhere. Measured, read so in place of 175 and 130 px wide: London .780 -> .829, JAFFE .724 -> .808."""
+READ_RANGE_PX = (50, 100)
+"""Width of a face on a still picture that is as good: up to 96 px London's and JAFFE's figures stay, from 144 on they fall."""
+FIRST_SIDE_PX = 180
+"""Shorter side of a still picture at which a portrait's face, a quarter to half of it wide, is found and read in one look."""
+FEW_FACES = 3
+"""Whoever asks for more wants the small ones too, which that one look misses."""
 CHUNK = 64
 """Pictures for each task of a worker, and each part file: a second of work for one core, what a power cut can cost."""
 MIN_SIDE_PX = 24
@@ -45,6 +54,11 @@ class Face:
 
     landmarks: np.ndarray
     blendshapes: np.ndarray
+
+    @property
+    def width(self) -> float:
+        """The bounding box's width, in image widths."""
+        return float(face_box(self.landmarks)[2])
 
     @property
     def area(self) -> float:
@@ -107,6 +121,7 @@ class FaceLandmarker:
         self._video = video
         self._max_faces = max_faces
         self._confidence = confidence
+        self._scale = 1.0
         self._open()
 
     def _open(self) -> None:
@@ -133,13 +148,23 @@ class FaceLandmarker:
     def detect(self, frame_bgr: np.ndarray, timestamp_ms: int | None = None) -> list[Face]:
         """Return the faces on `frame_bgr` (height, width, 3) uint8, the largest first; `timestamp_ms` in video mode.
 
-        Raises ValueError for an array of another shape or type, RuntimeError if MediaPipe fails (it starts afresh).
+        In video mode, frames are scaled down so that the smallest face of the last one is `READ_WIDTH_PX` wide. Raises ValueError
+        for an array of another shape or type, RuntimeError if MediaPipe fails (it starts afresh).
         """
+        if not self._video:
+            return self._detect(frame_bgr)
+        faces = self._detect(frame_bgr, self._scale, timestamp_ms)
+        scale = READ_WIDTH_PX / max(min((face.width for face in faces), default=0) * frame_bgr.shape[1], READ_WIDTH_PX)
+        if abs(scale / self._scale - 1) > 0.1:  # calm: a size that changes with every frame moves the points
+            self._scale = scale
+        return faces
+
+    def _detect(self, frame_bgr: np.ndarray, scale: float = 1.0, timestamp_ms: int | None = None) -> list[Face]:
         if frame_bgr.ndim != 3 or frame_bgr.shape[2] != 3 or frame_bgr.dtype != np.uint8 or 0 in frame_bgr.shape:
             raise ValueError(f"expected a (height, width, 3) uint8 frame, got {frame_bgr.shape} {frame_bgr.dtype}")
         cv2 = import_cv2()
         image = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB,
-                                      data=cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB))
+                                      data=cv2.cvtColor(shrink(frame_bgr, scale), cv2.COLOR_BGR2RGB))
         try:
             result = (self._landmarker.detect_for_video(image, timestamp_ms) if self._video
                       else self._landmarker.detect(image))
@@ -155,13 +180,37 @@ class FaceLandmarker:
         return faces
 
     def detect_picture(self, frame_bgr: np.ndarray) -> list[Face]:
-        """Return the faces on a still picture: if there are none, look again with the borders of `BORDERS`."""
+        """Return the faces on a still picture, the largest first, wide ones read at `READ_WIDTH_PX`.
+
+        If there are none, it is looked at again with the borders of `BORDERS`. Raises as `detect` does.
+        """
+        scale = FIRST_SIDE_PX / max(1, min(frame_bgr.shape[:2]))
+        if scale < 1 and self._max_faces <= FEW_FACES:
+            faces = self._detect(frame_bgr, scale)
+            widths = [face.width * frame_bgr.shape[1] * scale for face in faces]
+            if faces and READ_RANGE_PX[0] <= min(widths) and max(widths) <= READ_RANGE_PX[1]:
+                return faces
         faces = self.detect(frame_bgr)
         for part, kind in BORDERS:
             if faces:
                 break
             faces = self._detect_with_border(frame_bgr, part, kind)
-        return faces
+        return sorted((self._read_smaller(frame_bgr, face) for face in faces), key=lambda face: -face.area)
+
+    def _read_smaller(self, frame_bgr: np.ndarray, face: Face) -> Face:
+        """Return a face read again at `READ_WIDTH_PX` if it is wider than `READ_RANGE_PX`."""
+        height, width = frame_bgr.shape[:2]
+        if face.width * width <= READ_RANGE_PX[1]:
+            return face
+        x, y, box_width, box_height = face_box(face.landmarks) * width
+        middle_x, middle_y, reach = x + box_width / 2, y + box_height / 2, 1.5 * max(box_width, box_height)
+        left, top = max(0, int(middle_x - reach)), max(0, int(middle_y - reach))
+        crop = frame_bgr[top:int(middle_y + reach), left:int(middle_x + reach)]
+        shift, scale = np.array([left / width, top / width, 0], np.float32), np.float32(crop.shape[1] / width)
+        again = [Face(found.landmarks * scale + shift, found.blendshapes)
+                 for found in self._detect(crop, READ_WIDTH_PX / box_width)]
+        distance = [np.linalg.norm(found.landmarks.mean(axis=0) - face.landmarks.mean(axis=0)) for found in again]
+        return again[int(np.argmin(distance))] if again and min(distance) < face.width / 2 else face
 
     def _detect_with_border(self, frame_bgr: np.ndarray, part: float, kind: str) -> list[Face]:
         cv2 = import_cv2()
