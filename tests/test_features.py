@@ -7,7 +7,7 @@ from conftest import DATA
 
 from utils.classifier import load_info
 from utils.config import MODELS
-from utils.features import (ALL_POINTS, align, compute_features, face_box, fit_recipe, fit_reference, mirror_faces,
+from utils.features import (ALL_POINTS, OWN_NEUTRAL_SHARE, align, compute_features, face_box, fit_recipe, fit_reference, mirror_faces,
                             mirror_map, own_offset)
 from utils.images import shrink
 from utils.landmarks import READ_WIDTH_PX, FaceLandmarker
@@ -176,12 +176,13 @@ def test_shrinking_keeps_shape_and_mean(portrait):
     assert shrink(portrait, 1.5) is portrait
 
 
-def test_own_neutral_takes_half_of_a_face_s_own_form_away(faces):
+def test_own_neutral_takes_part_of_a_face_s_own_form_away(faces):
     recipe = fit_recipe("aligned", faces[:1]) | {"neutral": [0.25] * 1404}
     features = compute_features(faces, None, recipe)
     offset = own_offset(features, recipe)
     mine, mean = features.mean(axis=0), np.full(1404, 0.25)
-    np.testing.assert_allclose(compute_features(faces, None, recipe, offset).mean(axis=0), (mine + mean) / 2, atol=1e-6)
+    np.testing.assert_allclose(compute_features(faces, None, recipe, offset).mean(axis=0), mine + OWN_NEUTRAL_SHARE * (mean - mine),
+                               atol=1e-6)
     with pytest.raises(ValueError, match="no mean neutral face"):
         own_offset(features, fit_recipe("aligned", faces[:1]))
 
