@@ -133,10 +133,10 @@ class FaceReader:
 
     def read(self, frame) -> list:
         """Return the readings of a frame's faces; none if MediaPipe fails on it (it has started afresh then)."""
-        from utils.smoothing import read_picture
-
         try:
             if self.still:
+                from utils.smoothing import read_picture
+
                 landmarks, probabilities = self.read_twice(frame.image)
                 return read_picture(self.classifier.classes, landmarks, probabilities, frame.image.shape)
             faces = self.landmarker.detect(frame.image, frame.timestamp_ms)[:self.max_faces]
