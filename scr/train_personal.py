@@ -8,46 +8,21 @@ What a fine-tuned model forgets about other people is measured on the base model
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utils.config import (EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, ROOT, SEED, UserError, make_parser, positive_int,
                           relative, run_script)
-from utils.dataset import LandmarkSet, assign_split, class_source_weights, concatenate, load_landmarks
+from utils.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.features import compute_features
-from utils.metrics import evaluate_predictions, with_missed
-from utils.recordings import load_subject
+from utils.personal import METHODS, Others, Trial, make_folds
+from utils.recordings import load_subject, save_neutral
 
-
-@dataclass(frozen=True)
-class Method:
-    """A way to get a personal network."""
-
-    title: str
-    from_scratch: bool = False
-    trainable_layers: int | None = None  # the last ones; None: all
-    learning_rate: float = 1e-3
-
-
-METHODS = {  # of the shipped network two layers learn: there `last` and `all` differ in their rate alone
-    "base": Method("base model, as it is", trainable_layers=0),
-    "head": Method("fine-tuned: last layer", trainable_layers=1),
-    "last": Method("fine-tuned: last two layers", trainable_layers=2, learning_rate=3e-4),
-    "all": Method("fine-tuned: all layers, small rate", learning_rate=1e-4),
-    "scratch": Method("from scratch", from_scratch=True),
-}
-PICKED, PICKED_TITLE = "picked", "to expect: chosen by inner validation"
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
 MOST_BLOCKS = 3
 """Sessions are held out one by one, or, if there are more, in this many blocks: more would take longer than a minute."""
-NOT_ASKED = -2
-SHARES = 20
-"""Steps in which a network is pulled back to the base model."""
-UNMEASURED_SHARE = 0.5
-"""How far a network goes from the base model where nothing tells what it forgets: WiSE-FT's own default."""
 
 
 def build_parser():
@@ -109,7 +84,9 @@ def main(args):
         print(f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}",
               file=sys.stderr)
     others = Others(standardised(general.landmarks, general.blendshapes), general, network) if not problem else None
-    trial = Trial(network, standardised(landmarks, blendshapes), label, block, args.steps, others, args.max_forgetting)
+    neutral = info["features"].get("neutral")
+    trial = Trial(network, standardised(landmarks, blendshapes), label, block, args.steps, others, args.max_forgetting,
+                  None if neutral is None else training.standardise(scaler, np.array([neutral]))[0])
     reports = trial.run(folds)
     print_table(reports)
     title = (f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
@@ -122,6 +99,12 @@ def main(args):
         print(f"nothing is better than the base model on the held-out samples: keeping it, no model written{earlier}; "
               f"see {relative(output / 'comparison.png')}, and record another session: "
               f"python scr/record_dataset.py --subject {args.subject}")
+        return
+    if METHODS[best].own_neutral:
+        neutral = label == EMOTIONS.index("neutral")
+        path = save_neutral(args.subject, landmarks[neutral], blendshapes[neutral], args.data)
+        print(f"nothing is better than the base model with your own neutral face: no model written, that face is kept in "
+              f"{relative(path)}; run: python scr/main.py --subject {args.subject}")
         return
     print("training on all samples and writing the model ...", file=sys.stderr)
     outcome = trial.fit(METHODS[best], np.arange(len(label)))
@@ -140,23 +123,6 @@ def main(args):
     print(describe_forgetting(forgetting))
     print(f"wrote {relative(output)} ({METHODS[best].title}, trained on all samples; comparison.png compares the ways); run: "
           f"python scr/main.py --model {args.subject if args.output is None else output}")
-
-
-def make_folds(label: np.ndarray, session: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    """Return (train, test) index pairs and what is held out: each session in turn or, with one session, its last third.
-
-    Never neighbouring frames: they are the same moment twice, and make any model look good. Rows are in order of time.
-    """
-    names = sorted(set(session.tolist()))
-    if len(names) > 1:
-        folds = [(np.flatnonzero(session != name), np.flatnonzero(session == name)) for name in names]
-        held_out = "each session in turn"
-    else:
-        of_class = [np.flatnonzero(label == index) for index in np.unique(label)]
-        last = np.concatenate([np.empty(0, int), *(rows[-max(1, len(rows) // 3):] for rows in of_class if len(rows) > 1)])
-        folds = [(np.setdiff1d(np.arange(len(label)), last), last)]
-        held_out = "the last third of each class in time (record a second session for a better test)"
-    return [(train, test) for train, test in folds if len(np.unique(label[train])) > 1 and len(test)], held_out
 
 
 def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str]:
@@ -181,136 +147,6 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
     if len(data) != tested:
         return None, f"{', '.join(names)} holds {len(data)} test faces, the base model was tested on {tested}"
     return data, ""
-
-
-class Others:
-    """Faces of other people, x (n, d) standardised features: what is forgotten about them, against the base network."""
-
-    def __init__(self, x: np.ndarray, data: LandmarkSet, base_network):
-        self.x, self.data = x, data
-        self.base = self.report(base_network)
-
-    def report(self, network) -> dict:
-        """Return a network's report on these faces."""
-        probabilities = network(self.x, training=False).numpy()
-        return evaluate_predictions(*with_missed(self.data.class_index(), probabilities, self.data.missed_index()), EMOTIONS)
-
-    def forgotten(self, report: dict) -> float:
-        """Return the balanced accuracy that a report lacks against the base model's."""
-        return self.base["balanced_accuracy"] - report["balanced_accuracy"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A trained network, its probabilities (n, classes) for all samples, the share of its change kept, its report on others."""
-
-    network: object
-    probabilities: np.ndarray
-    share: float
-    others: dict | None
-
-
-class Trial:
-    """Trains each method on some rows and asks it about others; x (n, d) standardised features, label and block (n,)."""
-
-    def __init__(self, network, x: np.ndarray, label: np.ndarray, block: np.ndarray, steps: int, others: Others | None,
-                 max_forgetting: float):
-        self.network, self.x, self.label, self.block, self.steps = network, x, label, block, steps
-        self.others, self.max_forgetting = others, max_forgetting
-
-    def run(self, folds: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, dict]:
-        """Return the report of each method on the held-out samples.
-
-        The row `picked` chooses its method for each fold by validation inside the fold's own training rows: what one can
-        expect of the choice, without a look at the test.
-        """
-        from tqdm import tqdm
-
-        inner = [[(train[rows], train[asked]) for rows, asked in make_folds(self.label[train], self.block[train])[0]]
-                 for train, _ in folds]
-        # Two folds may share an inner training part: it is trained on once.
-        parts = {train.tobytes(): train for train, _ in (*folds, *(fold for group in inner for fold in group))}
-        outcomes = {}
-        with tqdm(total=len(parts) * len(METHODS), unit="fit", desc="comparing") as bar:
-            for key, train in parts.items():
-                for name, method in METHODS.items():
-                    outcomes[name, key] = self.fit(method, train)
-                    bar.update()
-        picks = [self.pick(group, outcomes) for group in inner]
-        return {name: self.compare(name, folds, [outcomes[picks[number] if name == PICKED else name, train.tobytes()]
-                                                 for number, (train, _) in enumerate(folds)])
-                for name in (*METHODS, PICKED)}
-
-    def pick(self, folds: list[tuple[np.ndarray, np.ndarray]], outcomes: dict) -> str:
-        """Return the method that does best on inner folds; the base model where there is nothing to judge by."""
-        return self.best({name: self.compare(name, folds, [outcomes[name, train.tobytes()] for train, _ in folds])
-                          for name in METHODS}) if folds else "base"
-
-    def may_pick(self, name: str) -> bool:
-        """Tell whether a method may be chosen: from scratch, nothing bounds what it forgets."""
-        return not METHODS[name].from_scratch or self.max_forgetting >= 1
-
-    def best(self, reports: dict[str, dict]) -> str:
-        """Return the best method: of equals the base model, else the one that gives the labels the greatest likelihood."""
-        return max(filter(self.may_pick, METHODS), key=lambda name: (
-            reports[name]["balanced_accuracy"], name == "base", reports[name]["log_likelihood"]))
-
-    def fit(self, method: Method, rows: np.ndarray) -> Outcome:
-        """Return what a copy of the network, trained by a method on some rows, has become."""
-        from utils import classifier
-
-        tuned = classifier.copy_network(self.network, reset=method.from_scratch)
-        kept = 1.0
-        if method.trainable_layers != 0:
-            classifier.freeze_early_layers(tuned, method.trainable_layers)
-            label = self.label[rows]
-            weight = class_source_weights(label, np.zeros(len(rows)))
-            classifier.fine_tune(tuned, (self.x[rows], label, weight), method.learning_rate, self.steps)
-            if not method.from_scratch:  # weights that did not grow from the base model's can't be mixed with them
-                kept = self.pull_back(tuned)
-        return Outcome(tuned, tuned(self.x, training=False).numpy(), kept, self.others.report(tuned) if self.others else None)
-
-    def pull_back(self, tuned) -> float:
-        """Mix weights with the base model's until no more is forgotten than allowed; return the share of the change kept.
-
-        WiSE-FT (Wortsman et al. 2022). The share that is returned was measured, so the bound holds on the faces of `others`
-        even where forgetting does not grow with the share, as bisection supposes.
-        """
-        base, changed = self.network.get_weights(), tuned.get_weights()
-
-        def mix(kept: float) -> None:
-            tuned.set_weights([(1 - kept) * old + kept * new for old, new in zip(base, changed)])
-
-        if self.others is None:
-            kept = 1.0 if self.max_forgetting >= 1 else UNMEASURED_SHARE
-            mix(kept)
-            return kept
-        if self.others.forgotten(self.others.report(tuned)) <= self.max_forgetting:
-            return 1.0
-        low, high = 0, SHARES
-        while high - low > 1:
-            middle = (low + high) // 2
-            mix(middle / SHARES)
-            if self.others.forgotten(self.others.report(tuned)) <= self.max_forgetting:
-                low = middle
-            else:
-                high = middle
-        mix(low / SHARES)
-        return low / SHARES
-
-    def compare(self, name: str, folds: list[tuple[np.ndarray, np.ndarray]], outcomes: list[Outcome]) -> dict:
-        """Return the report over all held-out samples, with the balanced accuracy, share and forgetting of each fold."""
-        tests = [(self.label[test], outcome.probabilities[test]) for (_, test), outcome in zip(folds, outcomes)]
-        label, probabilities = (np.concatenate(part) for part in zip(*tests))
-        report = evaluate_predictions(label, probabilities.argmax(axis=1), EMOTIONS)
-        report |= {"title": METHODS[name].title if name in METHODS else PICKED_TITLE, "shares": [one.share for one in outcomes],
-                   "log_likelihood": float(np.log(probabilities[np.arange(len(label)), label] + 1e-7).mean()),
-                   "folds": [evaluate_predictions(one, answers.argmax(axis=1), EMOTIONS)["balanced_accuracy"]
-                             for one, answers in tests]}
-        if self.others:
-            report["others"] = [one.others["balanced_accuracy"] for one in outcomes]
-            report["forgotten"] = [self.others.forgotten(one.others) for one in outcomes]
-        return report
 
 
 def unmeasured(max_forgetting: float) -> str:

@@ -16,11 +16,13 @@ import pytest
 from conftest import DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, user_error
 
 from record_dataset import COUNTDOWN_S, RECORD_S, Recorder
-from train_personal import UNMEASURED_SHARE, Others, Trial, find_general, make_folds
+from train_personal import find_general
 from utils.classifier import NAME, EmotionClassifier
 from utils.config import EMOTIONS, UserError
 from utils.dataset import LandmarkSet
+from utils.features import OWN_NEUTRAL_SHARE
 from utils.metrics import evaluate_predictions, with_missed
+from utils.personal import METHODS, UNMEASURED_SHARE, Others, Trial, make_folds
 from utils.recordings import SampleFilter, SessionWriter, count_labels, list_sessions, load_subject, read_session
 
 
@@ -244,7 +246,7 @@ def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded,
 
 def test_what_is_forgotten_is_measured_and_bounded(recorded, bundle, landmark_file, tmp_path):
     done = run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", tmp_path / "ann",
-               "--max-forgetting", 0.2, "--general", landmark_file)
+               "--max-forgetting", 0.4, "--general", landmark_file)
     assert done.returncode == 0, done.stderr
     info = json.loads((tmp_path / "ann" / f"{NAME}.json").read_text())
     found = info["metrics"]["forgetting"]
@@ -253,7 +255,7 @@ def test_what_is_forgotten_is_measured_and_bounded(recorded, bundle, landmark_fi
         general.landmarks, general.blendshapes), general.missed_index()), EMOTIONS)["balanced_accuracy"]
         for model in (bundle, tmp_path / "ann")]
     assert [found["before"]["balanced_accuracy"], found["after"]["balanced_accuracy"]] == pytest.approx(measured)
-    assert measured[0] - measured[1] <= 0.2
+    assert measured[0] - measured[1] <= 0.4
     assert f"{measured[0]:.3f} before, {measured[1]:.3f} after" in done.stdout
     assert info["metrics"]["held_out"]["scratch"]["forgotten"], "each way says what it forgets"
 
@@ -291,6 +293,21 @@ def test_without_faces_of_others_nothing_is_claimed_and_half_the_way_is_gone(tmp
     general, problem = find_general(None, info)
     assert general is None and "data/nowhere.npz, is not here" in problem and "--general" in problem
     assert "does not say" in find_general(None, {"data": {"subject": "ann"}})[1]
+
+
+def test_own_neutral_row_reads_a_person_against_the_neutral_faces_it_was_given():
+    trial, _ = make_trial(0.05)
+    assert "neutral" not in trial.methods, "a base model that knows no neutral face has no such row"
+    neutral = np.full(8, 0.5, np.float32)
+    trial = Trial(trial.network, trial.x + 2, trial.label, trial.block, 1, None, 1.0, neutral)
+    rows = np.arange(100)
+    own = trial.x[rows][trial.label[rows] == EMOTIONS.index("neutral")].mean(axis=0)
+    np.testing.assert_allclose(trial.offset(rows), OWN_NEUTRAL_SHARE * (own - neutral), rtol=1e-5)
+    outcome = trial.fit(METHODS["neutral"], rows)
+    np.testing.assert_allclose(outcome.probabilities, trial.network(trial.x - trial.offset(rows)).numpy(), rtol=1e-5)
+    without = rows[trial.label[rows] != EMOTIONS.index("neutral")]
+    assert not trial.offset(without).any()
+    assert list(trial.run([(np.arange(200), np.arange(200, 400))])) == [*METHODS, "picked"]
 
 
 def test_no_bound_leaves_the_fine_tuned_weights_alone():
