@@ -56,9 +56,9 @@ RECIPES = {
                         learning_rate=1e-5, epochs=500, batch_size=32, patience=15),
     # What limits is noise between sources, not capacity: aligned points say nothing about the crop, one small layer sees
     # their main components under strong noise, and no source may say anything about the class.
-    "default": Recipe("aligned", ((128, 0.0, False),), learning_rate=1e-3, epochs=6, batch_size=256, blendshapes=True,
+    "default": Recipe("aligned", ((128, 0.0, False),), learning_rate=1e-3, epochs=10, batch_size=256, blendshapes=True,
                       components=250, input_noise=0.35, weight_decay=1e-3, balance_within_source=True, source_share=True,
-                      draw_by_weight=True, mirror=True, within_family=0.6, drop_below=0.1, networks=5, calibrate=True),
+                      draw_by_weight=True, mirror=True, within_family=0.3, drop_below=0.1, networks=5, calibrate=True),
 }
 
 BLENDSHAPE_WEIGHT = 23.0
@@ -101,7 +101,7 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
         train_part = with_mirror_images(train_part)
     x = compute_features(train_part.landmarks, train_part.blendshapes, features)
     if recipe.features == "aligned" and (neutral := train_part.label == "neutral").any():
-        features["neutral"] = x[neutral].mean(axis=0).round(6).tolist()
+        features["neutral"] = x[neutral].mean(axis=0).round(5).tolist()
     scaler = fit_scaler(x)
     x = standardise(scaler, x)
     projection = fit_projection(x, scaler, features, recipe, seed)
