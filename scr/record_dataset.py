@@ -18,8 +18,8 @@ import numpy as np
 
 from utils.config import (EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, add_share_flag, make_parser,
                           positive_int, relative, run_script)
-from utils.recordings import (SampleFilter, SessionWriter, check_name, count_labels, has_consent, list_sessions, read_session,
-                              store_consent)
+from utils.recordings import (NEUTRAL_FILE, SampleFilter, SessionWriter, check_name, count_labels, has_consent, list_sessions,
+                              read_session, store_consent)
 
 HINTS = {
     "fear": ("eyes wide, brows up and", "together, lips stretched"),
@@ -272,7 +272,10 @@ def list_recordings(folder: Path) -> None:
         samples, dropped = read_session(path)
         counts = ", ".join(f"{name} {count}" for name, count in count_labels(samples).items())
         print(f"{path.parent.name}, session {path.stem}: {counts}" + (f" ({dropped} damaged)" if dropped else ""))
-    if not paths:
+    kept = sorted(folder.glob(f"*/{NEUTRAL_FILE}"))
+    for path in kept:
+        print(f"{path.parent.name}, neutral face of the live demo")
+    if not paths and not kept:
         print(f"nothing recorded in {relative(folder)}; start with: python scr/record_dataset.py --subject NAME")
 
 

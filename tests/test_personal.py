@@ -23,7 +23,8 @@ from utils.dataset import LandmarkSet
 from utils.features import OWN_NEUTRAL_SHARE
 from utils.metrics import evaluate_predictions, with_missed
 from utils.personal import METHODS, UNMEASURED_SHARE, Others, Trial, make_folds
-from utils.recordings import SampleFilter, SessionWriter, count_labels, list_sessions, load_subject, read_session
+from utils.recordings import (SampleFilter, SessionWriter, count_labels, list_sessions, load_neutral, load_subject, read_session,
+                              save_neutral)
 
 
 def write(folder, session, count, label="happy", subject="ann"):
@@ -182,8 +183,12 @@ def test_list_delete_and_forget_really_delete(tmp_path):
     write(tmp_path, "1", 2)
     write(tmp_path, "2", 1)
     write(tmp_path, "1", 1, subject="bob")
+    kept = np.zeros((5, 478, 3), np.float32), np.zeros((5, 52), np.float32)
+    save_neutral("ann", *kept, tmp_path)
+    np.testing.assert_array_equal(load_neutral("ann", tmp_path)[1], kept[1])
     listed = run("record_dataset.py", "--list", "--data", tmp_path).stdout
     assert "ann, session 1: fear 0, happy 2" in listed and "bob, session 1" in listed
+    assert "ann, neutral face" in listed and "bob, neutral" not in listed
     run("record_dataset.py", "--subject", "ann", "--delete-session", "1", "--data", tmp_path)
     assert [path.parent.name + path.stem for path in list_sessions(tmp_path)] == ["ann2", "bob1"]
     run("record_dataset.py", "--forget", "ann", "--data", tmp_path)
