@@ -10,7 +10,7 @@ from conftest import ROOT, run
 
 SCR = ROOT / "scr"
 SCRIPTS = sorted(path.name for path in SCR.glob("*.py"))
-LAYER = {"config": 0, "features": 1, "images": 1, "metrics": 1, "training": 3, "personal": 4}  # all other modules of utils: 2
+LAYER = {"config": 0, "features": 1, "images": 1, "metrics": 1, "training": 3, "reader": 3, "personal": 4}  # all other modules of utils: 2
 OWNERS = {"mediapipe": {"landmarks"}, "keras": {"classifier"}, "tensorflow": {"classifier"}, "ai_edge_litert": {"classifier"},
           "onnx": {"classifier"}, "onnxruntime": {"classifier"}, "matplotlib": {"plots"}, "cv2": {"images"}}
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import main
-from utils import capture, display, recorder
+from utils import capture, display, reader, recorder
 from utils.config import ASSETS, EMOTIONS, UserError
 from utils.display import COLOURS, PANEL
 
@@ -52,6 +52,7 @@ def stand_in(monkeypatch):
     module = types.ModuleType("utils.classifier")
     exec(STAND_IN, module.__dict__)
     monkeypatch.setitem(sys.modules, "utils.classifier", module)
+    monkeypatch.setattr(reader, "EmotionClassifier", module.EmotionClassifier)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     previous = signal.getsignal(signal.SIGTERM)
@@ -441,7 +442,7 @@ def probabilities(path: Path) -> np.ndarray:
 
 
 def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main, "PERSONAL_DATA", tmp_path / "personal")
+    monkeypatch.setattr(reader, "PERSONAL_DATA", tmp_path / "personal")
     common = ("--source", clip, "--no-display", "--smoothing-ms", 0, "--output")
     run(*common, tmp_path / "without.csv")
     run(*common, tmp_path / "first.csv", "--calibrate", "--subject", "ann")
@@ -461,7 +462,7 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(cl
 
 
 def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(main, "PERSONAL_DATA", tmp_path)
+    monkeypatch.setattr(reader, "PERSONAL_DATA", tmp_path)
     (tmp_path / "ann").mkdir()
     (tmp_path / "ann" / "neutral.npz").write_bytes(b"PK garbage")
     with pytest.raises(UserError, match="is damaged .*--subject ann --calibrate"):

@@ -90,6 +90,11 @@ def native_log_silenced() -> Iterator[None]:
         os.close(null)
 
 
+def note(text: str) -> None:
+    """Tell the user something on stderr, on a line of its own."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def make_parser(docstring: str) -> argparse.ArgumentParser:
     """Return a parser described by a script's own docstring, with defaults in its help."""
     summary, _, rest = docstring.partition("\n\n")

@@ -1,0 +1,110 @@
+"""Frames -> readings, the live demo's way: landmarks, features, network, and in videos identity, smoothing and one's own neutral.
+
+Stands on the modules of each step; `main.py` is its script.
+"""
+
+import numpy as np
+
+from utils import recordings
+from utils.classifier import EmotionClassifier
+from utils.config import PERSONAL_DATA, UserError, note, relative
+from utils.landmarks import CONFIDENCE, FaceLandmarker
+from utils.smoothing import FaceTracker, NeutralTaker, read_picture
+
+
+class FaceReader:
+    """Frames -> readings: landmarks, features, network, and for videos and cameras smoothing. A context manager."""
+
+    def __init__(self, model: str, still: bool, max_faces: int, smoothing_ms: float, subject: str | None = None):
+        self.still, self.max_faces, self.subject = still, max_faces, subject
+        self.classifier = EmotionClassifier(model)
+        self.tracker = FaceTracker(self.classifier.classes, self.classifier.threshold, smoothing_ms)
+        self.offset: np.ndarray | None = None
+        """own_offset of the face, once its neutral is known"""
+        self.taker = None
+        """of a neutral face, while it is being taken"""
+        # On stills the detector may prefer a small face to the main one unless it is asked for a few; in videos one
+        # face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it must be sure.
+        self.landmarker = FaceLandmarker(video=not still, max_faces=max(3, max_faces) if still else max_faces,
+                                         confidence=CONFIDENCE if max_faces == 1 else 0.5)
+
+    def read(self, frame) -> list:
+        """Return the readings of a frame's faces; none if MediaPipe fails on it (it has started afresh then)."""
+        try:
+            if self.still:
+                landmarks, probabilities = self.read_twice(frame.image)
+                return read_picture(self.classifier.classes, landmarks, probabilities, frame.image.shape)
+            faces = self.landmarker.detect(frame.image, frame.timestamp_ms)[:self.max_faces]
+        except RuntimeError as error:
+            note(f"{frame.source}, frame {frame.index}: {error}")
+            faces = []
+        if self.taker and faces and self.taker.add(faces[0].landmarks, faces[0].blendshapes, frame.timestamp_ms):
+            self._use_taken_neutral()
+        return self.tracker.update([face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.image.shape)
+
+    def neutral_problem(self) -> str:
+        """Return why no neutral face can be taken as reference, or ""."""
+        if self.still:
+            return "your own neutral face needs a camera or a video"
+        if self.max_faces > 1:
+            return "your own neutral face is for one face; leave --max-faces out"
+        if not self.classifier.knows_neutral:
+            return "this model knows no neutral face; train it again: python scr/train_model.py"
+        return ""
+
+    def take_neutral(self) -> None:
+        """Start to take the neutral face from the frames that come; it is used when a second of it is there."""
+        self.offset, self.taker = None, NeutralTaker()
+
+    def load_neutral(self) -> None:
+        """Use the neutral face that is kept of the subject, if there is one."""
+        if kept := recordings.load_neutral(self.subject, PERSONAL_DATA):
+            self.offset = self.classifier.own_offset(*kept)
+        else:
+            note(f"no neutral face of {self.subject} is kept yet: press n, or run again with --calibrate")
+
+    def drop_neutral(self) -> None:
+        """Read faces against the mean neutral face again."""
+        self.offset = self.taker = None
+
+    def _use_taken_neutral(self) -> None:
+        taken, self.taker = self.taker.taken(), None
+        self.offset = self.classifier.own_offset(*taken)
+        if self.subject:
+            try:
+                kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
+                note(f"kept in {kept}; delete it with: python scr/record_dataset.py --forget {self.subject}")
+            except UserError as error:
+                note(f"{error}; it is in use, but not kept")
+
+    def read_twice(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return landmarks and probabilities of a still picture's faces, found as they are and on the mirrored picture.
+
+        Detection jitters by half of what faces differ; the geometric mean of the two answers is worth .007 of balanced
+        accuracy (models/README.md), and a face that only one look finds still counts.
+        """
+        faces = self.landmarker.detect_picture(image)[:self.max_faces]
+        mirrored = self.landmarker.detect_picture(np.ascontiguousarray(image[:, ::-1]))[:self.max_faces]
+        probabilities, again = self.predict(faces), self.predict(mirrored)
+        back = [face.landmarks * np.float32([-1, 1, 1]) + np.float32([1, 0, 0]) for face in mirrored]
+        if not faces:
+            return back, again
+        for number, face in enumerate(faces):
+            centre, width = face.landmarks.mean(axis=0)[:2], np.ptp(face.landmarks[:, 0])
+            for other, points in enumerate(back):
+                if np.linalg.norm(points.mean(axis=0)[:2] - centre) < width / 2:
+                    both = np.sqrt(probabilities[number] * again[other])
+                    probabilities[number] = both / both.sum()
+                    break
+        return [face.landmarks for face in faces], probabilities
+
+    def predict(self, faces: list) -> np.ndarray:
+        """Return the probabilities (n, classes) of faces."""
+        return self.classifier.predict(np.array([face.landmarks for face in faces], np.float32).reshape(-1, 478, 3),
+                                       np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52), self.offset)
+
+    def __enter__(self) -> "FaceReader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.landmarker.close()
