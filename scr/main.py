@@ -64,7 +64,7 @@ def main(args):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` end a run as Ctrl-C does
     check_output(args)
     settings = CameraSettings(args.camera_backend, args.width, args.height, args.fps)
-    with open_source(args.source, settings, demo=DEMO_CLIP) as source:
+    with open_source(args.source, settings, demo=DEMO_CLIP if args.source == "0" else None) as source:
         check_save(args.save, source)
         tell_news(source)
         with Demo(args, source) as demo:
@@ -74,6 +74,8 @@ def main(args):
         raise KeyboardInterrupt
     if source.failure and source.live:
         raise UserError(source.failure)
+    if args.calibrate and demo.reader.taker and not source.live:
+        raise UserError("no neutral face was taken: that needs a face on a whole second of the video, from its first face on")
 
 
 def check_output(args) -> None:
@@ -142,11 +144,11 @@ class Demo:
         self.view = View(classifier.classes, classifier.name, source.live if args.mirror is None else args.mirror)
 
     def _begin_neutral(self) -> None:
-        if (self.args.calibrate or self.args.subject) and (problem := self.reader.neutral_problem()):
+        if (self.args.calibrate or self.args.subject is not None) and (problem := self.reader.neutral_problem()):
             raise UserError(problem)
         if self.args.calibrate:
             self.reader.take_neutral()
-        elif self.args.subject:
+        elif self.args.subject is not None:
             self.reader.load_neutral()
 
     def __exit__(self, *exception) -> None:

@@ -38,7 +38,7 @@ WANTED_SESSIONS = 2
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--subject", default="me", metavar="NAME", help="who is recorded")
+    parser.add_argument("--subject", metavar="NAME", help="who is recorded (default: me)")
     parser.add_argument("--session", metavar="NAME", help="name of the session (default: the next number)")
     parser.add_argument("--source", default="0", help="camera number, video, picture, folder of pictures, or stream address")
     parser.add_argument("--label", choices=EMOTIONS, help="label everything that the source shows; needs no window")
@@ -56,6 +56,9 @@ def build_parser():
 def main(args):
     if args.list:
         return list_recordings(args.data)
+    if args.delete_session and not args.subject:
+        raise UserError("whose session is to be deleted? name the person with --subject; see: python scr/record_dataset.py --list")
+    args.subject = args.subject or "me"
     if args.delete_session:
         return delete_session(args.data, args.subject, args.delete_session)
     if args.forget:
@@ -65,6 +68,8 @@ def main(args):
     from utils.display import display_problem
 
     session = args.session or next_session(args.data, args.subject)
+    if args.label is None and Path(args.source).exists() and display_problem():
+        raise UserError(f"what does {args.source} show? without a display each source is recorded under one label: add --label happy")
     if args.label is None and (problem := display_problem()):
         raise UserError(f"no display ({problem}), so you can't see what to show; record from files instead: "
                         "python scr/record_dataset.py --source DIR --label happy")
@@ -95,6 +100,7 @@ class Recorder:
         self.begin = self.until = 0.0
         self.problem = ""
         sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent} | {writer.path}
+        self.known = {sample.landmarks.tobytes() for path in sessions for sample in read_session(path)[0]}
         more = WANTED_SESSIONS - len(sessions)
         self.sessions = f"{more} more session{'s' * (more > 1)} wanted after it" if more > 0 else f"{len(sessions)} sessions: enough"
 
@@ -108,11 +114,15 @@ class Recorder:
 
     def store(self, face) -> None:
         """Write a sample or count why not."""
+        if not self.problem and face.landmarks.tobytes() in self.known:
+            self.problem = "already recorded"
+            self.filter.accept(face.landmarks, self.label)  # so that a run that was cut short goes on as it would have
         if self.problem:
             self.refused[self.problem] = self.refused.get(self.problem, 0) + 1
             return
         self.writer.append(face.landmarks, face.blendshapes, self.label)
         self.filter.accept(face.landmarks, self.label)
+        self.known.add(face.landmarks.tobytes())
         self.counts[self.label] += 1
 
     def run_labelled(self) -> None:
@@ -249,9 +259,12 @@ class Recorder:
 
     def report(self, subject: str, session: str) -> None:
         """Print what was recorded, what was refused and why, and the next command."""
+        if not any(self.counts.values()):
+            refused = ", ".join(f"{count} {reason}" for reason, count in self.refused.items()) or "space records"
+            raise UserError(f"nothing was recorded ({refused}); run the same command again, with other pictures or more light")
         print(f"{subject}, session {session}: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
         if self.refused:
-            print("refused: " + ", ".join(f"{count} {reason}" for reason, count in self.refused.items()))
+            print("refused: " + ", ".join(f"{count} {reason.split(':')[0] if self.still else reason}" for reason, count in self.refused.items()))
         if missing := [f"{self.args.wanted - count} {name}" for name, count in self.counts.items() if count < self.args.wanted]:
             print(f"still wanted: {', '.join(missing)}; the same command with --session {session} goes on")
         sessions = [path for path in list_sessions(self.args.data) if path.parent.name == subject]

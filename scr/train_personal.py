@@ -8,6 +8,7 @@ What a fine-tuned model forgets about other people is measured on the base model
 """
 
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,13 @@ def build_parser():
 
 
 def share(text: str) -> float:
-    """Return a number from 0 to 1, for argparse; raises ValueError for another."""
-    value = float(text)
+    """Return a number from 0 to 1, for argparse; raises ArgumentTypeError for another."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= 1:
-        raise ValueError
+        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
 
 
@@ -63,11 +67,21 @@ def main(args):
     if not folds:
         raise UserError("too few recordings to compare anything: each session needs two expressions or more, two samples each; "
                         f"run: python scr/record_dataset.py --subject {args.subject}")
-    if np.bincount(label, minlength=len(EMOTIONS)).min() < FEW:
+    counts = np.bincount(label, minlength=len(EMOTIONS))
+    if never := [name for name, count in zip(EMOTIONS, counts) if count == 0]:
+        print(f"no samples of {', '.join(never)}: what these look like on this face is not learned, and may be forgotten", file=sys.stderr)
+    if counts.min() < FEW:
         print(f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more", file=sys.stderr)
     if len(sessions) > MOST_BLOCKS:
         held_out = f"each third of the {len(sessions)} sessions in turn"
     print(f"{args.subject}: {len(samples)} samples, {len(sessions)} session(s); held out: {held_out}", flush=True)
+
+    if args.general and not args.general.is_file():
+        raise UserError(f"no landmark set at {args.general}; make one with: python scr/extract_landmarks.py --images DIR")
+    try:
+        output.mkdir(parents=True, exist_ok=True)  # now, not after the work
+    except OSError as error:
+        raise UserError(f"can't write to {relative(output)}: {error.strerror}; choose another --output") from error
 
     print("loading TensorFlow and the base model ...", file=sys.stderr)
     from utils import classifier, plots, training
@@ -86,12 +100,15 @@ def main(args):
     others = Others(standardised(general.landmarks, general.blendshapes), general, network) if not problem else None
     neutral = info["features"].get("neutral")
     trial = Trial(network, standardised(landmarks, blendshapes), label, block, args.steps, others, args.max_forgetting,
-                  None if neutral is None else training.standardise(scaler, np.array([neutral]))[0])
+                  None if neutral is None or "neutral" in never else training.standardise(scaler, np.array([neutral]))[0])
     reports = trial.run(folds)
     print_table(reports)
     title = (f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
              f"held out: {held_out} ({len(folds)} split{'s' * (len(folds) > 1)}, {reports['base']['faces']} samples)")
     plots.plot_comparison(output / "comparison.png", *comparison(reports, others, args.max_forgetting), title)
+
+    print(f"averaged over the expressions, the base model is right on {reports['base']['balanced_accuracy']:.0%} of what was held out; of what "
+          f"is chosen below, about {reports['picked']['balanced_accuracy']:.0%} can be expected (the last row)")
 
     best = trial.best(reports)
     if best == "base":
@@ -189,9 +206,10 @@ def print_table(reports: dict) -> None:
           f"{'  forgets (worst)' if measured else ''}{'  change kept':>14}")
     for report in reports.values():
         low, high = report["balanced_accuracy_interval"]
+        kept = "-" if report["unchanged"] else f"{np.mean(report['shares']):.0%}"
         forgets = f"  {np.mean(report['forgotten']):>6.3f} ({max(report['forgotten']):.3f})" if measured else ""
         print(f"{report['title']:<38}{report['balanced_accuracy']:>18.3f}  {low:.3f} to {high:.3f}  "
-              f"{min(report['folds']):>12.3f} to {max(report['folds']):.3f}{forgets}{np.mean(report['shares']):>13.0%}")
+              f"{min(report['folds']):>12.3f} to {max(report['folds']):.3f}{forgets}{kept:>13}")
 
 
 if __name__ == "__main__":

@@ -417,7 +417,9 @@ def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
     (["--source", "clip.mp4", "--save", "drawn.png"], "for a video"),
     (["--source", "pictures", "--save", "drawn.png"], "name a folder"),
     (["--source", "pictures", "--save", "pictures"], "is the source itself"),
-    (["--source", "good.png", "--calibrate"], "needs a camera or a video"),
+    (["--source", "good.png", "--calibrate"], "cameras and videos only"),
+    (["--source", "7"], "no camera 7"),
+    (["--source", "clip.mp4", "--save", "zero.mp4/drawn.mp4"], "can't write"),
     (["--source", "clip.mp4", "--subject", "ann", "--max-faces", "2"], "is for one face"),
     (["--source", "clip.mp4", "--subject", "../ann"], "can't be used as a name"),
 ])
@@ -459,6 +461,15 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(cl
     assert (again[:10, 1] < without[:10, 1]).all()
     np.testing.assert_array_equal(stranger, without)
     assert [path.name for path in (tmp_path / "personal").rglob("*.*")] == ["neutral.npz"]
+
+
+def test_a_video_too_short_for_a_neutral_face_is_said(frames, tmp_path, monkeypatch):
+    with recorder.VideoRecorder(tmp_path / "short.mp4", 10) as video:
+        for frame in frames[:6]:
+            video.write(frame, 0)
+    with pytest.raises(UserError, match="no neutral face was taken"):
+        run("--source", tmp_path / "short.mp4", "--no-display", "--calibrate", "--output", tmp_path / "rows.csv")
+    assert len(read_csv(tmp_path / "rows.csv")) == 6
 
 
 def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch):

@@ -67,7 +67,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"can't write {relative(path)}: {error.strerror or error}; free space or choose another place") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be no folder
+            partial.unlink()
 
 
 def write_json(path: Path, content: dict | list) -> None:

@@ -186,6 +186,7 @@ class Trial:
         label, probabilities = (np.concatenate(part) for part in zip(*tests))
         report = evaluate_predictions(label, probabilities.argmax(axis=1), EMOTIONS)
         report |= {"title": METHODS[name].title if name in METHODS else PICKED_TITLE, "shares": [one.share for one in outcomes],
+                   "unchanged": name in METHODS and METHODS[name].trainable_layers == 0,
                    "log_likelihood": float(np.log(probabilities[np.arange(len(label)), label] + 1e-7).mean()),
                    "folds": [evaluate_predictions(one, answers.argmax(axis=1), EMOTIONS)["balanced_accuracy"]
                              for one, answers in tests]}

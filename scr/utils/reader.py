@@ -45,7 +45,7 @@ class FaceReader:
     def neutral_problem(self) -> str:
         """Return why no neutral face can be taken as reference, or ""."""
         if self.still:
-            return "your own neutral face needs a camera or a video"
+            return "your own neutral face is taken from, and used for, cameras and videos only; leave --calibrate and --subject out"
         if self.max_faces > 1:
             return "your own neutral face is for one face; leave --max-faces out"
         if not self.classifier.knows_neutral:
@@ -60,6 +60,7 @@ class FaceReader:
         """Use the neutral face that is kept of the subject, if there is one."""
         if kept := recordings.load_neutral(self.subject, PERSONAL_DATA):
             self.offset = self.classifier.own_offset(*kept)
+            note(f"faces are read against the neutral face of {self.subject}")
         else:
             note(f"no neutral face of {self.subject} is kept yet: press n, or run again with --calibrate")
 
@@ -69,11 +70,16 @@ class FaceReader:
 
     def _use_taken_neutral(self) -> None:
         taken, self.taker = self.taker.taken(), None
+        looked = self.classifier.predict(*taken).mean(axis=0)
         self.offset = self.classifier.own_offset(*taken)
+        note("the neutral face is taken: from here on faces are read against it")
+        if self.classifier.classes[int(looked.argmax())] == "happy" and looked.max() > 0.5:
+            note("it looked happy, though; if it was not at rest, take it again")
         if self.subject:
             try:
+                before = " in place of the one before" if recordings.load_neutral(self.subject, PERSONAL_DATA) else ""
                 kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
-                note(f"kept in {kept}; delete it with: python scr/record_dataset.py --forget {self.subject}")
+                note(f"kept in {kept}{before}; delete it with: python scr/record_dataset.py --forget {self.subject}")
             except UserError as error:
                 note(f"{error}; it is in use, but not kept")
 
