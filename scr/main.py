@@ -9,7 +9,6 @@ Videos and cameras are smoothed in time and may be `uncertain`; the rows of stil
 """
 
 import signal
-import sys
 import time
 from argparse import BooleanOptionalAction
 from contextlib import ExitStack

@@ -107,8 +107,9 @@ def main(args):
              f"held out: {held_out} ({len(folds)} split{'s' * (len(folds) > 1)}, {reports['base']['faces']} samples)")
     plots.plot_comparison(output / "comparison.png", *comparison(reports, others, args.max_forgetting), title)
 
-    print(f"averaged over the expressions, the base model is right on {reports['base']['balanced_accuracy']:.0%} of what was held out; of what "
-          f"is chosen below, about {reports['picked']['balanced_accuracy']:.0%} can be expected (the last row)")
+    before, after = (reports[name]["balanced_accuracy"] for name in ("base", "picked"))
+    print(f"averaged over the expressions, the base model is right on {before:.0%} of what was held out; what is chosen now can be expected "
+          f"to be right on about {after:.0%} (last row)")
 
     best = trial.best(reports)
     if best == "base":

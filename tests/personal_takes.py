@@ -74,7 +74,8 @@ def main(args):
     if args.plot:
         panels = {"balanced accuracy on held-out samples\n(bar: 95% interval)": held_out}
         if others:
-            panels[f"balanced accuracy on pictures of other people\n(bar: worst to best split; allowed: {args.max_forgetting:g} less)"] = on_others
+            panels["balanced accuracy on pictures of other people\n"
+                   f"(bar: worst to best split; allowed: {args.max_forgetting:g} less)"] = on_others
         plots.plot_comparison(args.plot, names, panels, f"{len(reports)} people: ways to a personal model, asked about what they were not "
                               f"trained on\nheld out: each take in turn ({TAKES * len(reports)} splits, {len(data)} samples)")
 

@@ -132,7 +132,8 @@ def read_widths(landmarker, monkeypatch) -> list[int]:
     """Return a list that grows by the widths of the pictures that MediaPipe is given."""
     widths = []
     image = landmarker._mediapipe.Image
-    monkeypatch.setattr(landmarker._mediapipe, "Image", lambda image_format, data: widths.append(data.shape[1]) or image(image_format, data))
+    monkeypatch.setattr(landmarker._mediapipe, "Image",
+                        lambda image_format, data: widths.append(data.shape[1]) or image(image_format, data))
     return widths
 
 
