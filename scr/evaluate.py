@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils import classifier, plots, training
 from utils.config import (DATA, EMOTIONS, MODELS, UserError, add_share_flag, make_parser, positive_int, relative,
                           run_script, write_json)
 from utils.dataset import (LandmarkSet, assign_split, concatenate, family, find_labelled_images, from_rows, load_landmarks,
@@ -40,7 +41,7 @@ def build_parser():
                            help="train on --data without each source and file family in turn")
     leave_out.add_argument("--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are only asked about")
     leave_out.add_argument("--seeds", type=positive_int, default=5, help="trainings of each kind")
-    leave_out.add_argument("--recipe", choices=("default", "published"), default="default", help="recipe to judge")
+    leave_out.add_argument("--recipe", choices=training.RECIPES, default="default", help="recipe to judge")
     parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images")
     add_share_flag(parser)
     return parser
@@ -49,8 +50,6 @@ def build_parser():
 def main(args):
     if args.leave_one_source_out:
         return leave_one_source_out(args)
-    from utils import classifier, plots
-
     model = classifier.EmotionClassifier(args.model)
     if args.images:
         data, part = extract(args.images.resolve(), args.labels, args.jobs), "all"
@@ -141,8 +140,6 @@ def print_groups(title: str, groups: dict, classes: tuple[str, ...]) -> None:
 
 def leave_one_source_out(args) -> None:
     """Print, and write as JSON, what networks that never saw a source say about it, beside what others say."""
-    from utils.training import RECIPES
-
     if not args.data:
         raise UserError("--leave-one-source-out trains on landmark sets; name them with --data")
     data = assign_split(concatenate([load_landmarks(path) for path in args.data]).of_classes(EMOTIONS))
@@ -150,9 +147,9 @@ def leave_one_source_out(args) -> None:
     report = []
     for left_out in [None, *sources_to_leave_out(data)]:
         seen = data if left_out is None else data.select(~of_source(data, left_out), ~of_source(data, left_out, missed=True))
-        asked = ([part for name in sorted(set(data.source.tolist())) for part in [only(data, name).part("test")]] + foreign
+        asked = ([only(data, name).part("test") for name in sorted(set(data.source.tolist()))] + foreign
                  if left_out is None else [only(data, left_out)])
-        scores = [seed_scores(seen, asked, RECIPES[args.recipe], seed) for seed in range(args.seeds)]
+        scores = [seed_scores(seen, asked, training.RECIPES[args.recipe], seed) for seed in range(args.seeds)]
         for number, part in enumerate(asked):
             name = left_out or ", ".join(sorted(set(part.source.tolist())))
             kind = "left out" if left_out else "same source" if number < len(asked) - len(foreign) else "foreign"
@@ -188,8 +185,6 @@ def only(data: LandmarkSet, name: str) -> LandmarkSet:
 
 def seed_scores(seen: LandmarkSet, asked: list[LandmarkSet], recipe, seed: int) -> list[dict]:
     """Return a report for each set asked about, by one training."""
-    from utils import training
-
     trained = training.train(seen.part("train"), seen.part("val"), recipe, seed)
     reports = []
     for part in asked:

@@ -9,14 +9,14 @@ to see what the training gained.
 """
 
 import shutil
-import sys
 import time
+from itertools import chain
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import (EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, add_share_flag, make_parser,
+from utils.config import (EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, add_share_flag, make_parser, note,
                           positive_int, relative, run_script)
 from utils.recordings import (NEUTRAL_FILE, SampleFilter, SessionWriter, check_name, count_labels, has_consent, list_sessions,
                               read_session, store_consent)
@@ -68,19 +68,19 @@ def main(args):
     from utils.display import display_problem
 
     session = args.session or next_session(args.data, args.subject)
-    if args.label is None and Path(args.source).exists() and display_problem():
-        raise UserError(f"what does {args.source} show? without a display each source is recorded under one label: add --label happy")
     if args.label is None and (problem := display_problem()):
+        if Path(args.source).exists():
+            raise UserError(f"what does {args.source} show? without a display each source is recorded under one label: add --label happy")
         raise UserError(f"no display ({problem}), so you can't see what to show; record from files instead: "
                         "python scr/record_dataset.py --source DIR --label happy")
     with open_source(args.source) as source, SessionWriter(args.subject, session, args.data) as writer:
         earlier, dropped = read_session(writer.path)
         if dropped:
-            print(f"{dropped} damaged sample(s) in {relative(writer.path)} are dropped; {len(earlier)} are whole", file=sys.stderr)
+            note(f"{dropped} damaged sample(s) in {relative(writer.path)} are dropped; {len(earlier)} are whole")
         recorder = Recorder(args, source, writer, earlier)
         recorder.run_labelled() if args.label else recorder.run_live()
     if source.failure:
-        print(source.failure, file=sys.stderr)
+        note(source.failure)
     recorder.report(args.subject, session)
 
 
@@ -88,11 +88,11 @@ class Recorder:
     """One recording: what is shown, what is taken, and why a frame is not."""
 
     def __init__(self, args, source, writer: SessionWriter, earlier: list):
-        from utils.landmarks import FaceLandmarker
+        from utils.landmarks import FEW_FACES, FaceLandmarker
 
         self.args, self.source, self.writer = args, source, writer
         self.still = source.kind in ("picture", "folder")
-        self.landmarker_options = {"video": not self.still, "max_faces": 3 if self.still else 1}
+        self.landmarker_options = {"video": not self.still, "max_faces": FEW_FACES if self.still else 1}
         self.open_landmarker = lambda: FaceLandmarker(**self.landmarker_options)
         self.filter = SampleFilter()
         self.counts, self.refused = count_labels(earlier), {}
@@ -100,7 +100,8 @@ class Recorder:
         self.begin = self.until = 0.0
         self.problem = ""
         sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent} | {writer.path}
-        self.known = {sample.landmarks.tobytes() for path in sessions for sample in read_session(path)[0]}
+        others = (sample for path in sessions - {writer.path} for sample in read_session(path)[0])
+        self.known = {sample.landmarks.tobytes() for sample in chain(earlier, others)}
         more = WANTED_SESSIONS - len(sessions)
         self.sessions = f"{more} more session{'s' * (more > 1)} wanted after it" if more > 0 else f"{len(sessions)} sessions: enough"
 
@@ -259,12 +260,12 @@ class Recorder:
 
     def report(self, subject: str, session: str) -> None:
         """Print what was recorded, what was refused and why, and the next command."""
+        refused = ", ".join(f"{count} {reason.split(':')[0] if self.still else reason}" for reason, count in self.refused.items())
         if not any(self.counts.values()):
-            refused = ", ".join(f"{count} {reason}" for reason, count in self.refused.items()) or "space records"
-            raise UserError(f"nothing was recorded ({refused}); run the same command again, with other pictures or more light")
+            raise UserError(f"nothing was recorded ({refused or 'space records'}); run the same command again, with other pictures or more light")
         print(f"{subject}, session {session}: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
-        if self.refused:
-            print("refused: " + ", ".join(f"{count} {reason.split(':')[0] if self.still else reason}" for reason, count in self.refused.items()))
+        if refused:
+            print(f"refused: {refused}")
         if missing := [f"{self.args.wanted - count} {name}" for name, count in self.counts.items() if count < self.args.wanted]:
             print(f"still wanted: {', '.join(missing)}; the same command with --session {session} goes on")
         sessions = [path for path in list_sessions(self.args.data) if path.parent.name == subject]

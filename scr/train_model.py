@@ -6,13 +6,12 @@
 The test part is looked at once, after training. Two runs with one seed give the same weights.
 """
 
-import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-
-from utils.config import DATA, EMOTIONS, MODELS, SEED, UserError, make_parser, positive_int, relative, run_script
+from utils import classifier, metrics, plots, training
+from utils.config import DATA, EMOTIONS, MODELS, SEED, UserError, make_parser, note, positive_int, relative, run_script
 from utils.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 
 
@@ -20,7 +19,7 @@ def build_parser():
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", default=[DATA / "dataset_Affectnet_balanced.npz"], metavar="FILE",
                         help="landmark sets, .npz or .txt")
-    parser.add_argument("--recipe", choices=("default", "published"), default="default",
+    parser.add_argument("--recipe", choices=training.RECIPES, default="default",
                         help="published: the README's recipe to the letter")
     parser.add_argument("--output", type=Path, default=MODELS, metavar="DIR", help="folder for the model")
     parser.add_argument("--epochs", type=positive_int, help="most epochs (default: the recipe's)")
@@ -33,18 +32,16 @@ def main(args):
     require_classes(data, args.data)
     data = assign_split(data, args.seed)
 
-    from utils import classifier, metrics, plots, training
-
     recipe = training.RECIPES[args.recipe]
     recipe = replace(recipe, epochs=args.epochs or recipe.epochs)
     parts = {name: data.part(name) for name in ("train", "val", "test")}
-    print("  ".join(f"{name} {len(part)}" for name, part in parts.items()), file=sys.stderr)
+    note("  ".join(f"{name} {len(part)}" for name, part in parts.items()))
     trained = training.train(parts["train"], parts["val"], recipe, args.seed)
     if len(parts["train"]) < 1000:
-        print(f"only {len(parts['train'])} faces to learn from: expect little; the shipped model had 27,000. To teach it one person's "
-              "face, a few dozen do: python scr/train_personal.py --help", file=sys.stderr)
+        note(f"only {len(parts['train'])} faces to learn from: expect little; the shipped model had 27,000. To teach it one person's "
+             "face, a few dozen do: python scr/train_personal.py --help")
     if trained.dropped:
-        print(f"left out {trained.dropped} faces with doubtful labels", file=sys.stderr)
+        note(f"left out {trained.dropped} faces with doubtful labels")
 
     test = parts["test"]
     answers = metrics.with_missed(test.class_index(), training.predict(trained, test), test.missed_index())

@@ -7,16 +7,15 @@ The base model is never touched: yours goes to models/personal/SUBJECT. If nothi
 What a fine-tuned model forgets about other people is measured on the base model's own test set, and bounded.
 """
 
-import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import (EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, ROOT, SEED, UserError, make_parser, positive_int,
+from utils import classifier, plots, training
+from utils.config import (EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, ROOT, SEED, UserError, make_parser, note, positive_int,
                           relative, run_script)
 from utils.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
-from utils.features import compute_features
 from utils.personal import METHODS, Others, Trial, make_folds
 from utils.recordings import load_subject, save_neutral
 
@@ -58,9 +57,10 @@ def main(args):
         raise UserError(f"{relative(output)} holds the base model, which is never overwritten; choose another --output")
     samples, dropped = load_subject(args.subject, args.data)
     if dropped:
-        print(f"{dropped} damaged lines in the recordings were dropped; all others are used", file=sys.stderr)
-    landmarks, blendshapes = (np.stack([getattr(sample, name) for sample in samples]) for name in ("landmarks", "blendshapes"))
-    label = np.array([EMOTIONS.index(sample.label) for sample in samples])
+        note(f"{dropped} damaged lines in the recordings were dropped; all others are used")
+    person = LandmarkSet(np.stack([sample.landmarks for sample in samples]), np.array([sample.label for sample in samples]),
+                         np.stack([sample.blendshapes for sample in samples]))
+    label = person.class_index()
     sessions = sorted({sample.session for sample in samples})
     block = np.array([sessions.index(sample.session) % MOST_BLOCKS for sample in samples])
     folds, held_out = make_folds(label, block)
@@ -69,38 +69,29 @@ def main(args):
                         f"run: python scr/record_dataset.py --subject {args.subject}")
     counts = np.bincount(label, minlength=len(EMOTIONS))
     if never := [name for name, count in zip(EMOTIONS, counts) if count == 0]:
-        print(f"no samples of {', '.join(never)}: what these look like on this face is not learned, and may be forgotten", file=sys.stderr)
+        note(f"no samples of {', '.join(never)}: what these look like on this face is not learned, and may be forgotten")
     if counts.min() < FEW:
-        print(f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more", file=sys.stderr)
+        note(f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more")
     if len(sessions) > MOST_BLOCKS:
         held_out = f"each third of the {len(sessions)} sessions in turn"
     print(f"{args.subject}: {len(samples)} samples, {len(sessions)} session(s); held out: {held_out}", flush=True)
 
-    if args.general and not args.general.is_file():
-        raise UserError(f"no landmark set at {args.general}; make one with: python scr/extract_landmarks.py --images DIR")
     try:
         output.mkdir(parents=True, exist_ok=True)  # now, not after the work
     except OSError as error:
         raise UserError(f"can't write to {relative(output)}: {error.strerror}; choose another --output") from error
 
-    print("loading TensorFlow and the base model ...", file=sys.stderr)
-    from utils import classifier, plots, training
+    note("loading faces of other people, to see what is forgotten ...")
+    general, problem = find_general(args.general, classifier.load_info(args.base))
+    if problem:
+        note(f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}")
 
+    note("loading TensorFlow and the base model ...")
     network, scaler, info = classifier.load_bundle(args.base)
     classifier.set_seed(args.seed)
-
-    def standardised(landmarks: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
-        return training.standardise(scaler, compute_features(landmarks, blendshapes, info["features"]))
-
-    print("loading faces of other people, to see what is forgotten ...", file=sys.stderr)
-    general, problem = find_general(args.general, info)
-    if problem:
-        print(f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}",
-              file=sys.stderr)
-    others = Others(standardised(general.landmarks, general.blendshapes), general, network) if not problem else None
-    neutral = info["features"].get("neutral")
-    trial = Trial(network, standardised(landmarks, blendshapes), label, block, args.steps, others, args.max_forgetting,
-                  None if neutral is None or "neutral" in never else training.standardise(scaler, np.array([neutral]))[0])
+    others = Others(training.network_input(general, info["features"], scaler), general, network) if not problem else None
+    trial = Trial(network, training.network_input(person, info["features"], scaler), label, block, args.steps, others,
+                  args.max_forgetting, None if "neutral" in never else training.mean_neutral(info["features"], scaler))
     reports = trial.run(folds)
     print_table(reports)
     title = (f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
@@ -119,12 +110,12 @@ def main(args):
               f"python scr/record_dataset.py --subject {args.subject}")
         return
     if METHODS[best].own_neutral:
-        neutral = label == EMOTIONS.index("neutral")
-        path = save_neutral(args.subject, landmarks[neutral], blendshapes[neutral], args.data)
+        neutral = person.of_classes(["neutral"])
+        path = save_neutral(args.subject, neutral.landmarks, neutral.blendshapes, args.data)
         print(f"nothing is better than the base model with your own neutral face: no model written, that face is kept in "
               f"{relative(path)}; run: python scr/main.py --subject {args.subject}")
         return
-    print("training on all samples and writing the model ...", file=sys.stderr)
+    note("training on all samples and writing the model ...")
     outcome = trial.fit(METHODS[best], np.arange(len(label)))
     forgetting = {"bound": args.max_forgetting, "share": outcome.share}
     if others:

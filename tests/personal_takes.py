@@ -4,7 +4,7 @@
     python tests/personal_takes.py
     python tests/personal_takes.py --max-forgetting 1
 
-It prints, and with --plot FILE draws, the table in the README's "Make it yours"; one to two minutes on two cores.
+It prints, and with --plot FILE draws, the table in models/README.md, "Personal models"; one to two minutes on two cores.
 """
 
 import sys
@@ -20,7 +20,6 @@ from train_personal import find_general  # noqa: E402
 from utils import classifier, plots, training  # noqa: E402
 from utils.config import EMOTIONS, MODELS, SEED, make_parser, run_script  # noqa: E402
 from utils.dataset import LandmarkSet, load_landmarks  # noqa: E402
-from utils.features import compute_features  # noqa: E402
 from utils.metrics import evaluate_predictions  # noqa: E402
 from utils.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
 
@@ -41,20 +40,16 @@ def main(args):
     take = number_takes(data)
     data, take = data.select(take < TAKES), take[take < TAKES]
     network, scaler, info = classifier.load_bundle(MODELS)
-
-    def standardised(landmarks: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
-        return training.standardise(scaler, compute_features(landmarks, blendshapes, info["features"]))
-
     general, problem = (None, "not measured, as asked") if args.unmeasured else find_general(None, info)
     print(problem or f"forgetting is measured on {len(general) + len(general.missed_label)} pictures of other people", flush=True)
-    others = None if general is None else Others(standardised(general.landmarks, general.blendshapes), general, network)
-    neutral = training.standardise(scaler, np.array([info["features"]["neutral"]]))[0]
+    others = None if general is None else Others(training.network_input(general, info["features"], scaler), general, network)
+    neutral = training.mean_neutral(info["features"], scaler)
     reports = {}
     for subject in sorted(set(data.subject.tolist())):
         classifier.set_seed(SEED)
         rows = data.subject == subject
         person, block = data.select(rows), take[rows]
-        trial = Trial(network, standardised(person.landmarks, person.blendshapes), person.class_index(), block, 150, others,
+        trial = Trial(network, training.network_input(person, info["features"], scaler), person.class_index(), block, 150, others,
                       args.max_forgetting, neutral)
         reports[subject] = trial.run(make_folds(person.class_index(), block)[0])
 

@@ -55,6 +55,11 @@ class Face:
     landmarks: np.ndarray
     blendshapes: np.ndarray
 
+    def moved(self, left: int, top: int, part: int, whole: int) -> "Face":
+        """Return the face of a part of a picture, `part` pixels wide with its corner at (left, top), in widths of the whole."""
+        shift = np.array([left / whole, top / whole, 0], np.float32)
+        return Face(self.landmarks * np.float32(part / whole) + shift, self.blendshapes)
+
     @property
     def width(self) -> float:
         """The bounding box's width, in image widths."""
@@ -117,7 +122,7 @@ class FaceLandmarker:
     `video=True` tracks from frame to frame and wants strictly increasing timestamps; else each picture stands alone.
     """
 
-    def __init__(self, video: bool = False, max_faces: int = 3, confidence: float = CONFIDENCE):
+    def __init__(self, video: bool = False, max_faces: int = FEW_FACES, confidence: float = CONFIDENCE):
         self._video = video
         self._max_faces = max_faces
         self._confidence = confidence
@@ -203,9 +208,7 @@ class FaceLandmarker:
         middle_x, middle_y, reach = x + box_width / 2, y + box_height / 2, 1.5 * max(box_width, box_height)
         left, top = max(0, int(middle_x - reach)), max(0, int(middle_y - reach))
         crop = frame_bgr[top:int(middle_y + reach), left:int(middle_x + reach)]
-        shift, part = np.array([left / width, top / width, 0], np.float32), np.float32(crop.shape[1] / width)
-        again = [Face(found.landmarks * part + shift, found.blendshapes)
-                 for found in self._detect(crop, READ_WIDTH_PX / box_width)]
+        again = [found.moved(left, top, crop.shape[1], width) for found in self._detect(crop, READ_WIDTH_PX / box_width)]
         distance = [np.linalg.norm(found.landmarks.mean(axis=0) - face.landmarks.mean(axis=0)) for found in again]
         return again[int(np.argmin(distance))] if again and min(distance) < face.width / 2 else face
 
@@ -214,9 +217,7 @@ class FaceLandmarker:
         height, width = frame_bgr.shape[:2]
         border = round(part * max(height, width))
         padded = cv2.copyMakeBorder(frame_bgr, border, border, border, border, getattr(cv2, kind))
-        scale = np.float32(padded.shape[1] / width)
-        shift = np.array([border / width, border / width, 0], np.float32)
-        return [Face(face.landmarks * scale - shift, face.blendshapes) for face in self.detect(padded)]
+        return [face.moved(-border, -border, padded.shape[1], width) for face in self._detect(padded)]
 
 
 def _to_face(points, scores, aspect: float) -> Face:

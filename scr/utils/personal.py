@@ -24,6 +24,11 @@ class Method:
     trainable_layers: int | None = None  # the last ones; None: all
     learning_rate: float = 1e-3
 
+    @property
+    def unchanged(self) -> bool:
+        """Tell whether the base network stays as it is."""
+        return self.trainable_layers == 0
+
 
 METHODS = {  # of the shipped network two layers learn: there `last` and `all` differ in their rate alone
     "base": Method("base model, as it is", trainable_layers=0),
@@ -137,7 +142,7 @@ class Trial:
         """Return what a copy of the network, trained by a method on some rows, has become."""
         tuned = classifier.copy_network(self.network, reset=method.from_scratch)
         kept = 1.0
-        if method.trainable_layers != 0:
+        if not method.unchanged:
             classifier.freeze_early_layers(tuned, method.trainable_layers)
             label = self.label[rows]
             weight = class_source_weights(label, np.zeros(len(rows)))
@@ -145,7 +150,8 @@ class Trial:
             if not method.from_scratch:  # weights that did not grow from the base model's can't be mixed with them
                 kept = self.pull_back(tuned)
         x = self.x - self.offset(rows) if method.own_neutral else self.x
-        return Outcome(tuned, tuned(x, training=False).numpy(), kept, self.others.report(tuned) if self.others else None)
+        others = self.others and (self.others.base if method.unchanged else self.others.report(tuned))
+        return Outcome(tuned, tuned(x, training=False).numpy(), kept, others)
 
     def offset(self, rows: np.ndarray) -> np.ndarray:
         """Return what the neutral faces among some rows take off the person's features, (d,); zeros if there are none."""
@@ -186,7 +192,7 @@ class Trial:
         label, probabilities = (np.concatenate(part) for part in zip(*tests))
         report = evaluate_predictions(label, probabilities.argmax(axis=1), EMOTIONS)
         report |= {"title": METHODS[name].title if name in METHODS else PICKED_TITLE, "shares": [one.share for one in outcomes],
-                   "unchanged": name in METHODS and METHODS[name].trainable_layers == 0,
+                   "unchanged": name in METHODS and METHODS[name].unchanged,
                    "log_likelihood": float(np.log(probabilities[np.arange(len(label)), label] + 1e-7).mean()),
                    "folds": [evaluate_predictions(one, answers.argmax(axis=1), EMOTIONS)["balanced_accuracy"]
                              for one, answers in tests]}

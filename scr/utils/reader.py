@@ -8,7 +8,7 @@ import numpy as np
 from utils import recordings
 from utils.classifier import EmotionClassifier
 from utils.config import PERSONAL_DATA, UserError, note, relative
-from utils.landmarks import CONFIDENCE, FaceLandmarker
+from utils.landmarks import CONFIDENCE, FEW_FACES, FaceLandmarker
 from utils.smoothing import FaceTracker, NeutralTaker, read_picture
 
 
@@ -25,7 +25,7 @@ class FaceReader:
         """of a neutral face, while it is being taken"""
         # On stills the detector may prefer a small face to the main one unless it is asked for a few; in videos one
         # face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it must be sure.
-        self.landmarker = FaceLandmarker(video=not still, max_faces=max(3, max_faces) if still else max_faces,
+        self.landmarker = FaceLandmarker(video=not still, max_faces=max(FEW_FACES, max_faces) if still else max_faces,
                                          confidence=CONFIDENCE if max_faces == 1 else 0.5)
 
     def read(self, frame) -> list:

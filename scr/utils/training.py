@@ -105,7 +105,7 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
     scaler = fit_scaler(x)
     x = standardise(scaler, x)
     projection = fit_projection(x, scaler, features, recipe, seed)
-    x_val = standardise(scaler, compute_features(val_part.landmarks, val_part.blendshapes, features))
+    x_val = network_input(val_part, features, scaler)
     # Projected once, not in every step: the projection becomes a layer when the networks are assembled.
     seen, seen_val = (x, x_val) if projection is None else (x @ projection, x_val @ projection)
     train_data, val_data = (seen, *targets(train_part, recipe)), (seen_val, *targets(val_part, recipe))
@@ -126,8 +126,17 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
 
 def predict(trained: Trained, data: LandmarkSet) -> np.ndarray:
     """Return a trained network's probabilities (n, classes) of a landmark set."""
-    x = compute_features(data.landmarks, data.blendshapes, trained.features)
-    return classifier.predict_network(trained.network, standardise(trained.scaler, x))
+    return classifier.predict_network(trained.network, network_input(data, trained.features, trained.scaler))
+
+
+def network_input(faces, features: dict, scaler) -> np.ndarray:
+    """Return what a network sees, standardised features (n, d) float32, of faces: any object with landmarks and blendshapes."""
+    return standardise(scaler, compute_features(faces.landmarks, faces.blendshapes, features))
+
+
+def mean_neutral(features: dict, scaler) -> np.ndarray | None:
+    """Return the mean neutral face of a feature recipe as a network sees it, (d,), or None if the recipe knows none."""
+    return standardise(scaler, np.array([features["neutral"]]))[0] if "neutral" in features else None
 
 
 def has_blendshapes(data: LandmarkSet) -> bool:
