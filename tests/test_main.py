@@ -472,12 +472,15 @@ def test_a_video_too_short_for_a_neutral_face_is_said(frames, tmp_path, monkeypa
     assert len(read_csv(tmp_path / "rows.csv")) == 6
 
 
-def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch):
+def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reader, "PERSONAL_DATA", tmp_path)
     (tmp_path / "ann").mkdir()
     (tmp_path / "ann" / "neutral.npz").write_bytes(b"PK garbage")
     with pytest.raises(UserError, match="is damaged .*--subject ann --calibrate"):
         run("--source", clip, "--no-display", "--subject", "ann")
+    run("--source", clip, "--no-display", "--subject", "ann", "--calibrate")  # as the message says
+    assert "in place of the one before" in capsys.readouterr().err
+    run("--source", clip, "--no-display", "--subject", "ann")
 
 
 def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkeypatch):

@@ -77,7 +77,7 @@ class FaceReader:
             note("it looked happy, though; if it was not at rest, take it again")
         if self.subject:
             try:
-                before = " in place of the one before" if recordings.load_neutral(self.subject, PERSONAL_DATA) else ""
+                before = " in place of the one before" if recordings.neutral_path(self.subject, PERSONAL_DATA).is_file() else ""
                 kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
                 note(f"kept in {kept}{before}; delete it with: python scr/record_dataset.py --forget {self.subject}")
             except UserError as error:

@@ -194,9 +194,14 @@ def store_consent(folder: Path) -> None:
     write_json(folder / "consent.json", {"agreed": datetime.now().astimezone().isoformat(timespec="seconds")})
 
 
+def neutral_path(subject: str, folder: Path) -> Path:
+    """Return where a subject's neutral face is kept, if it is."""
+    return folder / check_name(subject) / NEUTRAL_FILE
+
+
 def save_neutral(subject: str, landmarks: np.ndarray, blendshapes: np.ndarray, folder: Path) -> Path:
     """Keep frames of a subject's neutral face, landmarks (n, 478, 3) and blendshapes (n, 52); return where."""
-    path = folder / check_name(subject) / NEUTRAL_FILE
+    path = neutral_path(subject, folder)
     with atomic_path(path) as partial:
         np.savez(partial, landmarks=landmarks.astype(np.float32), blendshapes=blendshapes.astype(np.float32))
     return path
@@ -204,7 +209,7 @@ def save_neutral(subject: str, landmarks: np.ndarray, blendshapes: np.ndarray, f
 
 def load_neutral(subject: str, folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """Return what `save_neutral` kept of a subject, or None if nothing is; raises UserError if it is damaged."""
-    path = folder / check_name(subject) / NEUTRAL_FILE
+    path = neutral_path(subject, folder)
     if not path.is_file():
         return None
     try:
