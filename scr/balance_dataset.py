@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import DATA, EMOTIONS, SEED, UserError, at_least, make_parser, relative, run_script
-from utils.dataset import (LandmarkSet, assign_split, concatenate, family, find_duplicates, load_landmarks, save_npz,
+from utils.data.dataset import (LandmarkSet, assign_split, concatenate, family, find_duplicates, load_landmarks, save_npz,
                            save_txt)
 
 SOURCE_WARNING = 0.10

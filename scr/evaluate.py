@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import classifier, plots, training
+from utils.learning import classifier, plots, training
 from utils.config import (DATA, EMOTIONS, MODELS, UserError, add_share_flag, make_parser, positive_int, relative,
                           run_script, write_json)
-from utils.dataset import (LandmarkSet, assign_split, concatenate, family, find_labelled_images, from_rows, load_landmarks,
+from utils.data.dataset import (LandmarkSet, assign_split, concatenate, family, find_labelled_images, from_rows, load_landmarks,
                            read_ferplus)
-from utils.features import face_box
-from utils.metrics import answer_threshold, evaluate_predictions, expected_calibration_error, format_report, with_missed
+from utils.faces.features import face_box
+from utils.learning.metrics import answer_threshold, evaluate_predictions, expected_calibration_error, format_report, with_missed
 
 FACE_WIDTHS = (1, 32, 48, 64, 96, 128, 256)
 """Pixels at which the figures by face width part."""
@@ -83,7 +83,7 @@ def extract(root: Path, labels: Path | None, jobs: int) -> LandmarkSet:
     """Return the landmark set of a folder of pictures, the missed ones included."""
     from tqdm import tqdm
 
-    from utils.landmarks import CHUNK, extract_parallel
+    from utils.faces.landmarks import CHUNK, extract_parallel
 
     images, _ = read_ferplus(root, labels) if labels else find_labelled_images(root)
     chunks = [images[start:start + CHUNK] for start in range(0, len(images), CHUNK)]

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, UserError, add_share_flag, atomic_path, make_parser, relative, run_script
-from utils.dataset import load_landmarks
-from utils.features import compute_features
-from utils.metrics import evaluate_predictions
+from utils.data.dataset import load_landmarks
+from utils.faces.features import compute_features
+from utils.learning.metrics import evaluate_predictions
 
 FORMATS = {"tflite": ".tflite", "int8": "_int8.tflite", "onnx": ".onnx"}
 FLOAT_TOLERANCE = 1e-5
@@ -37,24 +37,24 @@ def build_parser():
 
 
 def main(args):
-    from utils import classifier, training
+    from utils.learning import bundle, export, networks, training
 
-    network, scaler, info = classifier.load_bundle(args.model)
+    network, scaler, info = export.load_bundle(args.model)
     landmarks, blendshapes, label = load_faces(args.data, info["classes"])
     features = compute_features(landmarks, blendshapes, info["features"])
-    expected = classifier.predict_network(network, training.standardise(scaler, features))
+    expected = networks.predict_network(network, training.standardise(scaler, features))
     output = args.output or args.model
     print(f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'same answer':>14}{'balanced accuracy':>20}")
     for name in args.formats:
-        path = output / f"{classifier.NAME}{FORMATS[name]}"
+        path = output / f"{bundle.NAME}{FORMATS[name]}"
         with atomic_path(path) as partial:
             if name == "onnx":
-                classifier.export_onnx(partial, network, scaler, info)
+                export.export_onnx(partial, network, scaler, info)
             else:
-                classifier.export_tflite(partial, network, scaler, info, int8=name == "int8")
-        if (output / f"{classifier.NAME}.json").is_file():
-            classifier.add_to_bundle(output, [path])
-        run = classifier.open_exported(path)
+                export.export_tflite(partial, network, scaler, info, int8=name == "int8")
+        if (output / f"{bundle.NAME}.json").is_file():
+            bundle.add_to_bundle(output, [path])
+        run = export.open_exported(path)
         answers = run(features)
         difference = float(np.abs(answers - expected).max())
         same = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
@@ -87,8 +87,8 @@ def load_faces(path: Path | None, classes: list[str]) -> tuple[np.ndarray, np.nd
 
 def demo_faces() -> tuple[np.ndarray, np.ndarray]:
     """Return landmarks (n, 478, 3) and blendshapes (n, 52) of the faces in the bundled clip."""
-    from utils.capture import DEMO_CLIP, open_source
-    from utils.landmarks import FaceLandmarker
+    from utils.live.capture import DEMO_CLIP, open_source
+    from utils.faces.landmarks import FaceLandmarker
 
     with open_source(str(DEMO_CLIP)) as source, FaceLandmarker(video=True, max_faces=1) as landmarker:
         faces = [landmarker.detect(frame.image, frame.timestamp_ms)[:1] for frame in source if frame is not None]

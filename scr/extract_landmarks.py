@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 from utils.config import DATA, UserError, add_share_flag, atomic_path, make_parser, positive_int, relative, run_script
-from utils.dataset import concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus, save_npz
-from utils.landmarks import CHUNK, extract_parallel
+from utils.data.dataset import concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus, save_npz
+from utils.faces.landmarks import CHUNK, extract_parallel
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
 """Versions are pinned: an unpinned handle asks the network even when the files are cached."""

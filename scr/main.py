@@ -54,7 +54,7 @@ def build_parser():
 
 
 def main(args):
-    from utils.capture import DEMO_CLIP, CameraSettings, list_cameras, open_source
+    from utils.live.capture import DEMO_CLIP, CameraSettings, list_cameras, open_source
 
     if args.list_cameras:
         return print("\n".join(list_cameras()) or "no camera found")
@@ -79,7 +79,7 @@ def main(args):
 
 def check_output(args) -> None:
     """Refuse a name for results that would fail only after the work."""
-    from utils.results import check_name
+    from utils.live.results import check_name
 
     if args.output:
         check_name(args.output)
@@ -87,8 +87,8 @@ def check_output(args) -> None:
 
 def check_save(save: Path | None, source) -> None:
     """Refuse a name for the annotated picture or video that does not fit the source, or is the source."""
-    from utils.images import IMAGE_SUFFIXES
-    from utils.recorder import CODECS
+    from utils.faces.images import IMAGE_SUFFIXES
+    from utils.live.video_writer import CODECS
 
     if save is None:
         return
@@ -126,10 +126,10 @@ class Demo:
         return self
 
     def _open(self, stack: ExitStack) -> None:
-        from utils.display import View
-        from utils.reader import FaceReader
-        from utils.recorder import VideoRecorder
-        from utils.results import ResultWriter
+        from utils.live.display import View
+        from utils.live.face_reader import FaceReader
+        from utils.live.video_writer import VideoRecorder
+        from utils.live.results import ResultWriter
 
         args, source = self.args, self.source
         self.reader = stack.enter_context(FaceReader(args.model, self.still, args.max_faces, args.smoothing_ms,
@@ -202,7 +202,7 @@ class Demo:
         self.frames_with_face += bool(readings)
 
     def _save(self, image, frame) -> None:
-        from utils.recorder import write_picture
+        from utils.live.video_writer import write_picture
 
         if self.recorder:
             self.recorder.write(image, frame.timestamp_ms)
@@ -253,7 +253,7 @@ class Demo:
 
     def save_snapshot(self) -> None:
         """Write what is shown to data/snapshots."""
-        from utils.recorder import write_picture
+        from utils.live.video_writer import write_picture
 
         path = SNAPSHOTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.frames:05}.png"
         write_picture(path, self._draw())
@@ -274,7 +274,7 @@ class Demo:
 
 def open_window(stack: ExitStack):
     """Return a window, or None with a note if there is no display."""
-    from utils.display import Window, display_problem
+    from utils.live.display import Window, display_problem
 
     if problem := display_problem():
         note(f"no display ({problem}): going on without a window")
@@ -284,11 +284,11 @@ def open_window(stack: ExitStack):
 
 def print_diagnosis(model: str) -> None:
     """Print what a bug report needs, and try the landmarker and the network."""
-    from utils.capture import list_cameras
-    from utils.classifier import EmotionClassifier
-    from utils.display import display_problem, opencv_build
-    from utils.doctor import diagnose
-    from utils.landmarks import FaceLandmarker
+    from utils.live.capture import list_cameras
+    from utils.learning.classifier import EmotionClassifier
+    from utils.live.display import display_problem, opencv_build
+    from utils.live.doctor import diagnose
+    from utils.faces.landmarks import FaceLandmarker
 
     def try_landmarker() -> str:
         with FaceLandmarker() as landmarker:

@@ -18,7 +18,7 @@ import numpy as np
 
 from utils.config import (EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, add_share_flag, make_parser, note,
                           positive_int, relative, run_script)
-from utils.recordings import (NEUTRAL_FILE, SampleFilter, SessionWriter, check_name, count_labels, has_consent, list_sessions,
+from utils.data.recordings import (NEUTRAL_FILE, SampleFilter, SessionWriter, check_name, count_labels, has_consent, list_sessions,
                               read_session, store_consent)
 
 HINTS = {
@@ -64,8 +64,8 @@ def main(args):
     if args.forget:
         return forget(args.data, args.forget)
 
-    from utils.capture import open_source
-    from utils.display import display_problem
+    from utils.live.capture import open_source
+    from utils.live.display import display_problem
 
     session = args.session or next_session(args.data, args.subject)
     if args.label is None and (problem := display_problem()):
@@ -88,7 +88,7 @@ class Recorder:
     """One recording: what is shown, what is taken, and why a frame is not."""
 
     def __init__(self, args, source, writer: SessionWriter, earlier: list):
-        from utils.landmarks import FEW_FACES, FaceLandmarker
+        from utils.faces.landmarks import FEW_FACES, FaceLandmarker
 
         self.args, self.source, self.writer = args, source, writer
         self.still = source.kind in ("picture", "folder")
@@ -138,7 +138,7 @@ class Recorder:
 
     def run_live(self) -> None:
         """Show the source, obey the keys, record while asked to."""
-        from utils.display import Canvas, Window
+        from utils.live.display import Canvas, Window
 
         self.canvas = Canvas()
         with self.open_landmarker() as landmarker, Window("Record your expressions") as window:
@@ -201,7 +201,7 @@ class Recorder:
 
     def draw(self, frame_bgr: np.ndarray, face, now: float) -> np.ndarray:
         """Return the picture to show: the frame, light contours, what happens now above it, what to do in the panel."""
-        from utils.display import AMBER, DIM, FAINT, INK, PANEL, colour_of
+        from utils.live.display import AMBER, DIM, FAINT, INK, PANEL, colour_of
 
         canvas = self.canvas
         canvas.begin(frame_bgr, self.args.mirror)
@@ -228,7 +228,7 @@ class Recorder:
 
     def draw_state(self, now: float) -> None:
         """Draw what the keys do now, what is wrong with the frame, and, over its top, countdown and recording."""
-        from utils.display import AMBER, INK, PANEL, PAPER, colour_of
+        from utils.live.display import AMBER, INK, PANEL, PAPER, colour_of
 
         canvas, colour = self.canvas, colour_of(self.label)
         width = canvas.image.shape[1] / canvas.scale - PANEL  # of the frame: what is left of the panel has a negative x
@@ -250,7 +250,7 @@ class Recorder:
 
     def draw_consent(self, frame_bgr: np.ndarray) -> np.ndarray:
         """Return the one screen that says what is stored and what for."""
-        from utils.display import INK
+        from utils.live.display import INK
 
         self.canvas.begin(frame_bgr, self.args.mirror)
         self.canvas.clear_panel()

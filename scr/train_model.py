@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from utils import classifier, metrics, plots, training
+from utils.learning import bundle, export, metrics, plots, training
 from utils.config import DATA, EMOTIONS, MODELS, SEED, UserError, make_parser, note, positive_int, relative, run_script
-from utils.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
+from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 
 
 def build_parser():
@@ -47,18 +47,18 @@ def main(args):
     answers = metrics.with_missed(test.class_index(), training.predict(trained, test), test.missed_index())
     report = metrics.evaluate_predictions(*answers, EMOTIONS)
     info = {
-        "name": classifier.NAME, "classes": list(EMOTIONS), "features": trained.features, "threshold": round(trained.threshold, 3),
+        "name": bundle.NAME, "classes": list(EMOTIONS), "features": trained.features, "threshold": round(trained.threshold, 3),
         "recipe": args.recipe, "training": asdict(recipe) | {"seed": args.seed, "epochs_run": len(trained.history["loss"]),
                                                              "temperature": trained.temperature, "doubtful": trained.dropped},
         "data": describe_data(data, args.data), "metrics": {"test": report},
     }
-    classifier.save_bundle(args.output, trained.network, trained.scaler, info)
+    export.save_bundle(args.output, trained.network, trained.scaler, info)
     plots.plot_learning_curves(args.output / "learning_curves.png", trained.history, f"Learning curves, recipe '{args.recipe}'")
     plots.plot_confusion_matrix(args.output / "confusion_matrix.png", report["confusion_matrix"], EMOTIONS,
                                 f"Test part ({', '.join(sorted(set(data.source.tolist())))})\n"
                                 f"balanced accuracy {report['balanced_accuracy']:.3f}")
     print(f"test part of {', '.join(map(relative, args.data))}:\n{metrics.format_report(report, EMOTIONS)}")
-    print(f"wrote {relative(args.output)}: {classifier.NAME}.keras, scaler.pkl, {classifier.NAME}.tflite, {classifier.NAME}.json, "
+    print(f"wrote {relative(args.output)}: {bundle.NAME}.keras, scaler.pkl, {bundle.NAME}.tflite, {bundle.NAME}.json, "
           "learning_curves.png, confusion_matrix.png")
 
 

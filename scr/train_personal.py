@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import classifier, plots, training
+from utils.learning import bundle, export, networks, plots, training
 from utils.config import (EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, ROOT, SEED, UserError, make_parser, note, positive_int,
                           relative, run_script)
-from utils.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
-from utils.personal import METHODS, Others, Trial, make_folds
-from utils.recordings import load_subject, save_neutral
+from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
+from utils.learning.personal import METHODS, Others, Trial, make_folds
+from utils.data.recordings import load_subject, save_neutral
 
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
@@ -82,13 +82,13 @@ def main(args):
         raise UserError(f"can't write to {relative(output)}: {error.strerror}; choose another --output") from error
 
     note("loading faces of other people, to see what is forgotten ...")
-    general, problem = find_general(args.general, classifier.load_info(args.base))
+    general, problem = find_general(args.general, bundle.load_info(args.base))
     if problem:
         note(f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}")
 
     note("loading TensorFlow and the base model ...")
-    network, scaler, info = classifier.load_bundle(args.base)
-    classifier.set_seed(args.seed)
+    network, scaler, info = export.load_bundle(args.base)
+    networks.set_seed(args.seed)
     others = Others(training.network_input(general, info["features"], scaler), general, network) if not problem else None
     trial = Trial(network, training.network_input(person, info["features"], scaler), label, block, args.steps, others,
                   args.max_forgetting, None if "neutral" in never else training.mean_neutral(info["features"], scaler))
@@ -104,7 +104,7 @@ def main(args):
 
     best = trial.best(reports)
     if best == "base":
-        earlier = " (an earlier model there is left as it is)" if (output / f"{classifier.NAME}.json").is_file() else ""
+        earlier = " (an earlier model there is left as it is)" if (output / f"{bundle.NAME}.json").is_file() else ""
         print(f"nothing is better than the base model on the held-out samples: keeping it, no model written{earlier}; "
               f"see {relative(output / 'comparison.png')}, and record another session: "
               f"python scr/record_dataset.py --subject {args.subject}")
@@ -121,8 +121,8 @@ def main(args):
     if others:
         forgetting |= {"faces": relative(args.general) if args.general else "the base model's own test set",
                        "before": others.base, "after": outcome.others}
-    classifier.save_bundle(output, outcome.network, scaler, info | {
-        "name": args.subject, "recipe": f"personal: {METHODS[best].title}", "base": info["sha256"][f"{classifier.NAME}.keras"],
+    export.save_bundle(output, outcome.network, scaler, info | {
+        "name": args.subject, "recipe": f"personal: {METHODS[best].title}", "base": info["sha256"][f"{bundle.NAME}.keras"],
         "data": {"subject": args.subject, "samples": len(samples), "sessions": sessions},
         "metrics": {"held_out": reports, "forgetting": forgetting}})
     plots.plot_confusion_matrix(output / "confusion_matrix.png", reports[best]["confusion_matrix"], EMOTIONS,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / "tests" / "data"
+DATA = ROOT / "tests" / "assets"
 DEMO = ROOT / "assets" / "demo.mp4"
 SMILE = DATA / "smile.mp4"
 

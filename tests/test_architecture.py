@@ -1,6 +1,7 @@
 """The layout of DESIGN: one-way imports, one owner for each heavy package, `--help` at once and from anywhere."""
 
 import ast
+import graphlib
 import re
 import sys
 from pathlib import Path
@@ -10,31 +11,42 @@ from conftest import ROOT, run
 
 SCR = ROOT / "scr"
 SCRIPTS = sorted(path.name for path in SCR.glob("*.py"))
-LAYER = {"config": 0, "features": 1, "images": 1, "metrics": 1, "training": 3, "reader": 3, "personal": 4}  # all other modules of utils: 2
-OWNERS = {"mediapipe": {"landmarks"}, "keras": {"classifier"}, "tensorflow": {"classifier"}, "ai_edge_litert": {"classifier"},
-          "onnx": {"classifier"}, "onnxruntime": {"classifier"}, "matplotlib": {"plots"}, "cv2": {"images"}}
+UTILS = SCR / "utils"
+FLOORS = ("config", "faces", "data", "learning", "live")
+"""From the ground up: a module imports from its own floor and from those below it."""
+MODULES = {".".join(path.relative_to(SCR).with_suffix("").parts): path
+           for path in sorted(UTILS.rglob("*.py")) if path.name != "__init__.py"}
+"""Each module of utils by its dotted name."""
+OWNERS = {"mediapipe": {"landmarks"}, "keras": {"networks"}, "tensorflow": {"networks", "export"},
+          "ai_edge_litert": {"classifier"}, "onnx": {"export"}, "onnxruntime": {"export"}, "matplotlib": {"plots"},
+          "cv2": {"images"}}
 
 
 def imports(path: Path) -> set[str]:
-    """Return every module that a file imports, anywhere in it; `from utils import x` counts as utils.x."""
+    """Return every module that a file imports, anywhere in it; `from utils.faces import images` counts as utils.faces.images."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"utils.{alias.name}" for alias in node.names} if node.module == "utils" else {node.module}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & set(MODULES) or {node.module}
     return found
 
 
-def layer(module: str) -> int:
-    return LAYER.get(module, 2)
+def floor(module: str) -> int:
+    """Return how high the floor of a module of utils lies."""
+    return FLOORS.index(module.split(".")[1])
 
 
-@pytest.mark.parametrize("path", sorted((SCR / "utils").glob("*.py")), ids=lambda path: path.stem)
-def test_modules_import_downwards_only(path):
-    for name in imports(path):
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_import_downwards_only(module):
+    for name in imports(MODULES[module]):
         if name.startswith("utils."):
-            assert layer(name.removeprefix("utils.")) < layer(path.stem), f"{path.stem} imports {name}"
+            assert floor(name) <= floor(module), f"{module} imports {name}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graphlib.TopologicalSorter({module: imports(path) & set(MODULES) for module, path in MODULES.items()}).prepare()
 
 
 @pytest.mark.parametrize("path", sorted(SCR.glob("*.py")), ids=lambda path: path.stem)
@@ -43,14 +55,14 @@ def test_no_script_imports_a_script(path):
 
 
 def test_heavy_packages_have_one_owner():
-    for path in [*SCR.glob("*.py"), *(SCR / "utils").glob("*.py")]:
+    for path in SCR.rglob("*.py"):
         for name in imports(path):
             owners = OWNERS.get(name.split(".")[0])
             assert owners is None or path.stem in owners | {"doctor"}, f"{path.name} imports {name}"
 
 
 def test_config_needs_the_standard_library_only():
-    assert {name.split(".")[0] for name in imports(SCR / "utils" / "config.py")} <= sys.stdlib_module_names
+    assert {name.split(".")[0] for name in imports(UTILS / "config.py")} <= sys.stdlib_module_names
 
 
 def test_sys_path_is_never_edited():

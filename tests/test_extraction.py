@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, run
 
-from utils import landmarks
+from utils.faces import landmarks
 from utils.config import UserError
-from utils.dataset import load_landmarks
+from utils.data.dataset import load_landmarks
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import main
-from utils import capture, display, reader, recorder
+from utils.live import capture, display, face_reader, video_writer
 from utils.config import ASSETS, EMOTIONS, UserError
-from utils.display import COLOURS, PANEL
+from utils.live.display import COLOURS, PANEL
 
 MAIN = Path(main.__file__)
 DEMO = ASSETS / "demo.mp4"
@@ -49,9 +49,9 @@ class EmotionClassifier:
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    module = types.ModuleType("utils.classifier")
+    module = types.ModuleType("utils.learning.classifier")
     exec(STAND_IN, module.__dict__)
-    monkeypatch.setitem(sys.modules, "utils.classifier", module)
+    monkeypatch.setitem(sys.modules, "utils.learning.classifier", module)
     monkeypatch.setattr(reader, "EmotionClassifier", module.EmotionClassifier)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
@@ -197,7 +197,7 @@ def test_video_that_ends_in_the_middle_keeps_its_rows(frames, tmp_path, capsys):
 
 
 def test_a_detector_that_fails_on_a_frame_costs_that_frame_only(clip, tmp_path, monkeypatch, capsys):
-    from utils.landmarks import FaceLandmarker
+    from utils.faces.landmarks import FaceLandmarker
 
     whole = FaceLandmarker.detect
 
@@ -533,8 +533,8 @@ def screen(tmp_path):
 def test_real_window_obeys_its_keys(screen, tmp_path):
     runner = tmp_path / "runner.py"
     runner.write_text(f"import sys, types, runpy\nsys.path.insert(0, {str(MAIN.parent)!r})\nimport utils\n"
-                      f"module = types.ModuleType('utils.classifier')\nexec({STAND_IN!r}, module.__dict__)\n"
-                      "sys.modules['utils.classifier'] = module\nimport main\n"
+                      f"module = types.ModuleType('utils.learning.classifier')\nexec({STAND_IN!r}, module.__dict__)\n"
+                      "sys.modules['utils.learning.classifier'] = module\nimport main\n"
                       f"main.SNAPSHOTS = __import__('pathlib').Path({str(tmp_path / 'snapshots')!r})\n"
                       "main.run_script(main.main, main.build_parser())\n")
     env = os.environ | {"DISPLAY": screen}

@@ -17,13 +17,14 @@ from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, user_err
 
 from record_dataset import COUNTDOWN_S, RECORD_S, Recorder
 from train_personal import find_general
-from utils.classifier import NAME, EmotionClassifier
+from utils.learning.bundle import NAME
+from utils.learning.classifier import EmotionClassifier
 from utils.config import EMOTIONS, UserError
-from utils.dataset import LandmarkSet
-from utils.features import OWN_NEUTRAL_SHARE
-from utils.metrics import evaluate_predictions, with_missed
-from utils.personal import METHODS, UNMEASURED_SHARE, Others, Trial, make_folds
-from utils.recordings import (SampleFilter, SessionWriter, count_labels, list_sessions, load_neutral, load_subject, read_session,
+from utils.data.dataset import LandmarkSet
+from utils.faces.features import OWN_NEUTRAL_SHARE
+from utils.learning.metrics import evaluate_predictions, with_missed
+from utils.learning.personal import METHODS, UNMEASURED_SHARE, Others, Trial, make_folds
+from utils.data.recordings import (SampleFilter, SessionWriter, count_labels, list_sessions, load_neutral, load_subject, read_session,
                               save_neutral)
 
 
@@ -102,7 +103,7 @@ def test_a_full_disk_costs_the_sample_being_written_and_no_other(recorded, tmp_p
 
 
 def test_recording_killed_at_any_moment_loses_nothing_that_was_counted(tmp_path):
-    code = ("import sys, numpy as np\nfrom pathlib import Path\nfrom utils.recordings import SessionWriter\n"
+    code = ("import sys, numpy as np\nfrom pathlib import Path\nfrom utils.data.recordings import SessionWriter\n"
             "with SessionWriter('ann', '1', Path(sys.argv[1])) as writer:\n"
             "    for number in range(10**6):\n"
             "        writer.append(np.full((478, 3), number), np.zeros(52), 'sad'); print(number, flush=True)\n")
@@ -127,7 +128,7 @@ def test_names_that_are_paths_are_refused():
 
 
 def test_what_would_spoil_the_set_is_refused(portrait):
-    from utils.landmarks import FaceLandmarker
+    from utils.faces.landmarks import FaceLandmarker
 
     with FaceLandmarker() as landmarker:
         face = landmarker.detect_picture(portrait)[0]
@@ -209,7 +210,7 @@ def test_list_delete_and_forget_really_delete(tmp_path):
 
 
 def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
-    from utils.display import Canvas
+    from utils.live.display import Canvas
 
     args = SimpleNamespace(subject="ann", label=None, wanted=2, data=tmp_path, mirror=True)
     with SessionWriter("ann", "1", tmp_path) as writer:
@@ -280,13 +281,13 @@ def test_what_is_forgotten_is_measured_and_bounded(recorded, bundle, landmark_fi
 
 def make_trial(max_forgetting, measured=True):
     """Return a trial of a network on noise, and a network that knows nothing of what it knew."""
-    from utils import classifier
+    from utils.learning import networks
 
-    classifier.set_seed(0)
-    network = classifier.build_network(8, 4, [(16, 0.0, False)])
+    networks.set_seed(0)
+    network = networks.build_network(8, 4, [(16, 0.0, False)])
     x = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
     answers = network(x, training=False).numpy().argmax(axis=1)
-    tuned = classifier.copy_network(network, reset=True)
+    tuned = networks.copy_network(network, reset=True)
     general = LandmarkSet(np.zeros((400, 468, 3), np.float32), np.array(EMOTIONS)[answers])
     others = Others(x, general, network) if measured else None
     return Trial(network, x, answers, np.zeros(400), 1, others, max_forgetting), tuned

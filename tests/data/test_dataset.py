@@ -10,9 +10,9 @@ import pytest
 from conftest import DATA, run, user_error
 
 from utils.config import EMOTIONS, UserError, canonical_emotion
-from utils.dataset import (LandmarkSet, assign_split, class_source_weights, concatenate, family, find_duplicates,
+from utils.data.dataset import (LandmarkSet, assign_split, class_source_weights, concatenate, family, find_duplicates,
                            find_labelled_images, load_landmarks, make_split, read_ferplus, save_npz, save_txt, split_groups)
-from utils.images import perceptual_hash
+from utils.faces.images import perceptual_hash
 
 
 @pytest.fixture(scope="module")

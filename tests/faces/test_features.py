@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from conftest import DATA
 
-from utils.classifier import load_info
+from utils.learning.bundle import load_info
 from utils.config import MODELS
-from utils.features import (ALL_POINTS, OWN_NEUTRAL_SHARE, align, compute_features, face_box, fit_recipe, fit_reference, mirror_faces,
+from utils.faces.features import (ALL_POINTS, OWN_NEUTRAL_SHARE, align, compute_features, face_box, fit_recipe, fit_reference, mirror_faces,
                             mirror_map, own_offset)
-from utils.images import shrink
-from utils.landmarks import READ_WIDTH_PX, FaceLandmarker
+from utils.faces.images import shrink
+from utils.faces.landmarks import READ_WIDTH_PX, FaceLandmarker
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,13 @@ import pytest
 from conftest import DATA, run, user_error
 from export_model import FORMATS
 
-from utils.classifier import NAME, EmotionClassifier, load_bundle, open_exported, read_metadata
+from utils.learning.bundle import NAME, read_metadata
+from utils.learning.classifier import EmotionClassifier
+from utils.learning.export import load_bundle, open_exported
 from utils.config import EMOTIONS, UserError
-from utils.dataset import load_landmarks
-from utils.features import compute_features
-from utils.metrics import MISSED, evaluate_predictions, expected_calibration_error, wilson_interval
+from utils.data.dataset import load_landmarks
+from utils.faces.features import compute_features
+from utils.learning.metrics import MISSED, evaluate_predictions, expected_calibration_error, wilson_interval
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def test_bundle_has_the_contract(bundle):
 
 
 def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
-    from utils.dataset import assign_split
-    from utils.training import with_mirror_images
+    from utils.data.dataset import assign_split
+    from utils.learning.training import with_mirror_images
 
     _, scaler, info = load_bundle(bundle)
     data = assign_split(load_landmarks(landmark_file).of_classes(EMOTIONS))
@@ -151,7 +153,7 @@ def test_training_reads_txt_and_several_files(landmark_file, tmp_path):
 
 
 def test_training_without_a_class_says_which(landmark_file, tmp_path):
-    from utils.dataset import save_npz
+    from utils.data.dataset import save_npz
 
     data = load_landmarks(landmark_file)
     save_npz(tmp_path / "three.npz", data.select(data.label != "fear"))

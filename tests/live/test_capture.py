@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from utils import capture as capture_module
-from utils.capture import DEMO_CLIP, CameraSettings, LiveSource, Patience, VideoSource, open_camera, open_source
+from utils.live import capture as capture_module
+from utils.live.capture import DEMO_CLIP, CameraSettings, LiveSource, Patience, VideoSource, open_camera, open_source
 from utils.config import UserError
-from utils.recorder import VideoRecorder, write_picture
+from utils.live.video_writer import VideoRecorder, write_picture
 
 QUICK = Patience(stalled=0.15, frozen=0.3, gone=1.0, retry=0.02)
 

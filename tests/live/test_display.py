@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.capture import open_source
+from utils.live.capture import open_source
 from utils.config import ASSETS, EMOTIONS
-from utils.display import COLOURS, CONTOURS, PANEL, PAPER, Canvas, Timeline, View, colour_of, display_problem
-from utils.landmarks import FaceLandmarker
-from utils.smoothing import Reading, read_picture
+from utils.live.display import COLOURS, CONTOURS, PANEL, PAPER, Canvas, Timeline, View, colour_of, display_problem
+from utils.faces.landmarks import FaceLandmarker
+from utils.live.smoothing import Reading, read_picture
 
 SIZES = [(640, 480), (1920, 1080), (1080, 1920), (640, 360), (48, 48), (333, 555), (3000, 200)]
 PROBABILITIES = np.array([0.1, 0.7, 0.15, 0.05], np.float32)

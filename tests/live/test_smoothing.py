@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.smoothing import (FORGET_MS, MARGIN, RESET_MS, TIME_CONSTANT_MS, UNCERTAIN, EmotionSmoother, FaceTracker,
+from utils.live.smoothing import (FORGET_MS, MARGIN, RESET_MS, TIME_CONSTANT_MS, UNCERTAIN, EmotionSmoother, FaceTracker,
                              box_px, read_picture)
 
 CLASSES = ("fear", "happy", "neutral", "sad")

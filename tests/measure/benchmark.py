@@ -1,7 +1,7 @@
 """Speed, as ratios to bare loops measured side by side in the same run. Not a test: a loaded machine spares neither side.
 
-    python tests/benchmark.py
-    python tests/benchmark.py --only labels memory --frames 2000 --json benchmark.json
+    python tests/measure/benchmark.py
+    python tests/measure/benchmark.py --only labels memory --frames 2000 --json benchmark.json
 
 Keys: loop_ratio (the whole live loop, drawing included, to a bare loop of read and detect_for_video; goal 1.15),
 after_landmarks_ms (features, network, smoothing and drawing of one face, median; goal 0.5; after_landmarks_mean_ms has the
@@ -23,14 +23,14 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))  # this file is no script of the project and no test: nothing else sets its path
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 CLIP = ROOT / "assets" / "demo.mp4"
-PICTURE = ROOT / "tests" / "data" / "astronaut.jpg"
+PICTURE = ROOT / "tests" / "assets" / "astronaut.jpg"
 TASK = ROOT / "models" / "face_landmarker.task"
 PARTS = ("startup", "extraction", "loop", "memory", "labels")
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 def open_landmarker(video: bool):
     """Return (mediapipe, a bare landmarker) as the documentation shows it."""
-    from utils.landmarks import _import_mediapipe
+    from utils.faces.landmarks import _import_mediapipe
 
     mediapipe, vision = _import_mediapipe()
     mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
@@ -110,7 +110,7 @@ class NoWindow:
 def whole_loop() -> tuple[float, float, float]:
     """Return the seconds of the live demo's own loop for the clip, and median and mean milliseconds after the landmarks."""
     import main as demo_script
-    from utils.capture import open_source
+    from utils.live.capture import open_source
 
     after = []
     with open_source(str(CLIP)) as source:
@@ -144,7 +144,7 @@ def measure_published(fps: float, frames: int = 60) -> float:
     """Return how many times faster the live loop is than the published one."""
     from sklearn.preprocessing import StandardScaler
 
-    from utils.classifier import build_network
+    from utils.learning.networks import build_network
 
     network = build_network(1404, 4, ((1024, 0.5, True), (512, 0.5, True), (256, 0.4, True), (128, 0.3, False)))
     scaler = StandardScaler().fit(np.random.default_rng(0).random((10, 1404)))
@@ -177,7 +177,7 @@ def measure_startup(rounds: int = 5) -> float:
 def measure_memory(frames: int) -> float:
     """Return how much the resident memory grows between frame 500 and the end, in MB."""
     import main as demo_script
-    from utils.capture import open_source
+    from utils.live.capture import open_source
 
     with open_source(str(CLIP)) as source:
         args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
@@ -196,7 +196,7 @@ class Rewound:
         self.clip, self.frames, self.start_mb = clip, frames, 0.0
 
     def __iter__(self):
-        from utils.capture import Frame
+        from utils.live.capture import Frame
 
         for index in range(self.frames):
             if index == 500:
@@ -223,10 +223,10 @@ def measure_labels() -> dict:
 
     Without them, a label is the likeliest class of its frame, `uncertain` below the threshold.
     """
-    from utils.capture import open_source
-    from utils.classifier import EmotionClassifier
-    from utils.landmarks import FaceLandmarker
-    from utils.smoothing import EmotionSmoother
+    from utils.live.capture import open_source
+    from utils.learning.classifier import EmotionClassifier
+    from utils.faces.landmarks import FaceLandmarker
+    from utils.live.smoothing import EmotionSmoother
 
     classifier = EmotionClassifier()
     calm = EmotionSmoother(classifier.classes, classifier.threshold)

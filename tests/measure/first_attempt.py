@@ -1,7 +1,7 @@
 """Why FER2013 gave "15%": the README's first attempt again, with seven classes, in step and out of step. Not a test.
 
     python scr/extract_landmarks.py --images data/fer2013 --labels data/fer2013/fer2013new.csv
-    python tests/first_attempt.py
+    python tests/measure/first_attempt.py
 
 It trains on FER2013Train and asks about FER2013Valid, faces found, labels by FER+ plurality; about five minutes on two cores.
 """
@@ -10,16 +10,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))  # this file is no script of the project and no test: nothing else sets its path
 
 import numpy as np  # noqa: E402
 
-from utils import classifier, training  # noqa: E402
+from utils.learning import networks, training  # noqa: E402
 from utils.config import UserError, make_parser, run_script  # noqa: E402
-from utils.dataset import LandmarkSet, class_source_weights, load_landmarks  # noqa: E402
-from utils.features import compute_features, fit_recipe  # noqa: E402
-from utils.metrics import evaluate_predictions  # noqa: E402
+from utils.data.dataset import LandmarkSet, class_source_weights, load_landmarks  # noqa: E402
+from utils.faces.features import compute_features, fit_recipe  # noqa: E402
+from utils.learning.metrics import evaluate_predictions  # noqa: E402
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 PUBLISHED = replace(training.RECIPES["published"], epochs=6)  # five hundred at 1e-5 take hours and do not change the order
@@ -37,7 +37,7 @@ def main(args):
     data = load_landmarks(args.data).of_classes(CLASSES)
     train_part, val_part = data.part("train"), data.part("val")
     if not len(train_part) or not len(val_part):
-        raise UserError(f"{args.data} has no parts train and val; the first command in `python tests/first_attempt.py --help` makes it")
+        raise UserError(f"{args.data} has no parts train and val; the first command in `python tests/measure/first_attempt.py --help` makes it")
     label, wrong = train_part.class_index(CLASSES), out_of_step(train_part)
     print(f"{len(train_part)} faces to train on, {len(val_part)} to ask about; out of step, {(wrong != label).mean():.0%} of the labels "
           f"are wrong\n{'':<40}{'balanced accuracy':>18}{'right':>8}")
@@ -56,7 +56,7 @@ def main(args):
 def train_and_ask(train_part: LandmarkSet, val_part: LandmarkSet, recipe: training.Recipe, label: np.ndarray, scaled: bool,
                   seed: int) -> np.ndarray:
     """Return the class indices that one network, told `label` (n,) of the training part, gives to the other part."""
-    classifier.set_seed(seed)
+    networks.set_seed(seed)
     features = fit_recipe(recipe.features, train_part.landmarks, recipe.blendshapes)
     x, x_val = (compute_features(part.landmarks, part.blendshapes, features) for part in (train_part, val_part))
     scaler = training.fit_scaler(x)
@@ -66,12 +66,12 @@ def train_and_ask(train_part: LandmarkSet, val_part: LandmarkSet, recipe: traini
     if projection is not None:
         x, x_val = x @ projection, x_val @ projection
     weight = class_source_weights(label, train_part.source) if recipe.draw_by_weight else np.ones(len(label))
-    network = classifier.build_network(x.shape[1], len(CLASSES), recipe.layers, recipe.input_noise, recipe.weight_decay)
-    classifier.fit_networks([network], (x, one_hot_twice(label), weight),
+    network = networks.build_network(x.shape[1], len(CLASSES), recipe.layers, recipe.input_noise, recipe.weight_decay)
+    networks.fit_networks([network], (x, one_hot_twice(label), weight),
                             (x_val, one_hot_twice(val_part.class_index(CLASSES)), np.ones(len(x_val))), recipe.learning_rate,
                             recipe.epochs, recipe.batch_size, recipe.patience,
                             draw_seed=seed if recipe.draw_by_weight else None, progress=False)
-    return classifier.predict_network(network, x_val).argmax(axis=1)
+    return networks.predict_network(network, x_val).argmax(axis=1)
 
 
 def out_of_step(data: LandmarkSet) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What fine-tuning gains on JAFFE: for each woman, train on two takes of each expression and ask about the third. Not a test.
 
     python scr/extract_landmarks.py --images data/portraits
-    python tests/personal_takes.py
-    python tests/personal_takes.py --max-forgetting 1
+    python tests/measure/personal_takes.py
+    python tests/measure/personal_takes.py --max-forgetting 1
 
 It prints, and with --plot FILE draws, the table in models/README.md, "Personal models"; one to two minutes on two cores.
 """
@@ -11,17 +11,17 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))  # this file is no script of the project and no test: nothing else sets its path
 
 import numpy as np  # noqa: E402
 
 from train_personal import find_general  # noqa: E402
-from utils import classifier, plots, training  # noqa: E402
+from utils.learning import export, networks, plots, training  # noqa: E402
 from utils.config import EMOTIONS, MODELS, SEED, make_parser, run_script  # noqa: E402
-from utils.dataset import LandmarkSet, load_landmarks  # noqa: E402
-from utils.metrics import evaluate_predictions  # noqa: E402
-from utils.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
+from utils.data.dataset import LandmarkSet, load_landmarks  # noqa: E402
+from utils.learning.metrics import evaluate_predictions  # noqa: E402
+from utils.learning.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
 
 TAKES = 3
 
@@ -39,14 +39,14 @@ def main(args):
     data = load_landmarks(args.data).of_classes(EMOTIONS)
     take = number_takes(data)
     data, take = data.select(take < TAKES), take[take < TAKES]
-    network, scaler, info = classifier.load_bundle(MODELS)
+    network, scaler, info = export.load_bundle(MODELS)
     general, problem = (None, "not measured, as asked") if args.unmeasured else find_general(None, info)
     print(problem or f"forgetting is measured on {len(general) + len(general.missed_label)} pictures of other people", flush=True)
     others = None if general is None else Others(training.network_input(general, info["features"], scaler), general, network)
     neutral = training.mean_neutral(info["features"], scaler)
     reports = {}
     for subject in sorted(set(data.subject.tolist())):
-        classifier.set_seed(SEED)
+        networks.set_seed(SEED)
         rows = data.subject == subject
         person, block = data.select(rows), take[rows]
         trial = Trial(network, training.network_input(person, info["features"], scaler), person.class_index(), block, 150, others,

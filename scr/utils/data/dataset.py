@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import ALL_EMOTIONS, EMOTIONS, SEED, UserError, atomic_path, canonical_emotion, relative
-from utils.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
-from utils.images import list_images
+from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
+from utils.faces.images import list_images
 
 FERPLUS_COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 VOTES = len(FERPLUS_COLUMNS)

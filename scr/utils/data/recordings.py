@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative, write_json
-from utils.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
-from utils.images import sharpness
+from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
+from utils.faces.images import sharpness
 
 NEUTRAL_FILE = "neutral.npz"
 """In a subject's folder: frames of the neutral face that live use takes as reference; no sample to train on."""

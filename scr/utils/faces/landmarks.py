@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, SHARE_VARIABLE, UserError, native_log_silenced, relative
-from utils.features import face_box
-from utils.images import decode_image, import_cv2, perceptual_hash, shrink
+from utils.faces.features import face_box
+from utils.faces.images import decode_image, import_cv2, perceptual_hash, shrink
 
 LANDMARKER_FILE = MODELS / "face_landmarker.task"
 LANDMARKER_URL = ("https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"

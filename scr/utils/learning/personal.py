@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils import classifier
+from utils.learning import networks
 from utils.config import EMOTIONS
-from utils.dataset import LandmarkSet, class_source_weights
-from utils.features import own_offset
-from utils.metrics import evaluate_predictions, with_missed
+from utils.data.dataset import LandmarkSet, class_source_weights
+from utils.faces.features import own_offset
+from utils.learning.metrics import evaluate_predictions, with_missed
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ class Trial:
 
     def fit(self, method: Method, rows: np.ndarray) -> Outcome:
         """Return what a copy of the network, trained by a method on some rows, has become."""
-        tuned = classifier.copy_network(self.network, reset=method.from_scratch)
+        tuned = networks.copy_network(self.network, reset=method.from_scratch)
         kept = 1.0
         if not method.unchanged:
-            classifier.freeze_early_layers(tuned, method.trainable_layers)
+            networks.freeze_early_layers(tuned, method.trainable_layers)
             label = self.label[rows]
             weight = class_source_weights(label, np.zeros(len(rows)))
-            classifier.fine_tune(tuned, (self.x[rows], label, weight), method.learning_rate, self.steps)
+            networks.fine_tune(tuned, (self.x[rows], label, weight), method.learning_rate, self.steps)
             if not method.from_scratch:  # weights that did not grow from the base model's can't be mixed with them
                 kept = self.pull_back(tuned)
         x = self.x - self.offset(rows) if method.own_neutral else self.x

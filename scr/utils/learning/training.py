@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils import classifier
+from utils.learning import networks
 from utils.config import EMOTIONS
-from utils.dataset import LandmarkSet, class_source_weights, concatenate, family
-from utils.features import MESH_POINTS, compute_features, fit_recipe, fit_reference, mirror_faces, mirror_map
-from utils.metrics import answer_threshold
+from utils.data.dataset import LandmarkSet, class_source_weights, concatenate, family
+from utils.faces.features import MESH_POINTS, compute_features, fit_recipe, fit_reference, mirror_faces, mirror_map
+from utils.learning.metrics import answer_threshold
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
 
     Scaler, reference and components are fitted on the training part. The same seed gives the same weights.
     """
-    classifier.set_seed(seed)
+    networks.set_seed(seed)
     dropped = 0
     if recipe.drop_below and len(train_part) >= ENOUGH_TO_DOUBT:
         kept = label_probability(train_part, recipe, seed) >= recipe.drop_below
@@ -110,23 +110,23 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
     seen, seen_val = (x, x_val) if projection is None else (x @ projection, x_val @ projection)
     train_data, val_data = (seen, *targets(train_part, recipe)), (seen_val, *targets(val_part, recipe))
 
-    networks = [classifier.build_network(seen.shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay)
+    networks = [networks.build_network(seen.shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay)
                 for _ in range(recipe.networks)]
-    history = classifier.fit_networks(
+    history = networks.fit_networks(
         networks, train_data, val_data, recipe.learning_rate, recipe.epochs, recipe.batch_size, recipe.patience,
         recipe.within_family, seed if recipe.draw_by_weight else None, progress)
-    network = classifier.assemble(networks, projection)
+    network = networks.assemble(networks, projection)
     temperature, threshold = 1.0, 0.0
     if recipe.calibrate:
-        temperature = fit_temperature(classifier.predict_network(network, x_val), val_part)
-        classifier.divide_logits(network, temperature)
-        threshold, _ = answer_threshold(val_part.class_index(), classifier.predict_network(network, x_val), ANSWERED_RIGHT)
+        temperature = fit_temperature(networks.predict_network(network, x_val), val_part)
+        networks.divide_logits(network, temperature)
+        threshold, _ = answer_threshold(val_part.class_index(), networks.predict_network(network, x_val), ANSWERED_RIGHT)
     return Trained(network, scaler, features, history, temperature, threshold, dropped)
 
 
 def predict(trained: Trained, data: LandmarkSet) -> np.ndarray:
     """Return a trained network's probabilities (n, classes) of a landmark set."""
-    return classifier.predict_network(trained.network, network_input(data, trained.features, trained.scaler))
+    return networks.predict_network(trained.network, network_input(data, trained.features, trained.scaler))
 
 
 def network_input(faces, features: dict, scaler) -> np.ndarray:

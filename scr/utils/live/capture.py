@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import ASSETS, UserError, relative
-from utils.images import IMAGE_SUFFIXES, decode_image, import_cv2, is_image, list_images
+from utils.faces.images import IMAGE_SUFFIXES, decode_image, import_cv2, is_image, list_images
 
 DEMO_CLIP = ASSETS / "demo.mp4"
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp",

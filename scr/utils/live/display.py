@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from utils.features import MESH_POINTS
-from utils.images import import_cv2
+from utils.faces.features import MESH_POINTS
+from utils.faces.images import import_cv2
 
 COLOURS = {name: tuple(int(rgb[i:i + 2], 16) for i in (4, 2, 0)) for name, rgb in {
     "fear": "D55E00", "happy": "F0E442", "neutral": "E8E8E8", "sad": "56B4E9",

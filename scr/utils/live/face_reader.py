@@ -5,11 +5,11 @@ Stands on the modules of each step; `main.py` is its script.
 
 import numpy as np
 
-from utils import recordings
-from utils.classifier import EmotionClassifier
+from utils.data import recordings
+from utils.learning.classifier import EmotionClassifier
 from utils.config import PERSONAL_DATA, UserError, note, relative
-from utils.landmarks import CONFIDENCE, FEW_FACES, FaceLandmarker
-from utils.smoothing import FaceTracker, NeutralTaker, read_picture
+from utils.faces.landmarks import CONFIDENCE, FEW_FACES, FaceLandmarker
+from utils.live.smoothing import FaceTracker, NeutralTaker, read_picture
 
 
 class FaceReader:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.features import face_box
+from utils.faces.features import face_box
 
 UNCERTAIN = "uncertain"
 """The label when no class is sure; never in the rows of still pictures."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import UserError, atomic_path, relative
-from utils.images import import_cv2
+from utils.faces.images import import_cv2
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 """Writers that work in the wheels of OpenCV 5, by suffix."""
