@@ -13,8 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import DATA, EMOTIONS, SEED, UserError, at_least, make_parser, relative, run_script
-from utils.data.dataset import (LandmarkSet, assign_split, concatenate, family, find_duplicates, load_landmarks, save_npz,
-                           save_txt)
+from utils.data.dataset import (
+    LandmarkSet,
+    assign_split,
+    concatenate,
+    family,
+    find_duplicates,
+    load_landmarks,
+    save_npz,
+    save_txt,
+)
 
 SOURCE_WARNING = 0.10
 """Warn if the source predicts the label this much better (balanced accuracy) than chance."""
@@ -22,14 +30,32 @@ SOURCE_WARNING = 0.10
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--data", type=Path, nargs="+", default=[DATA / "affectnet.npz"], metavar="NPZ",
-                        help="landmark sets to merge")
-    parser.add_argument("--output", type=Path, default=DATA / "dataset_Affectnet_balanced", metavar="STEM",
-                        help="where to write, without .txt and .npz")
-    parser.add_argument("--classes", nargs="+", default=list(EMOTIONS), choices=EMOTIONS, help="classes to keep")
-    parser.add_argument("--per-class", type=at_least(0), default=2500, help="most faces of a class; 0: all of them")
-    parser.add_argument("--keep-split", action="store_true",
-                        help="keep a source's own held-out folder as test part instead of merging and splitting anew")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=[DATA / "affectnet.npz"],
+        metavar="NPZ",
+        help="landmark sets to merge",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=DATA / "dataset_Affectnet_balanced",
+        metavar="STEM",
+        help="where to write, without .txt and .npz",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", default=list(EMOTIONS), choices=EMOTIONS, help="classes to keep"
+    )
+    parser.add_argument(
+        "--per-class", type=at_least(0), default=2500, help="most faces of a class; 0: all of them"
+    )
+    parser.add_argument(
+        "--keep-split",
+        action="store_true",
+        help="keep a source's own held-out folder as test part instead of merging and splitting anew",
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="seed of the split and the choice")
     return parser
 
@@ -37,7 +63,9 @@ def build_parser():
 def main(args):
     data = concatenate([load_landmarks(path) for path in args.data]).of_classes(args.classes)
     if len(data) == 0:
-        raise UserError(f"no face labelled {', '.join(args.classes)} in {', '.join(map(relative, args.data))}; check --classes")
+        raise UserError(
+            f"no face labelled {', '.join(args.classes)} in {', '.join(map(relative, args.data))}; check --classes"
+        )
     data = drop_duplicates(data)
     audit_sources(data)
     if not args.keep_split:
@@ -63,8 +91,10 @@ def drop_duplicates(data: LandmarkSet) -> LandmarkSet:
     order = np.argsort(~np.isin(data.split, ("val", "test")), kind="stable")
     first[order[np.unique(group[order], return_index=True)[1]]] = True
     same_bytes = len(data) - len(np.unique(data.sha256)) if data.sha256.all() else 0
-    print(f"duplicates: {len(data) - first.sum()} further copies of {len(data)} pictures ({same_bytes} the same bytes, the rest "
-          f"nearly the same picture); {contradictory.sum()} pictures dropped because their copies carry different labels")
+    print(
+        f"duplicates: {len(data) - first.sum()} further copies of {len(data)} pictures ({same_bytes} the same bytes, the rest "
+        f"nearly the same picture); {contradictory.sum()} pictures dropped because their copies carry different labels"
+    )
     return data.select(first & ~contradictory)
 
 
@@ -81,18 +111,30 @@ def audit_sources(data: LandmarkSet) -> None:
     if len(classes) < 2:
         return
     chance = 1 / len(classes)
-    clues = {"the file's family": _one_hot(families), "the picture's size": _one_hot(data.width * 100_000 + data.height),
-             "the crop (place, size and tilt of the eyes)": _eye_geometry(data)}
+    clues = {
+        "the file's family": _one_hot(families),
+        "the picture's size": _one_hot(data.width * 100_000 + data.height),
+        "the crop (place, size and tilt of the eyes)": _eye_geometry(data),
+    }
     scores = {name: _predictability(values, data.label) for name, values in clues.items()}
-    print("how well the source alone predicts the label (balanced accuracy, 5-fold; chance is "
-          f"{chance:.2f}):\n" + "\n".join(f"  {name:<46}{score:.2f}" for name, score in scores.items()))
+    print(
+        "how well the source alone predicts the label (balanced accuracy, 5-fold; chance is "
+        f"{chance:.2f}):\n" + "\n".join(f"  {name:<46}{score:.2f}" for name, score in scores.items())
+    )
     if max(scores.values()) < chance + SOURCE_WARNING:
         return
-    shares = [f"{(families[data.label == label] == name).mean():.0%} of {label} are {name}" for label in classes
-              for name in common[:4] if (families[data.label == label] == name).mean() > 0.5]
-    print("WARNING: labels can be told from where a picture comes from, without looking at the face: " + "; ".join(shares)
-          + ". A network trained on this may learn the source and the crop instead of the expression. Align the landmarks "
-          "(the default recipe does) and measure on another source: python scr/evaluate.py --images DIR")
+    shares = [
+        f"{(families[data.label == label] == name).mean():.0%} of {label} are {name}"
+        for label in classes
+        for name in common[:4]
+        if (families[data.label == label] == name).mean() > 0.5
+    ]
+    print(
+        "WARNING: labels can be told from where a picture comes from, without looking at the face: "
+        + "; ".join(shares)
+        + ". A network trained on this may learn the source and the crop instead of the expression. Align the landmarks "
+        "(the default recipe does) and measure on another source: python scr/evaluate.py --images DIR"
+    )
 
 
 def _one_hot(values: np.ndarray) -> np.ndarray:
@@ -103,7 +145,9 @@ def _eye_geometry(data: LandmarkSet) -> np.ndarray:
     """Return (n, 4): middle of the outer eye corners (points 33 and 263), their distance and tilt; no expression in it."""
     right, left = data.landmarks[:, 33, :2], data.landmarks[:, 263, :2]
     across = left - right
-    return np.column_stack([(left + right) / 2, np.linalg.norm(across, axis=1), np.arctan2(across[:, 1], across[:, 0])])
+    return np.column_stack(
+        [(left + right) / 2, np.linalg.norm(across, axis=1), np.arctan2(across[:, 1], across[:, 0])]
+    )
 
 
 def _predictability(values: np.ndarray, label: np.ndarray) -> float:
@@ -115,9 +159,15 @@ def _predictability(values: np.ndarray, label: np.ndarray) -> float:
     folds = min(5, min(Counter(label.tolist()).values()))
     if folds < 2:
         return 0.0
-    tree = DecisionTreeClassifier(max_depth=8, min_samples_leaf=min(20, len(label) // 10 or 1), class_weight="balanced",
-                                  random_state=SEED)
-    predicted = cross_val_predict(tree, values, label, cv=StratifiedKFold(folds, shuffle=True, random_state=SEED))
+    tree = DecisionTreeClassifier(
+        max_depth=8,
+        min_samples_leaf=min(20, len(label) // 10 or 1),
+        class_weight="balanced",
+        random_state=SEED,
+    )
+    predicted = cross_val_predict(
+        tree, values, label, cv=StratifiedKFold(folds, shuffle=True, random_state=SEED)
+    )
     return float(balanced_accuracy_score(label, predicted))
 
 
@@ -132,7 +182,7 @@ def balance(data: LandmarkSet, per_class: int, seed: int) -> LandmarkSet:
         train, held_out = rows[data.split[rows] == "train"], rows[data.split[rows] != "train"]
         room = max(per_class - len(held_out), per_class - per_class // 2)
         train = train[:room]
-        chosen += [train, held_out[:per_class - len(train)]]
+        chosen += [train, held_out[: per_class - len(train)]]
     return data.select(np.sort(np.concatenate(chosen)))
 
 
@@ -140,7 +190,9 @@ def report(output: Path, data: LandmarkSet, classes: list[str]) -> None:
     """Print what was written."""
     for split in ("train", "val", "test"):
         counts = Counter(data.label[data.split == split].tolist())
-        print(f"{split:>6}: {sum(counts.values()):>6} faces ({', '.join(f'{name} {counts[name]}' for name in classes)})")
+        print(
+            f"{split:>6}: {sum(counts.values()):>6} faces ({', '.join(f'{name} {counts[name]}' for name in classes)})"
+        )
     print(f"wrote {relative(output)}.txt and .npz: {len(data)} faces")
 
 

@@ -28,10 +28,16 @@ INT8_CHANGED = 0.02
 def build_parser():
     parser = make_parser(__doc__)
     parser.add_argument("--model", type=Path, default=MODELS, metavar="DIR", help="bundle to export")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the files (default: the bundle's)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for the files (default: the bundle's)"
+    )
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="what to write")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="faces for the parity check, .npz or .txt "
-                        "(default: the frames of assets/demo.mp4)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="faces for the parity check, .npz or .txt (default: the frames of assets/demo.mp4)",
+    )
     add_share_flag(parser)
     return parser
 
@@ -44,7 +50,9 @@ def main(args):
     features = compute_features(landmarks, blendshapes, info["features"])
     expected = networks.predict_network(network, training.standardise(scaler, features))
     output = args.output or args.model
-    print(f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'same answer':>14}{'balanced accuracy':>20}")
+    print(
+        f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'same answer':>14}{'balanced accuracy':>20}"
+    )
     for name in args.formats:
         path = output / f"{bundle.NAME}{FORMATS[name]}"
         with atomic_path(path) as partial:
@@ -58,11 +66,17 @@ def main(args):
         answers = run(features)
         difference = float(np.abs(answers - expected).max())
         same = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
-        scores = [balanced_accuracy(label, values) for values in (expected, answers)] if label is not None else []
-        print(f"{path.name:<28}{path.stat().st_size / 1e6:>7.2f} MB{latency_ms(run, features):>9.3f} ms{difference:>21.1e}{same:>14.1%}"
-              f"{' -> '.join(f'{score:.4f}' for score in scores) or 'no labels':>20}")
+        scores = (
+            [balanced_accuracy(label, values) for values in (expected, answers)] if label is not None else []
+        )
+        print(
+            f"{path.name:<28}{path.stat().st_size / 1e6:>7.2f} MB{latency_ms(run, features):>9.3f} ms{difference:>21.1e}{same:>14.1%}"
+            f"{' -> '.join(f'{score:.4f}' for score in scores) or 'no labels':>20}"
+        )
         check_parity(path, name, difference, same, scores)
-    print(f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(features)} faces")
+    print(
+        f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(features)} faces"
+    )
 
 
 def check_parity(path: Path, name: str, difference: float, same: float, scores: list[float]) -> None:
@@ -70,7 +84,9 @@ def check_parity(path: Path, name: str, difference: float, same: float, scores: 
     if name != "int8" and difference > FLOAT_TOLERANCE:
         raise ValueError(f"{path} differs from Keras by {difference:.1e}, more than {FLOAT_TOLERANCE}")
     if name == "int8" and scores and abs(scores[1] - scores[0]) > INT8_TOLERANCE:
-        raise ValueError(f"{path} changes balanced accuracy by {scores[1] - scores[0]:+.4f}, more than {INT8_TOLERANCE}")
+        raise ValueError(
+            f"{path} changes balanced accuracy by {scores[1] - scores[0]:+.4f}, more than {INT8_TOLERANCE}"
+        )
     if name == "int8" and not scores and 1 - same > INT8_CHANGED:
         raise ValueError(f"{path} changes {1 - same:.1%} of the answers, more than {INT8_CHANGED:.0%}")
 
@@ -87,17 +103,24 @@ def load_faces(path: Path | None, classes: list[str]) -> tuple[np.ndarray, np.nd
 
 def demo_faces() -> tuple[np.ndarray, np.ndarray]:
     """Return landmarks (n, 478, 3) and blendshapes (n, 52) of the faces in the bundled clip."""
-    from utils.live.capture import DEMO_CLIP, open_source
     from utils.faces.landmarks import FaceLandmarker
+    from utils.live.capture import DEMO_CLIP, open_source
 
     with open_source(str(DEMO_CLIP)) as source, FaceLandmarker(video=True, max_faces=1) as landmarker:
-        faces = [landmarker.detect(frame.image, frame.timestamp_ms)[:1] for frame in source if frame is not None]
-    return tuple(np.array([getattr(face, name) for found in faces for face in found]) for name in ("landmarks", "blendshapes"))
+        faces = [
+            landmarker.detect(frame.image, frame.timestamp_ms)[:1] for frame in source if frame is not None
+        ]
+    return tuple(
+        np.array([getattr(face, name) for found in faces for face in found])
+        for name in ("landmarks", "blendshapes")
+    )
 
 
 def balanced_accuracy(label: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the mean of the recalls."""
-    return evaluate_predictions(label, probabilities.argmax(axis=1), range(probabilities.shape[1]))["balanced_accuracy"]
+    return evaluate_predictions(label, probabilities.argmax(axis=1), range(probabilities.shape[1]))[
+        "balanced_accuracy"
+    ]
 
 
 def latency_ms(run, features: np.ndarray, faces: int = 300) -> float:

@@ -14,8 +14,24 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from utils.config import DATA, UserError, add_share_flag, atomic_path, make_parser, positive_int, relative, run_script
-from utils.data.dataset import concatenate, find_labelled_images, from_rows, load_landmarks, read_ferplus, save_npz
+from utils.config import (
+    DATA,
+    UserError,
+    add_share_flag,
+    atomic_path,
+    make_parser,
+    positive_int,
+    relative,
+    run_script,
+)
+from utils.data.dataset import (
+    concatenate,
+    find_labelled_images,
+    from_rows,
+    load_landmarks,
+    read_ferplus,
+    save_npz,
+)
 from utils.faces.landmarks import CHUNK, extract_parallel
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
@@ -25,11 +41,24 @@ DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msam
 def build_parser():
     parser = make_parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--dataset", choices=DATASETS, help="download this set through kagglehub, or use its cached copy")
-    what.add_argument("--images", type=Path, metavar="DIR", help="any <emotion>/* tree, with or without Train and Test above")
-    parser.add_argument("--labels", type=Path, metavar="CSV", help="FER+ votes (fer2013new.csv) instead of folder names")
-    parser.add_argument("--source", metavar="NAME", help="name of the source in the landmark set (default: the folder's name)")
-    parser.add_argument("--output", type=Path, metavar="NPZ", help="landmark set to write (default: data/SOURCE.npz)")
+    what.add_argument(
+        "--dataset", choices=DATASETS, help="download this set through kagglehub, or use its cached copy"
+    )
+    what.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="any <emotion>/* tree, with or without Train and Test above",
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="CSV", help="FER+ votes (fer2013new.csv) instead of folder names"
+    )
+    parser.add_argument(
+        "--source", metavar="NAME", help="name of the source in the landmark set (default: the folder's name)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="NPZ", help="landmark set to write (default: data/SOURCE.npz)"
+    )
     parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes")
     add_share_flag(parser)
     return parser
@@ -42,11 +71,17 @@ def main(args):
     output = args.output or DATA / f"{source}.npz"
     parts_dir = open_parts(output, images, root, source)
     extract_missing_parts(parts_dir, images, root, source, args.jobs)
-    data = concatenate([load_landmarks(parts_dir / f"{start:07}.npz", allow_empty=True)
-                        for start in range(0, len(images), CHUNK)])
+    data = concatenate(
+        [
+            load_landmarks(parts_dir / f"{start:07}.npz", allow_empty=True)
+            for start in range(0, len(images), CHUNK)
+        ]
+    )
     if len(data) == 0:
         shutil.rmtree(parts_dir)
-        raise UserError(f"no face on any of the {len(images)} pictures of {relative(root)}; check that they show faces")
+        raise UserError(
+            f"no face on any of the {len(images)} pictures of {relative(root)}; check that they show faces"
+        )
     save_npz(output, data)
     shutil.rmtree(parts_dir)
     report(output, data, left_out)
@@ -60,15 +95,27 @@ def download(name: str) -> Path:
         return Path(kagglehub.dataset_download(DATASETS[name]))
     except Exception as error:  # requests, urllib3 and kagglehub raise a dozen unrelated types
         handle = DATASETS[name].rsplit("/versions")[0]
-        raise UserError(f"can't download {handle} ({type(error).__name__}) and it is not cached; connect to the internet, or "
-                        f"unpack it by hand and run: python scr/extract_landmarks.py --images DIR --source {name}") from error
+        raise UserError(
+            f"can't download {handle} ({type(error).__name__}) and it is not cached; connect to the internet, or "
+            f"unpack it by hand and run: python scr/extract_landmarks.py --images DIR --source {name}"
+        ) from error
 
 
 def open_parts(output: Path, images: list, root: Path, source: str) -> Path:
     """Return the folder for the parts of this very job; parts of another job (files changed since) are thrown away."""
     parts_dir = output.with_name(output.name + ".parts")
-    listing = [(image.path.relative_to(root).as_posix(), image.label, image.split, image.subject, image.votes,
-                image.path.stat().st_size, image.path.stat().st_mtime_ns) for image in images]
+    listing = [
+        (
+            image.path.relative_to(root).as_posix(),
+            image.label,
+            image.split,
+            image.subject,
+            image.votes,
+            image.path.stat().st_size,
+            image.path.stat().st_mtime_ns,
+        )
+        for image in images
+    ]
     job = hashlib.sha256(json.dumps([str(root), source, CHUNK, listing]).encode()).hexdigest()
     manifest = parts_dir / "job.sha256"
     if parts_dir.exists() and not (manifest.exists() and manifest.read_text() == job):
@@ -84,7 +131,7 @@ def extract_missing_parts(parts_dir: Path, images: list, root: Path, source: str
     from tqdm import tqdm
 
     starts = [start for start in range(0, len(images), CHUNK) if not (parts_dir / f"{start:07}.npz").exists()]
-    chunks = [images[start:start + CHUNK] for start in starts]
+    chunks = [images[start : start + CHUNK] for start in starts]
     done = len(images) - sum(map(len, chunks))
     if done:
         print(f"going on: {done} of {len(images)} pictures were done before", file=sys.stderr)

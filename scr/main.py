@@ -16,34 +16,70 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, MODELS, UserError, add_share_flag, make_parser, note, positive_int, relative, run_script
+from utils.config import (
+    DATA,
+    MODELS,
+    UserError,
+    add_share_flag,
+    make_parser,
+    note,
+    positive_int,
+    relative,
+    run_script,
+)
 
 SNAPSHOTS = DATA / "snapshots"
 
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--source", default="0",
-                        help="camera number, video, picture, folder of pictures, or stream address")
-    parser.add_argument("--model", default=str(MODELS),
-                        help="a .tflite file, a bundle's folder, or the name of a personal model")
+    parser.add_argument(
+        "--source", default="0", help="camera number, video, picture, folder of pictures, or stream address"
+    )
+    parser.add_argument(
+        "--model",
+        default=str(MODELS),
+        help="a .tflite file, a bundle's folder, or the name of a personal model",
+    )
     parser.add_argument("--no-display", action="store_true", help="open no window")
-    parser.add_argument("--save", type=Path, metavar="FILE",
-                        help="write what is shown: a video, a picture, or for a folder a folder")
-    parser.add_argument("--output", type=Path, metavar="FILE",
-                        help="write a row for each face and frame: .csv or .jsonl")
-    parser.add_argument("--max-faces", type=positive_int, default=1, metavar="N",
-                        help="faces to read, the largest first")
-    parser.add_argument("--smoothing-ms", type=float, default=300, metavar="MS",
-                        help="time constant of the smoothing; 0: none")
-    parser.add_argument("--calibrate", action="store_true", help="first take a second of the face as its own neutral (key n)")
-    parser.add_argument("--subject", metavar="NAME",
-                        help="use the neutral face kept of NAME, and keep it when it is taken (data/personal/NAME)")
-    parser.add_argument("--mirror", action=BooleanOptionalAction, help="mirror what is shown (default: cameras only)")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="write what is shown: a video, a picture, or for a folder a folder",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write a row for each face and frame: .csv or .jsonl"
+    )
+    parser.add_argument(
+        "--max-faces", type=positive_int, default=1, metavar="N", help="faces to read, the largest first"
+    )
+    parser.add_argument(
+        "--smoothing-ms",
+        type=float,
+        default=300,
+        metavar="MS",
+        help="time constant of the smoothing; 0: none",
+    )
+    parser.add_argument(
+        "--calibrate", action="store_true", help="first take a second of the face as its own neutral (key n)"
+    )
+    parser.add_argument(
+        "--subject",
+        metavar="NAME",
+        help="use the neutral face kept of NAME, and keep it when it is taken (data/personal/NAME)",
+    )
+    parser.add_argument(
+        "--mirror", action=BooleanOptionalAction, help="mirror what is shown (default: cameras only)"
+    )
     camera = parser.add_argument_group("camera")
-    camera.add_argument("--camera-backend", default="auto", metavar="NAME",
-                        choices=("auto", "any", "v4l2", "dshow", "msmf", "avfoundation", "gstreamer"),
-                        help="auto, any, v4l2, dshow, msmf, avfoundation or gstreamer")
+    camera.add_argument(
+        "--camera-backend",
+        default="auto",
+        metavar="NAME",
+        choices=("auto", "any", "v4l2", "dshow", "msmf", "avfoundation", "gstreamer"),
+        help="auto, any, v4l2, dshow, msmf, avfoundation or gstreamer",
+    )
     camera.add_argument("--width", type=positive_int, metavar="PX", help="ask the camera for this width")
     camera.add_argument("--height", type=positive_int, metavar="PX", help="ask the camera for this height")
     camera.add_argument("--fps", type=positive_int, metavar="FPS", help="ask the camera for this frame rate")
@@ -74,7 +110,9 @@ def main(args):
     if source.failure and source.live:
         raise UserError(source.failure)
     if args.calibrate and demo.reader.taker and not source.live:
-        raise UserError("no neutral face was taken: that needs a face on a whole second of the video, from its first face on")
+        raise UserError(
+            "no neutral face was taken: that needs a face on a whole second of the video, from its first face on"
+        )
 
 
 def check_output(args) -> None:
@@ -96,7 +134,9 @@ def check_save(save: Path | None, source) -> None:
         raise UserError(f"--save {save}: for a folder of pictures, name a folder")
     wanted = {"folder": {""}, "picture": IMAGE_SUFFIXES}.get(source.kind, set(CODECS))
     if save.suffix.lower() not in wanted:
-        raise UserError(f"--save {save}: for a {source.kind}, end the name in {' or '.join(sorted(wanted)[:4])}")
+        raise UserError(
+            f"--save {save}: for a {source.kind}, end the name in {' or '.join(sorted(wanted)[:4])}"
+        )
     if save.resolve() == Path(source.name).resolve():
         raise UserError(f"--save {save} is the source itself; choose another name")
 
@@ -128,22 +168,32 @@ class Demo:
     def _open(self, stack: ExitStack) -> None:
         from utils.live.display import View
         from utils.live.face_reader import FaceReader
-        from utils.live.video_writer import VideoRecorder
         from utils.live.results import ResultWriter
+        from utils.live.video_writer import VideoRecorder
 
         args, source = self.args, self.source
-        self.reader = stack.enter_context(FaceReader(args.model, self.still, args.max_faces, args.smoothing_ms,
-                                                     args.subject))
+        self.reader = stack.enter_context(
+            FaceReader(args.model, self.still, args.max_faces, args.smoothing_ms, args.subject)
+        )
         self._begin_neutral()
         classifier = self.reader.classifier
-        self.results = stack.enter_context(ResultWriter(args.output, classifier.classes)) if args.output else None
-        self.recorder = (stack.enter_context(VideoRecorder(args.save, source.fps, source.live))
-                         if args.save and not self.still else None)
+        self.results = (
+            stack.enter_context(ResultWriter(args.output, classifier.classes)) if args.output else None
+        )
+        self.recorder = (
+            stack.enter_context(VideoRecorder(args.save, source.fps, source.live))
+            if args.save and not self.still
+            else None
+        )
         self.window = None if args.no_display else open_window(stack)
-        self.view = View(classifier.classes, classifier.name, source.live if args.mirror is None else args.mirror)
+        self.view = View(
+            classifier.classes, classifier.name, source.live if args.mirror is None else args.mirror
+        )
 
     def _begin_neutral(self) -> None:
-        if (self.args.calibrate or self.args.subject is not None) and (problem := self.reader.neutral_problem()):
+        if (self.args.calibrate or self.args.subject is not None) and (
+            problem := self.reader.neutral_problem()
+        ):
             raise UserError(problem)
         if self.args.calibrate:
             self.reader.take_neutral()
@@ -190,11 +240,18 @@ class Demo:
 
     def _draw(self):
         frame, readings, latency_ms = self._last
-        self.view.neutral = ("neutral face: hold still" if self.reader.taker else
-                             "own neutral face: on" if self.reader.offset is not None else "")
+        self.view.neutral = (
+            "neutral face: hold still"
+            if self.reader.taker
+            else "own neutral face: on"
+            if self.reader.offset is not None
+            else ""
+        )
         if self.still:
             return self.view.draw(frame.image, readings, caption=Path(frame.source).name)
-        return self.view.draw(frame.image, readings, frame.timestamp_ms, self._fps, latency_ms, self.source.message)
+        return self.view.draw(
+            frame.image, readings, frame.timestamp_ms, self._fps, latency_ms, self.source.message
+        )
 
     def _count(self, readings: list) -> None:
         self.frames += 1
@@ -221,7 +278,11 @@ class Demo:
                 if key:
                     self.window.show(self._draw())
             return True
-        ahead = 0 if self.source.live or self.still else self._start + frame.timestamp_ms / 1000 - time.perf_counter()
+        ahead = (
+            0
+            if self.source.live or self.still
+            else self._start + frame.timestamp_ms / 1000 - time.perf_counter()
+        )
         return self._press(self.window.read_key(max(0.001, ahead)))
 
     def idle(self) -> bool:
@@ -263,8 +324,10 @@ class Demo:
     def print_summary(self) -> None:
         """Print what was seen, how fast, and where it was written."""
         what = "pictures" if self.still else "frames"
-        print(f"{self.frames} {what} in {self.seconds:.1f} s ({self.frames / max(self.seconds, 1e-6):.0f} a second), "
-              f"{self.faces} faces on {self.frames_with_face} of them")
+        print(
+            f"{self.frames} {what} in {self.seconds:.1f} s ({self.frames / max(self.seconds, 1e-6):.0f} a second), "
+            f"{self.faces} faces on {self.frames_with_face} of them"
+        )
         if self.source.failure and not self.source.live:
             note(self.source.failure)
         for path in (self.args.output, self.args.save):
@@ -284,21 +347,30 @@ def open_window(stack: ExitStack):
 
 def print_diagnosis(model: str) -> None:
     """Print what a bug report needs, and try the landmarker and the network."""
-    from utils.live.capture import list_cameras
+    from utils.faces.landmarks import FaceLandmarker
     from utils.learning.classifier import EmotionClassifier
+    from utils.live.capture import list_cameras
     from utils.live.display import display_problem, opencv_build
     from utils.live.doctor import diagnose
-    from utils.faces.landmarks import FaceLandmarker
 
     def try_landmarker() -> str:
         with FaceLandmarker() as landmarker:
-            return f"works, {len(landmarker.detect(np.zeros((64, 64, 3), np.uint8)))} faces on a black picture"
+            return (
+                f"works, {len(landmarker.detect(np.zeros((64, 64, 3), np.uint8)))} faces on a black picture"
+            )
 
     def try_network() -> str:
         classifier = EmotionClassifier(model)
         return f"{classifier.name} reads {', '.join(classifier.classes)}; uncertain under {classifier.threshold:.2f}"
 
-    print(diagnose(display_problem(), opencv_build(), list_cameras(), {"landmarker": try_landmarker, "network": try_network}))
+    print(
+        diagnose(
+            display_problem(),
+            opencv_build(),
+            list_cameras(),
+            {"landmarker": try_landmarker, "network": try_network},
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -10,16 +10,35 @@ to see what the training gained.
 
 import shutil
 import time
-from itertools import chain
 from argparse import BooleanOptionalAction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import (EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, add_share_flag, make_parser, note,
-                          positive_int, relative, run_script)
-from utils.data.recordings import (NEUTRAL_FILE, SampleFilter, SessionWriter, check_name, count_labels, has_consent, list_sessions,
-                              read_session, store_consent)
+from utils.config import (
+    EMOTIONS,
+    PERSONAL_DATA,
+    PERSONAL_MODELS,
+    UserError,
+    add_share_flag,
+    make_parser,
+    note,
+    positive_int,
+    relative,
+    run_script,
+)
+from utils.data.recordings import (
+    NEUTRAL_FILE,
+    SampleFilter,
+    SessionWriter,
+    check_name,
+    count_labels,
+    has_consent,
+    list_sessions,
+    read_session,
+    store_consent,
+)
 
 HINTS = {
     "fear": ("eyes wide, brows up and", "together, lips stretched"),
@@ -27,9 +46,25 @@ HINTS = {
     "neutral": ("relax your whole face,", "lips closed, look ahead"),
     "sad": ("inner brows up, corners of", "the mouth down"),
 }
-CONSENT = ("Recording your face", "", "What is stored: 478 points", "of your face and the label,", "in data/personal on this",
-           "computer. No pictures.", "", "What for: to train a model", "of your own. Nothing is sent", "anywhere.", "",
-           "Delete it all at any time:", "record_dataset.py", "  --forget {subject}", "", "y  I agree", "q  quit")
+CONSENT = (
+    "Recording your face",
+    "",
+    "What is stored: 478 points",
+    "of your face and the label,",
+    "in data/personal on this",
+    "computer. No pictures.",
+    "",
+    "What for: to train a model",
+    "of your own. Nothing is sent",
+    "anywhere.",
+    "",
+    "Delete it all at any time:",
+    "record_dataset.py",
+    "  --forget {subject}",
+    "",
+    "y  I agree",
+    "q  quit",
+)
 COUNTDOWN_S = 3.0
 """From the key to the first sample: the hand leaves the keyboard and the expression settles."""
 RECORD_S = 10.0
@@ -40,15 +75,29 @@ def build_parser():
     parser = make_parser(__doc__)
     parser.add_argument("--subject", metavar="NAME", help="who is recorded (default: me)")
     parser.add_argument("--session", metavar="NAME", help="name of the session (default: the next number)")
-    parser.add_argument("--source", default="0", help="camera number, video, picture, folder of pictures, or stream address")
-    parser.add_argument("--label", choices=EMOTIONS, help="label everything that the source shows; needs no window")
-    parser.add_argument("--wanted", type=positive_int, default=20, metavar="N", help="samples wanted of each class in a session")
-    parser.add_argument("--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings")
+    parser.add_argument(
+        "--source", default="0", help="camera number, video, picture, folder of pictures, or stream address"
+    )
+    parser.add_argument(
+        "--label", choices=EMOTIONS, help="label everything that the source shows; needs no window"
+    )
+    parser.add_argument(
+        "--wanted",
+        type=positive_int,
+        default=20,
+        metavar="N",
+        help="samples wanted of each class in a session",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings"
+    )
     parser.add_argument("--mirror", action=BooleanOptionalAction, default=True, help="mirror what is shown")
     manage = parser.add_argument_group("manage")
     manage.add_argument("--list", action="store_true", help="list subjects, sessions and counts, and end")
     manage.add_argument("--delete-session", metavar="NAME", help="delete this session of --subject, and end")
-    manage.add_argument("--forget", metavar="SUBJECT", help="delete all recordings and the model of a subject, and end")
+    manage.add_argument(
+        "--forget", metavar="SUBJECT", help="delete all recordings and the model of a subject, and end"
+    )
     add_share_flag(parser)
     return parser
 
@@ -57,7 +106,9 @@ def main(args):
     if args.list:
         return list_recordings(args.data)
     if args.delete_session and not args.subject:
-        raise UserError("whose session is to be deleted? name the person with --subject; see: python scr/record_dataset.py --list")
+        raise UserError(
+            "whose session is to be deleted? name the person with --subject; see: python scr/record_dataset.py --list"
+        )
     args.subject = args.subject or "me"
     if args.delete_session:
         return delete_session(args.data, args.subject, args.delete_session)
@@ -70,13 +121,19 @@ def main(args):
     session = args.session or next_session(args.data, args.subject)
     if args.label is None and (problem := display_problem()):
         if Path(args.source).exists():
-            raise UserError(f"what does {args.source} show? without a display each source is recorded under one label: add --label happy")
-        raise UserError(f"no display ({problem}), so you can't see what to show; record from files instead: "
-                        "python scr/record_dataset.py --source DIR --label happy")
+            raise UserError(
+                f"what does {args.source} show? without a display each source is recorded under one label: add --label happy"
+            )
+        raise UserError(
+            f"no display ({problem}), so you can't see what to show; record from files instead: "
+            "python scr/record_dataset.py --source DIR --label happy"
+        )
     with open_source(args.source) as source, SessionWriter(args.subject, session, args.data) as writer:
         earlier, dropped = read_session(writer.path)
         if dropped:
-            note(f"{dropped} damaged sample(s) in {relative(writer.path)} are dropped; {len(earlier)} are whole")
+            note(
+                f"{dropped} damaged sample(s) in {relative(writer.path)} are dropped; {len(earlier)} are whole"
+            )
         recorder = Recorder(args, source, writer, earlier)
         recorder.run_labelled() if args.label else recorder.run_live()
     if source.failure:
@@ -99,16 +156,29 @@ class Recorder:
         self.label = args.label or self.next_label()
         self.begin = self.until = 0.0
         self.problem = ""
-        sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent} | {writer.path}
+        sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent} | {
+            writer.path
+        }
         others = (sample for path in sessions - {writer.path} for sample in read_session(path)[0])
         self.known = {sample.landmarks.tobytes() for sample in chain(earlier, others)}
         more = WANTED_SESSIONS - len(sessions)
-        self.sessions = f"{more} more session{'s' * (more > 1)} wanted after it" if more > 0 else f"{len(sessions)} sessions: enough"
+        self.sessions = (
+            f"{more} more session{'s' * (more > 1)} wanted after it"
+            if more > 0
+            else f"{len(sessions)} sessions: enough"
+        )
 
     def take(self, landmarker, frame):
         """Return the main face of a frame, or None; set `problem` to why it would spoil the set."""
-        faces = (landmarker.detect_picture(frame.image) if self.still
-                 else landmarker.detect(frame.image, frame.timestamp_ms)) if frame.image is not None else []
+        faces = (
+            (
+                landmarker.detect_picture(frame.image)
+                if self.still
+                else landmarker.detect(frame.image, frame.timestamp_ms)
+            )
+            if frame.image is not None
+            else []
+        )
         face = faces[0] if faces else None
         self.problem = self.filter.problem(face.landmarks if face else None, frame.image, self.label)
         return face
@@ -117,7 +187,9 @@ class Recorder:
         """Write a sample or count why not."""
         if not self.problem and face.landmarks.tobytes() in self.known:
             self.problem = "already recorded"
-            self.filter.accept(face.landmarks, self.label)  # so that a run that was cut short goes on as it would have
+            self.filter.accept(
+                face.landmarks, self.label
+            )  # so that a run that was cut short goes on as it would have
         if self.problem:
             self.refused[self.problem] = self.refused.get(self.problem, 0) + 1
             return
@@ -197,7 +269,10 @@ class Recorder:
 
     def next_label(self) -> str:
         """Return the first class that still wants samples, or the one at hand."""
-        return next((name for name in EMOTIONS if self.counts[name] < self.args.wanted), getattr(self, "label", EMOTIONS[0]))
+        return next(
+            (name for name in EMOTIONS if self.counts[name] < self.args.wanted),
+            getattr(self, "label", EMOTIONS[0]),
+        )
 
     def draw(self, frame_bgr: np.ndarray, face, now: float) -> np.ndarray:
         """Return the picture to show: the frame, light contours, what happens now above it, what to do in the panel."""
@@ -206,7 +281,9 @@ class Recorder:
         canvas = self.canvas
         canvas.begin(frame_bgr, self.args.mirror)
         if face:
-            canvas.draw_contours(canvas.to_pixels(face.landmarks), colour_of(self.label) if not self.problem else AMBER)
+            canvas.draw_contours(
+                canvas.to_pixels(face.landmarks), colour_of(self.label) if not self.problem else AMBER
+            )
         canvas.text("now show", 12, 22, 12, DIM)
         canvas.text(self.label, 12, 50, 24, colour_of(self.label), 600)
         for row, hint in enumerate(HINTS[self.label]):
@@ -217,11 +294,18 @@ class Recorder:
             canvas.text(f"{row + 1}  {name}", 12, y + 11, 13, INK if chosen else DIM, 600 if chosen else 400)
             canvas.text(f"{self.counts[name]} of {self.args.wanted}", PANEL - 12, y + 11, 13, DIM, right=True)
             canvas.fill(12, y + 17, PANEL - 24, 4, FAINT)
-            canvas.fill(12, y + 17, (PANEL - 24) * min(1.0, self.counts[name] / self.args.wanted), 4, colour_of(name))
+            canvas.fill(
+                12, y + 17, (PANEL - 24) * min(1.0, self.counts[name] / self.args.wanted), 4, colour_of(name)
+            )
         self.draw_state(now)
         if canvas.height >= 340:  # a low panel has room for what is needed only
-            canvas.text(canvas.fit_text(f"{self.args.subject}, session {self.writer.path.stem}", PANEL - 24, 12), 12,
-                        canvas.height - 48, 12, DIM)
+            canvas.text(
+                canvas.fit_text(f"{self.args.subject}, session {self.writer.path.stem}", PANEL - 24, 12),
+                12,
+                canvas.height - 48,
+                12,
+                DIM,
+            )
             canvas.text(self.sessions, 12, canvas.height - 30, 12, DIM)
         canvas.text("m  mirror    q  end", 12, canvas.height - 12, 12, DIM)
         return canvas.image
@@ -231,15 +315,33 @@ class Recorder:
         from utils.live.display import AMBER, INK, PANEL, PAPER, colour_of
 
         canvas, colour = self.canvas, colour_of(self.label)
-        width = canvas.image.shape[1] / canvas.scale - PANEL  # of the frame: what is left of the panel has a negative x
+        width = (
+            canvas.image.shape[1] / canvas.scale - PANEL
+        )  # of the frame: what is left of the panel has a negative x
         missing = self.args.wanted - self.counts[self.label]
         counting, recording = self.counting(now), self.recording(now)
         if counting or recording:
             canvas.fill(-width, 0, width, 50, PAPER)
-            canvas.text(f"{self.label} in {np.ceil(self.begin - now):.0f}" if counting else f"recording {self.label}", 16 - width, 36,
-                        30, colour, 600)
-            canvas.text("get ready" if counting else f"{missing} to go" if missing > 0 else f"{self.until - now:.0f} s left", -16, 34,
-                        20, INK, right=True)
+            canvas.text(
+                f"{self.label} in {np.ceil(self.begin - now):.0f}" if counting else f"recording {self.label}",
+                16 - width,
+                36,
+                30,
+                colour,
+                600,
+            )
+            canvas.text(
+                "get ready"
+                if counting
+                else f"{missing} to go"
+                if missing > 0
+                else f"{self.until - now:.0f} s left",
+                -16,
+                34,
+                20,
+                INK,
+                right=True,
+            )
             canvas.text("space  stop", 12, 252, 16, INK, 600)
         elif min(self.counts.values()) >= self.args.wanted:
             canvas.text("all done: press q", 12, 252, 16, INK, 600)
@@ -255,22 +357,44 @@ class Recorder:
         self.canvas.begin(frame_bgr, self.args.mirror)
         self.canvas.clear_panel()
         for row, line in enumerate(CONSENT):
-            self.canvas.text(line.format(subject=self.args.subject), 12, 24 + row * 18, 12, INK, 600 if row in (0, 15) else 400)
+            self.canvas.text(
+                line.format(subject=self.args.subject),
+                12,
+                24 + row * 18,
+                12,
+                INK,
+                600 if row in (0, 15) else 400,
+            )
         return self.canvas.image
 
     def report(self, subject: str, session: str) -> None:
         """Print what was recorded, what was refused and why, and the next command."""
-        refused = ", ".join(f"{count} {reason.split(':')[0] if self.still else reason}" for reason, count in self.refused.items())
+        refused = ", ".join(
+            f"{count} {reason.split(':')[0] if self.still else reason}"
+            for reason, count in self.refused.items()
+        )
         if not any(self.counts.values()):
-            raise UserError(f"nothing was recorded ({refused or 'space records'}); run the same command again, with other pictures or more light")
-        print(f"{subject}, session {session}: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
+            raise UserError(
+                f"nothing was recorded ({refused or 'space records'}); run the same command again, with other pictures or more light"
+            )
+        print(
+            f"{subject}, session {session}: "
+            + ", ".join(f"{name} {count}" for name, count in self.counts.items())
+        )
         if refused:
             print(f"refused: {refused}")
-        if missing := [f"{self.args.wanted - count} {name}" for name, count in self.counts.items() if count < self.args.wanted]:
+        if missing := [
+            f"{self.args.wanted - count} {name}"
+            for name, count in self.counts.items()
+            if count < self.args.wanted
+        ]:
             print(f"still wanted: {', '.join(missing)}; the same command with --session {session} goes on")
         sessions = [path for path in list_sessions(self.args.data) if path.parent.name == subject]
-        print(f"next: python scr/train_personal.py --subject {subject}" if len(sessions) >= WANTED_SESSIONS else
-              f"next: a second session, later today or tomorrow: python scr/record_dataset.py --subject {subject}")
+        print(
+            f"next: python scr/train_personal.py --subject {subject}"
+            if len(sessions) >= WANTED_SESSIONS
+            else f"next: a second session, later today or tomorrow: python scr/record_dataset.py --subject {subject}"
+        )
 
 
 def next_session(folder: Path, subject: str) -> str:
@@ -285,12 +409,17 @@ def list_recordings(folder: Path) -> None:
     for path in paths:
         samples, dropped = read_session(path)
         counts = ", ".join(f"{name} {count}" for name, count in count_labels(samples).items())
-        print(f"{path.parent.name}, session {path.stem}: {counts}" + (f" ({dropped} damaged)" if dropped else ""))
+        print(
+            f"{path.parent.name}, session {path.stem}: {counts}"
+            + (f" ({dropped} damaged)" if dropped else "")
+        )
     kept = sorted(folder.glob(f"*/{NEUTRAL_FILE}"))
     for path in kept:
         print(f"{path.parent.name}, neutral face of the live demo")
     if not paths and not kept:
-        print(f"nothing recorded in {relative(folder)}; start with: python scr/record_dataset.py --subject NAME")
+        print(
+            f"nothing recorded in {relative(folder)}; start with: python scr/record_dataset.py --subject NAME"
+        )
 
 
 def delete_session(folder: Path, subject: str, session: str) -> None:
@@ -299,7 +428,9 @@ def delete_session(folder: Path, subject: str, session: str) -> None:
     if not path.is_file():
         raise UserError(f"{subject} has no session {session}; see: python scr/record_dataset.py --list")
     path.unlink()
-    print(f"deleted session {session} of {subject}; models trained on it are not changed: train again, or --forget {subject}")
+    print(
+        f"deleted session {session} of {subject}; models trained on it are not changed: train again, or --forget {subject}"
+    )
 
 
 def forget(folder: Path, subject: str) -> None:

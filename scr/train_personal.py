@@ -12,12 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.learning import bundle, export, networks, plots, training
-from utils.config import (EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, ROOT, SEED, UserError, make_parser, note, positive_int,
-                          relative, run_script)
+from utils.config import (
+    EMOTIONS,
+    MODELS,
+    PERSONAL_DATA,
+    PERSONAL_MODELS,
+    ROOT,
+    SEED,
+    UserError,
+    make_parser,
+    note,
+    positive_int,
+    relative,
+    run_script,
+)
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
-from utils.learning.personal import METHODS, Others, Trial, make_folds
 from utils.data.recordings import load_subject, save_neutral
+from utils.learning import bundle, export, networks, plots, training
+from utils.learning.personal import METHODS, Others, Trial, make_folds
 
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
@@ -27,14 +39,29 @@ MOST_BLOCKS = 3
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--subject", required=True, metavar="NAME", help="whose recordings (data/personal/NAME)")
+    parser.add_argument(
+        "--subject", required=True, metavar="NAME", help="whose recordings (data/personal/NAME)"
+    )
     parser.add_argument("--base", type=Path, default=MODELS, metavar="DIR", help="bundle to start from")
-    parser.add_argument("--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the model (default: models/personal/SUBJECT)")
-    parser.add_argument("--max-forgetting", type=share, default=0.05, metavar="SHARE",
-                        help="balanced accuracy that the model may lose on other people's faces; 1: no bound")
-    parser.add_argument("--general", type=Path, metavar="FILE",
-                        help="landmark set of other people's faces (default: the base model's own test set)")
+    parser.add_argument(
+        "--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for the model (default: models/personal/SUBJECT)"
+    )
+    parser.add_argument(
+        "--max-forgetting",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="balanced accuracy that the model may lose on other people's faces; 1: no bound",
+    )
+    parser.add_argument(
+        "--general",
+        type=Path,
+        metavar="FILE",
+        help="landmark set of other people's faces (default: the base model's own test set)",
+    )
     parser.add_argument("--steps", type=positive_int, default=150, help="training steps of each method")
     parser.add_argument("--seed", type=int, default=SEED, help="seed of weights and order")
     return parser
@@ -54,84 +81,142 @@ def share(text: str) -> float:
 def main(args):
     output = args.output or PERSONAL_MODELS / args.subject
     if output.resolve() == args.base.resolve():
-        raise UserError(f"{relative(output)} holds the base model, which is never overwritten; choose another --output")
+        raise UserError(
+            f"{relative(output)} holds the base model, which is never overwritten; choose another --output"
+        )
     samples, dropped = load_subject(args.subject, args.data)
     if dropped:
         note(f"{dropped} damaged lines in the recordings were dropped; all others are used")
-    person = LandmarkSet(np.stack([sample.landmarks for sample in samples]), np.array([sample.label for sample in samples]),
-                         np.stack([sample.blendshapes for sample in samples]))
+    person = LandmarkSet(
+        np.stack([sample.landmarks for sample in samples]),
+        np.array([sample.label for sample in samples]),
+        np.stack([sample.blendshapes for sample in samples]),
+    )
     label = person.class_index()
     sessions = sorted({sample.session for sample in samples})
     block = np.array([sessions.index(sample.session) % MOST_BLOCKS for sample in samples])
     folds, held_out = make_folds(label, block)
     if not folds:
-        raise UserError("too few recordings to compare anything: each session needs two expressions or more, two samples each; "
-                        f"run: python scr/record_dataset.py --subject {args.subject}")
+        raise UserError(
+            "too few recordings to compare anything: each session needs two expressions or more, two samples each; "
+            f"run: python scr/record_dataset.py --subject {args.subject}"
+        )
     counts = np.bincount(label, minlength=len(EMOTIONS))
     if never := [name for name, count in zip(EMOTIONS, counts) if count == 0]:
-        note(f"no samples of {', '.join(never)}: what these look like on this face is not learned, and may be forgotten")
+        note(
+            f"no samples of {', '.join(never)}: what these look like on this face is not learned, and may be forgotten"
+        )
     if counts.min() < FEW:
-        note(f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more")
+        note(
+            f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more"
+        )
     if len(sessions) > MOST_BLOCKS:
         held_out = f"each third of the {len(sessions)} sessions in turn"
-    print(f"{args.subject}: {len(samples)} samples, {len(sessions)} session(s); held out: {held_out}", flush=True)
+    print(
+        f"{args.subject}: {len(samples)} samples, {len(sessions)} session(s); held out: {held_out}",
+        flush=True,
+    )
 
     try:
         output.mkdir(parents=True, exist_ok=True)  # now, not after the work
     except OSError as error:
-        raise UserError(f"can't write to {relative(output)}: {error.strerror}; choose another --output") from error
+        raise UserError(
+            f"can't write to {relative(output)}: {error.strerror}; choose another --output"
+        ) from error
 
     note("loading faces of other people, to see what is forgotten ...")
     general, problem = find_general(args.general, bundle.load_info(args.base))
     if problem:
-        note(f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}")
+        note(
+            f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}"
+        )
 
     note("loading TensorFlow and the base model ...")
     network, scaler, info = export.load_bundle(args.base)
     networks.set_seed(args.seed)
-    others = Others(training.network_input(general, info["features"], scaler), general, network) if not problem else None
-    trial = Trial(network, training.network_input(person, info["features"], scaler), label, block, args.steps, others,
-                  args.max_forgetting, None if "neutral" in never else training.mean_neutral(info["features"], scaler))
+    others = (
+        Others(training.network_input(general, info["features"], scaler), general, network)
+        if not problem
+        else None
+    )
+    trial = Trial(
+        network,
+        training.network_input(person, info["features"], scaler),
+        label,
+        block,
+        args.steps,
+        others,
+        args.max_forgetting,
+        None if "neutral" in never else training.mean_neutral(info["features"], scaler),
+    )
     reports = trial.run(folds)
     print_table(reports)
-    title = (f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
-             f"held out: {held_out} ({len(folds)} split{'s' * (len(folds) > 1)}, {reports['base']['faces']} samples)")
+    title = (
+        f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
+        f"held out: {held_out} ({len(folds)} split{'s' * (len(folds) > 1)}, {reports['base']['faces']} samples)"
+    )
     plots.plot_comparison(output / "comparison.png", *comparison(reports, others, args.max_forgetting), title)
 
     before, after = (reports[name]["balanced_accuracy"] for name in ("base", "picked"))
-    print(f"averaged over the expressions, the base model is right on {before:.0%} of what was held out; what is chosen now can be expected "
-          f"to be right on about {after:.0%} (last row)")
+    print(
+        f"averaged over the expressions, the base model is right on {before:.0%} of what was held out; what is chosen now can be expected "
+        f"to be right on about {after:.0%} (last row)"
+    )
 
     best = trial.best(reports)
     if best == "base":
-        earlier = " (an earlier model there is left as it is)" if (output / f"{bundle.NAME}.json").is_file() else ""
-        print(f"nothing is better than the base model on the held-out samples: keeping it, no model written{earlier}; "
-              f"see {relative(output / 'comparison.png')}, and record another session: "
-              f"python scr/record_dataset.py --subject {args.subject}")
+        earlier = (
+            " (an earlier model there is left as it is)" if (output / f"{bundle.NAME}.json").is_file() else ""
+        )
+        print(
+            f"nothing is better than the base model on the held-out samples: keeping it, no model written{earlier}; "
+            f"see {relative(output / 'comparison.png')}, and record another session: "
+            f"python scr/record_dataset.py --subject {args.subject}"
+        )
         return
     if METHODS[best].own_neutral:
         neutral = person.of_classes(["neutral"])
         path = save_neutral(args.subject, neutral.landmarks, neutral.blendshapes, args.data)
-        print(f"nothing is better than the base model with your own neutral face: no model written, that face is kept in "
-              f"{relative(path)}; run: python scr/main.py --subject {args.subject}")
+        print(
+            f"nothing is better than the base model with your own neutral face: no model written, that face is kept in "
+            f"{relative(path)}; run: python scr/main.py --subject {args.subject}"
+        )
         return
     note("training on all samples and writing the model ...")
     outcome = trial.fit(METHODS[best], np.arange(len(label)))
     forgetting = {"bound": args.max_forgetting, "share": outcome.share}
     if others:
-        forgetting |= {"faces": relative(args.general) if args.general else "the base model's own test set",
-                       "before": others.base, "after": outcome.others}
-    export.save_bundle(output, outcome.network, scaler, info | {
-        "name": args.subject, "recipe": f"personal: {METHODS[best].title}", "base": info["sha256"][f"{bundle.NAME}.keras"],
-        "data": {"subject": args.subject, "samples": len(samples), "sessions": sessions},
-        "metrics": {"held_out": reports, "forgetting": forgetting}})
-    plots.plot_confusion_matrix(output / "confusion_matrix.png", reports[best]["confusion_matrix"], EMOTIONS,
-                                f"{args.subject}, {METHODS[best].title}, held out: {held_out}\n"
-                                f"balanced accuracy {reports[best]['balanced_accuracy']:.3f} "
-                                f"(base model {reports['base']['balanced_accuracy']:.3f})")
+        forgetting |= {
+            "faces": relative(args.general) if args.general else "the base model's own test set",
+            "before": others.base,
+            "after": outcome.others,
+        }
+    export.save_bundle(
+        output,
+        outcome.network,
+        scaler,
+        info
+        | {
+            "name": args.subject,
+            "recipe": f"personal: {METHODS[best].title}",
+            "base": info["sha256"][f"{bundle.NAME}.keras"],
+            "data": {"subject": args.subject, "samples": len(samples), "sessions": sessions},
+            "metrics": {"held_out": reports, "forgetting": forgetting},
+        },
+    )
+    plots.plot_confusion_matrix(
+        output / "confusion_matrix.png",
+        reports[best]["confusion_matrix"],
+        EMOTIONS,
+        f"{args.subject}, {METHODS[best].title}, held out: {held_out}\n"
+        f"balanced accuracy {reports[best]['balanced_accuracy']:.3f} "
+        f"(base model {reports['base']['balanced_accuracy']:.3f})",
+    )
     print(describe_forgetting(forgetting))
-    print(f"wrote {relative(output)} ({METHODS[best].title}, trained on all samples; comparison.png compares the ways); run: "
-          f"python scr/main.py --model {args.subject if args.output is None else output}")
+    print(
+        f"wrote {relative(output)} ({METHODS[best].title}, trained on all samples; comparison.png compares the ways); run: "
+        f"python scr/main.py --model {args.subject if args.output is None else output}"
+    )
 
 
 def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str]:
@@ -139,14 +224,18 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
     if path:
         data = load_landmarks(path).of_classes(EMOTIONS)
         if not len(data):
-            raise UserError(f"{relative(path)} has no face labelled {', '.join(EMOTIONS)}; name another with --general")
+            raise UserError(
+                f"{relative(path)} has no face labelled {', '.join(EMOTIONS)}; name another with --general"
+            )
         return (data.part("test") if (data.split == "test").any() else data), ""
     names = info["data"].get("files")
     if not names:
         return None, "the base model does not say on which faces it was tested"
     if absent := [name for name in names if not (ROOT / name).is_file()]:
-        return None, (f"the base model's test set, in {', '.join(absent)}, is not here (make it as models/README.md says, or name "
-                      "another: python scr/extract_landmarks.py --images DIR, then --general data/DIR.npz)")
+        return None, (
+            f"the base model's test set, in {', '.join(absent)}, is not here (make it as models/README.md says, or name "
+            "another: python scr/extract_landmarks.py --images DIR, then --general data/DIR.npz)"
+        )
     parts = [load_landmarks(ROOT / name) for name in names]
     data = (concatenate(parts) if len(parts) > 1 else parts[0]).of_classes(EMOTIONS)
     if not set(data.split.tolist()) >= {"train", "val", "test"}:
@@ -160,8 +249,11 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
 
 def unmeasured(max_forgetting: float) -> str:
     """Return what is done where forgetting can't be measured."""
-    return ("nothing bounds it, as you asked" if max_forgetting >= 1 else
-            "a fine-tuned model goes half of its way from the base model only (--max-forgetting 1: all of it)")
+    return (
+        "nothing bounds it, as you asked"
+        if max_forgetting >= 1
+        else "a fine-tuned model goes half of its way from the base model only (--max-forgetting 1: all of it)"
+    )
 
 
 def describe_forgetting(forgetting: dict) -> str:
@@ -173,35 +265,47 @@ def describe_forgetting(forgetting: dict) -> str:
         return f"what it forgets about other people: not measured; {kept}"
     before, after = (forgetting[name] for name in ("before", "after"))
     lost = before["balanced_accuracy"] - after["balanced_accuracy"]
-    return (f"other people ({forgetting['faces']}, {after['faces'] + after['missed']:,} pictures): balanced accuracy "
-            f"{before['balanced_accuracy']:.3f} before, {after['balanced_accuracy']:.3f} after; it forgets {lost:.3f}, "
-            f"allowed is {forgetting['bound']:g}; {kept}")
+    return (
+        f"other people ({forgetting['faces']}, {after['faces'] + after['missed']:,} pictures): balanced accuracy "
+        f"{before['balanced_accuracy']:.3f} before, {after['balanced_accuracy']:.3f} after; it forgets {lost:.3f}, "
+        f"allowed is {forgetting['bound']:g}; {kept}"
+    )
 
 
 def comparison(reports: dict, others: Others | None, max_forgetting: float) -> tuple[list[str], dict]:
     """Return the names and the panels of the figure that compares the methods: whatever rows `reports` has."""
     rows = reports.values()
-    panels = {"balanced accuracy on held-out samples\n(bar: 95% interval)": [
-        (row["balanced_accuracy"], *row["balanced_accuracy_interval"]) for row in rows]}
+    panels = {
+        "balanced accuracy on held-out samples\n(bar: 95% interval)": [
+            (row["balanced_accuracy"], *row["balanced_accuracy_interval"]) for row in rows
+        ]
+    }
     if others:
         count = others.base["faces"] + others.base["missed"]
-        panels[f"balanced accuracy on {count:,} pictures of other people\n"
-               f"(bar: worst to best split; allowed: {max_forgetting:g} less)"] = [
-            (np.mean(row["others"]), min(row["others"]), max(row["others"])) for row in rows]
+        panels[
+            f"balanced accuracy on {count:,} pictures of other people\n"
+            f"(bar: worst to best split; allowed: {max_forgetting:g} less)"
+        ] = [(np.mean(row["others"]), min(row["others"]), max(row["others"])) for row in rows]
     return [row["title"] for row in rows], panels
 
 
 def print_table(reports: dict) -> None:
     """Print the methods side by side."""
     measured = "forgotten" in reports["base"]
-    print(f"{'on held-out samples':<38}{'balanced accuracy':>18}{'  95% interval':<18}{'worst to best fold':>20}"
-          f"{'  forgets (worst)' if measured else ''}{'  change kept':>14}")
+    print(
+        f"{'on held-out samples':<38}{'balanced accuracy':>18}{'  95% interval':<18}{'worst to best fold':>20}"
+        f"{'  forgets (worst)' if measured else ''}{'  change kept':>14}"
+    )
     for report in reports.values():
         low, high = report["balanced_accuracy_interval"]
         kept = "-" if report["unchanged"] else f"{np.mean(report['shares']):.0%}"
-        forgets = f"  {np.mean(report['forgotten']):>6.3f} ({max(report['forgotten']):.3f})" if measured else ""
-        print(f"{report['title']:<38}{report['balanced_accuracy']:>18.3f}  {low:.3f} to {high:.3f}  "
-              f"{min(report['folds']):>12.3f} to {max(report['folds']):.3f}{forgets}{kept:>13}")
+        forgets = (
+            f"  {np.mean(report['forgotten']):>6.3f} ({max(report['forgotten']):.3f})" if measured else ""
+        )
+        print(
+            f"{report['title']:<38}{report['balanced_accuracy']:>18.3f}  {low:.3f} to {high:.3f}  "
+            f"{min(report['folds']):>12.3f} to {max(report['folds']):.3f}{forgets}{kept:>13}"
+        )
 
 
 if __name__ == "__main__":

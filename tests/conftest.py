@@ -15,16 +15,27 @@ DEMO = ROOT / "assets" / "demo.mp4"
 SMILE = DATA / "smile.mp4"
 
 SEGMENTS = {  # class -> where its frames come from; the labels only drive the pipeline, nothing is claimed from them
-    "sad": (DEMO, range(130, 235, 7)), "happy": (DEMO, range(350, 470, 8)),
-    "fear": (DEMO, range(235, 340, 7)), "neutral": (SMILE, range(0, 70, 5)),
+    "sad": (DEMO, range(130, 235, 7)),
+    "happy": (DEMO, range(350, 470, 8)),
+    "fear": (DEMO, range(235, 340, 7)),
+    "neutral": (SMILE, range(0, 70, 5)),
 }
 
 
 def run(script: str, *args, cwd=None, env=None, timeout: int = 300) -> subprocess.CompletedProcess:
     """Run a script as a user would, without a display; returns the finished process with its output as text."""
-    surroundings = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    return subprocess.run([sys.executable, str(ROOT / "scr" / script), *map(str, args)], cwd=cwd or ROOT, text=True,
-                          capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL, env=surroundings | (env or {}))
+    surroundings = {
+        key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")
+    }
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scr" / script), *map(str, args)],
+        cwd=cwd or ROOT,
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env=surroundings | (env or {}),
+    )
 
 
 def user_error(done: subprocess.CompletedProcess) -> str:
@@ -60,7 +71,9 @@ def pictures(tmp_path_factory) -> Path:
         for number, index in enumerate(indices):
             frame = clips[clip][min(index, len(clips[clip]) - 1)]
             height, width = frame.shape[:2]
-            turn = cv2.getRotationMatrix2D((width / 2, height / 2), generator.uniform(-20, 20), generator.uniform(0.7, 1.0))
+            turn = cv2.getRotationMatrix2D(
+                (width / 2, height / 2), generator.uniform(-20, 20), generator.uniform(0.7, 1.0)
+            )
             turn[:, 2] += generator.uniform(-20, 20, 2)
             frame = cv2.warpAffine(frame, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
             folder = root / ("Test" if number % 5 == 4 else "Train") / emotion.capitalize()

@@ -14,12 +14,22 @@ SCRIPTS = sorted(path.name for path in SCR.glob("*.py"))
 UTILS = SCR / "utils"
 FLOORS = ("config", "faces", "data", "learning", "live")
 """From the ground up: a module imports from its own floor and from those below it."""
-MODULES = {".".join(path.relative_to(SCR).with_suffix("").parts): path
-           for path in sorted(UTILS.rglob("*.py")) if path.name != "__init__.py"}
+MODULES = {
+    ".".join(path.relative_to(SCR).with_suffix("").parts): path
+    for path in sorted(UTILS.rglob("*.py"))
+    if path.name != "__init__.py"
+}
 """Each module of utils by its dotted name."""
-OWNERS = {"mediapipe": {"landmarks"}, "keras": {"networks"}, "tensorflow": {"networks", "export"},
-          "ai_edge_litert": {"classifier"}, "onnx": {"export"}, "onnxruntime": {"export"}, "matplotlib": {"plots"},
-          "cv2": {"images"}}
+OWNERS = {
+    "mediapipe": {"landmarks"},
+    "keras": {"networks"},
+    "tensorflow": {"networks", "export"},
+    "ai_edge_litert": {"classifier"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
+    "matplotlib": {"plots"},
+    "cv2": {"images"},
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -46,7 +56,9 @@ def test_modules_import_downwards_only(module):
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    graphlib.TopologicalSorter({module: imports(path) & set(MODULES) for module, path in MODULES.items()}).prepare()
+    graphlib.TopologicalSorter(
+        {module: imports(path) & set(MODULES) for module, path in MODULES.items()}
+    ).prepare()
 
 
 @pytest.mark.parametrize("path", sorted(SCR.glob("*.py")), ids=lambda path: path.stem)
@@ -85,5 +97,8 @@ def test_unknown_arguments_are_refused(script):
 
 
 def test_requirements_are_pinned():
-    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line.split("#")[0].strip()
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][\w.]*", line) for line in lines if line)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, run
 
-from utils.faces import landmarks
 from utils.config import UserError
 from utils.data.dataset import load_landmarks
+from utils.faces import landmarks
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,18 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_file(many_pictures, tmp_pa
         assert reason in whole.stdout
 
     parts = tmp_path / "stopped.npz.parts"
-    process = subprocess.Popen([sys.executable, ROOT / "scr" / "extract_landmarks.py", *map(str, arguments), "--output",
-                                tmp_path / "stopped.npz"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            ROOT / "scr" / "extract_landmarks.py",
+            *map(str, arguments),
+            "--output",
+            tmp_path / "stopped.npz",
+        ],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while not list(parts.glob("0*.npz")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)

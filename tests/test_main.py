@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import main
-from utils.live import capture, display, face_reader, video_writer
 from utils.config import ASSETS, EMOTIONS, UserError
+from utils.live import capture, display, face_reader, video_writer
 from utils.live.display import COLOURS, PANEL
 
 MAIN = Path(main.__file__)
@@ -52,7 +52,7 @@ def stand_in(monkeypatch):
     module = types.ModuleType("utils.learning.classifier")
     exec(STAND_IN, module.__dict__)
     monkeypatch.setitem(sys.modules, "utils.learning.classifier", module)
-    monkeypatch.setattr(reader, "EmotionClassifier", module.EmotionClassifier)
+    monkeypatch.setattr(face_reader, "EmotionClassifier", module.EmotionClassifier)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     previous = signal.getsignal(signal.SIGTERM)
@@ -70,7 +70,7 @@ def frames():
 @pytest.fixture(scope="session")
 def clip(frames, tmp_path_factory):
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    with recorder.VideoRecorder(path, 10) as video:
+    with video_writer.VideoRecorder(path, 10) as video:
         for frame in frames:
             video.write(frame, 0)
     return path
@@ -88,11 +88,14 @@ def read_csv(path: Path) -> list[dict]:
 
 def test_help_answers_at_once_from_anywhere(tmp_path):
     start = time.monotonic()
-    code = (f"import runpy, sys\nsys.path.insert(0, {str(MAIN.parent)!r})\nsys.argv = ['main.py', '--help']\n"
-            f"try: runpy.run_path({str(MAIN)!r}, run_name='__main__')\n"
-            "finally: print([name for name in ('cv2', 'mediapipe', 'tensorflow') if name in sys.modules])")
-    done = subprocess.run([sys.executable, "-c", code],
-                          cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    code = (
+        f"import runpy, sys\nsys.path.insert(0, {str(MAIN.parent)!r})\nsys.argv = ['main.py', '--help']\n"
+        f"try: runpy.run_path({str(MAIN)!r}, run_name='__main__')\n"
+        "finally: print([name for name in ('cv2', 'mediapipe', 'tensorflow') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0 and "--source" in done.stdout and "[]" in done.stdout
     assert time.monotonic() - start < 10
 
@@ -117,8 +120,10 @@ def test_video_gives_a_row_for_each_frame(clip, tmp_path, capsys):
 def test_smoothing_off_gives_the_likeliest_class_or_uncertain(clip, tmp_path):
     run("--source", clip, "--output", tmp_path / "calm.csv", "--no-display")
     run("--source", clip, "--output", tmp_path / "raw.csv", "--no-display", "--smoothing-ms", 0)
-    calm, raw = (np.array([[float(row[name]) for name in EMOTIONS] for row in read_csv(tmp_path / f"{name}.csv")])
-                 for name in ("calm", "raw"))
+    calm, raw = (
+        np.array([[float(row[name]) for name in EMOTIONS] for row in read_csv(tmp_path / f"{name}.csv")])
+        for name in ("calm", "raw")
+    )
     assert np.abs(np.diff(calm, axis=0)).sum() < 0.7 * np.abs(np.diff(raw, axis=0)).sum()
 
 
@@ -130,8 +135,15 @@ def test_folder_of_pictures(frames, tmp_path, capsys):
     cv2.imwrite(str(folder / "c.png"), np.full((100, 100, 3), 128, np.uint8))
     (folder / "d.png").write_bytes(b"")
     (folder / "e.jpg").write_bytes(b"garbage")
-    run("--source", f"{folder}{os.sep}", "--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn",
-        "--no-display")
+    run(
+        "--source",
+        f"{folder}{os.sep}",
+        "--output",
+        tmp_path / "rows.csv",
+        "--save",
+        tmp_path / "drawn",
+        "--no-display",
+    )
     rows = {row["source"]: row for row in read_csv(tmp_path / "rows.csv")}
     names = ("a.png", "c.png", "d.png", "e.jpg", os.path.join("deep, er", "b.jpg"))
     assert set(rows) == {os.path.join(folder, name) for name in names}
@@ -187,10 +199,10 @@ def test_no_camera_and_no_display_play_the_clip_headless(clip, tmp_path, monkeyp
 
 def test_video_that_ends_in_the_middle_keeps_its_rows(frames, tmp_path, capsys):
     whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
-    with recorder.VideoRecorder(whole, 10) as video:
+    with video_writer.VideoRecorder(whole, 10) as video:
         for frame in frames:
             video.write(frame, 0)
-    cut.write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     run("--source", cut, "--output", tmp_path / "rows.csv", "--no-display")
     assert 10 <= len(read_csv(tmp_path / "rows.csv")) < 20
     assert "cut.avi ends early" in capsys.readouterr().err
@@ -284,7 +296,9 @@ class PulledAfterThree(capture.LiveSource):
 
     def __init__(self, cameras):
         self.cameras = cameras
-        super().__init__("0", cameras[0], self.plug_in_again, "camera", capture.Patience(gone=1.5, retry=0.02))
+        super().__init__(
+            "0", cameras[0], self.plug_in_again, "camera", capture.Patience(gone=1.5, retry=0.02)
+        )
 
     def plug_in_again(self):
         return next((camera for camera in self.cameras if not camera.pulled), None)
@@ -298,7 +312,9 @@ class PulledAfterThree(capture.LiveSource):
                 self.plug_in_again().release()
 
 
-def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(frames, tmp_path, monkeypatch, capsys):
+def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(
+    frames, tmp_path, monkeypatch, capsys
+):
     source = PulledAfterThree([PluggedCamera(frames[0]), PluggedCamera(cv2.resize(frames[0], (960, 540)))])
     monkeypatch.setattr(capture, "open_source", lambda *_, **__: source)
     with pytest.raises(UserError, match="plug it in"):
@@ -342,6 +358,7 @@ class FakeWindow:
 @pytest.fixture
 def window(monkeypatch):
     """Return a function that puts a FakeWindow with these keys in the place of the real one."""
+
     def put(*keys):
         fake = FakeWindow(keys)
         monkeypatch.setattr(display, "display_problem", lambda: "")
@@ -375,7 +392,9 @@ def test_each_way_to_quit(clip, window, key, capsys):
     window("", "", key)
     run("--source", clip)
     frames = int(capsys.readouterr().out.split()[0])
-    assert 1 <= frames <= 3, "a look for a key may fall into a pause of the source, but nothing is read after it"
+    assert 1 <= frames <= 3, (
+        "a look for a key may fall into a pause of the source, but nothing is read after it"
+    )
 
 
 def test_a_lost_camera_is_said_on_the_picture(frames, window, monkeypatch, capsys):
@@ -401,28 +420,31 @@ def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
     assert 0.02 < max(waits) <= 0.3  # ten frames a second, and this window does not really wait
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--source", "missing.mp4"], "no file or folder missing.mp4"),
-    (["--source", "zero.mp4"], "not a video that can be read"),
-    (["--source", "noise.mov"], "not a video that can be read"),
-    (["--source", "zero.png"], "not a picture that can be read"),
-    (["--source", "noise.jpg"], "not a picture that can be read"),
-    (["--source", "notes.txt"], "neither a video nor a picture"),
-    (["--source", "empty"], "no pictures in empty"),
-    (["--source", "rtsp://127.0.0.1:1/none"], "can't open the stream"),
-    (["--source", "good.png", "--output", "rows.xls"], "end it in .csv or .jsonl"),
-    (["--source", "good.png", "--output", "zero.mp4/rows.csv"], "can't write"),
-    (["--source", "good.png", "--save", "drawn.mp4"], "for a picture"),
-    (["--source", "good.png", "--save", "good.png"], "is the source itself"),
-    (["--source", "clip.mp4", "--save", "drawn.png"], "for a video"),
-    (["--source", "pictures", "--save", "drawn.png"], "name a folder"),
-    (["--source", "pictures", "--save", "pictures"], "is the source itself"),
-    (["--source", "good.png", "--calibrate"], "cameras and videos only"),
-    (["--source", "7"], "no camera 7"),
-    (["--source", "clip.mp4", "--save", "zero.mp4/drawn.mp4"], "can't write"),
-    (["--source", "clip.mp4", "--subject", "ann", "--max-faces", "2"], "is for one face"),
-    (["--source", "clip.mp4", "--subject", "../ann"], "can't be used as a name"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--source", "missing.mp4"], "no file or folder missing.mp4"),
+        (["--source", "zero.mp4"], "not a video that can be read"),
+        (["--source", "noise.mov"], "not a video that can be read"),
+        (["--source", "zero.png"], "not a picture that can be read"),
+        (["--source", "noise.jpg"], "not a picture that can be read"),
+        (["--source", "notes.txt"], "neither a video nor a picture"),
+        (["--source", "empty"], "no pictures in empty"),
+        (["--source", "rtsp://127.0.0.1:1/none"], "can't open the stream"),
+        (["--source", "good.png", "--output", "rows.xls"], "end it in .csv or .jsonl"),
+        (["--source", "good.png", "--output", "zero.mp4/rows.csv"], "can't write"),
+        (["--source", "good.png", "--save", "drawn.mp4"], "for a picture"),
+        (["--source", "good.png", "--save", "good.png"], "is the source itself"),
+        (["--source", "clip.mp4", "--save", "drawn.png"], "for a video"),
+        (["--source", "pictures", "--save", "drawn.png"], "name a folder"),
+        (["--source", "pictures", "--save", "pictures"], "is the source itself"),
+        (["--source", "good.png", "--calibrate"], "cameras and videos only"),
+        (["--source", "7"], "no camera 7"),
+        (["--source", "clip.mp4", "--save", "zero.mp4/drawn.mp4"], "can't write"),
+        (["--source", "clip.mp4", "--subject", "ann", "--max-faces", "2"], "is for one face"),
+        (["--source", "clip.mp4", "--subject", "../ann"], "can't be used as a name"),
+    ],
+)
 def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("zero.mp4", "zero.png", "notes.txt"):
@@ -443,17 +465,24 @@ def probabilities(path: Path) -> np.ndarray:
     return np.array([[float(row[name]) for name in EMOTIONS] for row in read_csv(path)])
 
 
-def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reader, "PERSONAL_DATA", tmp_path / "personal")
+def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
+    clip, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(face_reader, "PERSONAL_DATA", tmp_path / "personal")
     common = ("--source", clip, "--no-display", "--smoothing-ms", 0, "--output")
     run(*common, tmp_path / "without.csv")
     run(*common, tmp_path / "first.csv", "--calibrate", "--subject", "ann")
     said = capsys.readouterr().err
     run(*common, tmp_path / "again.csv", "--subject", "ann")
     run(*common, tmp_path / "stranger.csv", "--subject", "bob")
-    without, first, again, stranger = (probabilities(tmp_path / f"{name}.csv")
-                                       for name in ("without", "first", "again", "stranger"))
-    assert "neutral.npz" in said and "--forget ann" in said and "no neutral face of bob" in capsys.readouterr().err
+    without, first, again, stranger = (
+        probabilities(tmp_path / f"{name}.csv") for name in ("without", "first", "again", "stranger")
+    )
+    assert (
+        "neutral.npz" in said
+        and "--forget ann" in said
+        and "no neutral face of bob" in capsys.readouterr().err
+    )
     # ten frames a second: the eleventh completes the second and is the first that is read against it
     np.testing.assert_array_equal(first[:10], without[:10])
     assert (first[10:, 1] < without[10:, 1]).all()
@@ -464,16 +493,23 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(cl
 
 
 def test_a_video_too_short_for_a_neutral_face_is_said(frames, tmp_path, monkeypatch):
-    with recorder.VideoRecorder(tmp_path / "short.mp4", 10) as video:
+    with video_writer.VideoRecorder(tmp_path / "short.mp4", 10) as video:
         for frame in frames[:6]:
             video.write(frame, 0)
     with pytest.raises(UserError, match="no neutral face was taken"):
-        run("--source", tmp_path / "short.mp4", "--no-display", "--calibrate", "--output", tmp_path / "rows.csv")
+        run(
+            "--source",
+            tmp_path / "short.mp4",
+            "--no-display",
+            "--calibrate",
+            "--output",
+            tmp_path / "rows.csv",
+        )
     assert len(read_csv(tmp_path / "rows.csv")) == 6
 
 
 def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reader, "PERSONAL_DATA", tmp_path)
+    monkeypatch.setattr(face_reader, "PERSONAL_DATA", tmp_path)
     (tmp_path / "ann").mkdir()
     (tmp_path / "ann" / "neutral.npz").write_bytes(b"PK garbage")
     with pytest.raises(UserError, match="is damaged .*--subject ann --calibrate"):
@@ -486,7 +522,9 @@ def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch, capsys):
 def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkeypatch):
     seen = []
     draw = display.View.draw
-    monkeypatch.setattr(display.View, "draw", lambda view, *rest: seen.append(view.neutral) or draw(view, *rest))
+    monkeypatch.setattr(
+        display.View, "draw", lambda view, *rest: seen.append(view.neutral) or draw(view, *rest)
+    )
     fake = window("", "n", *[""] * 14, "n", "", "q")
     run("--source", clip)
     assert seen == [""] * 2 + ["neutral face: hold still"] * 10 + ["own neutral face: on"] * 5 + [""] * 2
@@ -517,7 +555,17 @@ def screen(tmp_path):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     reader, writer = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1280x800x24", "-nolisten", "tcp", "-noreset"]
+    command = [
+        "Xvfb",
+        "-displayfd",
+        str(writer),
+        "-screen",
+        "0",
+        "1280x800x24",
+        "-nolisten",
+        "tcp",
+        "-noreset",
+    ]
     server = subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL)
     os.close(writer)
     with open(reader) as answer:
@@ -532,19 +580,27 @@ def screen(tmp_path):
 
 def test_real_window_obeys_its_keys(screen, tmp_path):
     runner = tmp_path / "runner.py"
-    runner.write_text(f"import sys, types, runpy\nsys.path.insert(0, {str(MAIN.parent)!r})\nimport utils\n"
-                      f"module = types.ModuleType('utils.learning.classifier')\nexec({STAND_IN!r}, module.__dict__)\n"
-                      "sys.modules['utils.learning.classifier'] = module\nimport main\n"
-                      f"main.SNAPSHOTS = __import__('pathlib').Path({str(tmp_path / 'snapshots')!r})\n"
-                      "main.run_script(main.main, main.build_parser())\n")
+    runner.write_text(
+        f"import sys, types, runpy\nsys.path.insert(0, {str(MAIN.parent)!r})\nimport utils\n"
+        f"module = types.ModuleType('utils.learning.classifier')\nexec({STAND_IN!r}, module.__dict__)\n"
+        "sys.modules['utils.learning.classifier'] = module\nimport main\n"
+        f"main.SNAPSHOTS = __import__('pathlib').Path({str(tmp_path / 'snapshots')!r})\n"
+        "main.run_script(main.main, main.build_parser())\n"
+    )
     env = os.environ | {"DISPLAY": screen}
-    demo = subprocess.Popen([sys.executable, str(runner), "--source", str(DEMO)], env=env, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    demo = subprocess.Popen(
+        [sys.executable, str(runner), "--source", str(DEMO)],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
     def look() -> np.ndarray:
-        shot = subprocess.run(["import", "-window", "root", "-depth", "8", "ppm:-"], env=env, capture_output=True,
-                              check=True).stdout
-        return cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)[:360, :640 + PANEL]
+        shot = subprocess.run(
+            ["import", "-window", "root", "-depth", "8", "ppm:-"], env=env, capture_output=True, check=True
+        ).stdout
+        return cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)[:360, : 640 + PANEL]
 
     def press(key: str, seen) -> np.ndarray:
         """Press a key, wait until the screen shows what `seen` looks for, and return the screen."""
@@ -561,14 +617,19 @@ def test_real_window_obeys_its_keys(screen, tmp_path):
             if not screen_now.any() and time.monotonic() - nudged > 3:
                 # Without a window manager, Qt now and then misses the event that says its window can be seen.
                 nudged = time.monotonic()
-                subprocess.run(["xdotool", "search", "--name", "Facial emotion", "windowunmap", "--sync", "windowmap"],
-                               env=env, timeout=10)
+                subprocess.run(
+                    ["xdotool", "search", "--name", "Facial emotion", "windowunmap", "--sync", "windowmap"],
+                    env=env,
+                    timeout=10,
+                )
             time.sleep(0.1)
         raise AssertionError(complaint)
 
     def bars(image) -> int:
         panel = image[90:180, 640:].astype(int)
-        return sum(int((np.abs(panel - COLOURS[name]).max(axis=2) < 12).sum()) for name in ("fear", "happy", "sad"))
+        return sum(
+            int((np.abs(panel - COLOURS[name]).max(axis=2) < 12).sum()) for name in ("fear", "happy", "sad")
+        )
 
     def white(image) -> int:
         return int((image[:, :640].min(axis=2) > 235).sum())

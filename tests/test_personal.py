@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-
 from types import SimpleNamespace
 
 import cv2
@@ -17,20 +16,31 @@ from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, user_err
 
 from record_dataset import COUNTDOWN_S, RECORD_S, Recorder
 from train_personal import find_general
-from utils.learning.bundle import NAME
-from utils.learning.classifier import EmotionClassifier
 from utils.config import EMOTIONS, UserError
 from utils.data.dataset import LandmarkSet
+from utils.data.recordings import (
+    SampleFilter,
+    SessionWriter,
+    count_labels,
+    list_sessions,
+    load_neutral,
+    load_subject,
+    read_session,
+    save_neutral,
+)
 from utils.faces.features import OWN_NEUTRAL_SHARE
+from utils.learning.bundle import NAME
+from utils.learning.classifier import EmotionClassifier
 from utils.learning.metrics import evaluate_predictions, with_missed
 from utils.learning.personal import METHODS, UNMEASURED_SHARE, Others, Trial, make_folds
-from utils.data.recordings import (SampleFilter, SessionWriter, count_labels, list_sessions, load_neutral, load_subject, read_session,
-                              save_neutral)
 
 
 def write(folder, session, count, label="happy", subject="ann"):
     generator = np.random.default_rng(len(session) + count)
-    faces = generator.normal(size=(count, 478, 3)).astype(np.float32), generator.random((count, 52), np.float32)
+    faces = (
+        generator.normal(size=(count, 478, 3)).astype(np.float32),
+        generator.random((count, 52), np.float32),
+    )
     with SessionWriter(subject, session, folder) as writer:
         for landmarks, blendshapes in zip(*faces):
             writer.append(landmarks, blendshapes, label)
@@ -61,7 +71,9 @@ def test_a_torn_line_and_a_flipped_bit_cost_one_sample_each(tmp_path):
 def test_a_refusing_disk_is_said_and_leaves_whole_lines(tmp_path, monkeypatch):
     with SessionWriter("ann", "1", tmp_path) as writer:
         writer.append(np.zeros((478, 3)), np.zeros(52), "sad")
-        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        monkeypatch.setattr(
+            os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         with pytest.raises(UserError, match="No space left"):
             writer.append(np.zeros((478, 3)), np.zeros(52), "sad")
     assert [len(part) if isinstance(part, list) else part for part in read_session(writer.path)] == [1, 0]
@@ -78,39 +90,63 @@ FULL = {  # both leave room for three samples and a half; then there is room aga
 def test_a_full_disk_costs_the_sample_being_written_and_no_other(recorded, tmp_path, kind):
     data = tmp_path / "personal"
     data.mkdir()
-    record = (f"{sys.executable} {ROOT}/scr/record_dataset.py --subject ann --session 1 --label sad --data {data} "
-              f"--source {recorded.parent}/frames/1/sad")
+    record = (
+        f"{sys.executable} {ROOT}/scr/record_dataset.py --subject ann --session 1 --label sad --data {data} "
+        f"--source {recorded.parent}/frames/1/sad"
+    )
     torn = f"head -c 4000 {data}/ann/1.jsonl >> {data}/ann/1.jsonl; "  # what a power cut on top of it would leave
-    script = (FULL[kind].format(record=record, data=data) + f"cp {data}/ann/1.jsonl {tmp_path}/first.jsonl; [ $status = 1 ] || exit 99; "
-              + torn + f"{record} && cp {data}/ann/1.jsonl {tmp_path}/last.jsonl")
+    script = (
+        FULL[kind].format(record=record, data=data)
+        + f"cp {data}/ann/1.jsonl {tmp_path}/first.jsonl; [ $status = 1 ] || exit 99; "
+        + torn
+        + f"{record} && cp {data}/ann/1.jsonl {tmp_path}/last.jsonl"
+    )
     in_namespace = ["unshare", "--user", "--map-root-user", "--mount"] if kind == "full disk" else []
     try:
-        done = subprocess.run([*in_namespace, "bash", "-c", script], capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [*in_namespace, "bash", "-c", script], capture_output=True, text=True, timeout=300
+        )
     except FileNotFoundError as missing:
         pytest.skip(f"{missing.filename} is not installed")
     if done.returncode == 77 or "unshare failed" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"a file system may not be mounted here: {done.stderr.strip()}")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    error, = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    reason = "No space left on device|the disk is full" if kind == "full disk" else "File too large|the disk is full"
-    assert re.search(reason, error) and "samples so far are safe" in error and "--subject ann --session 1" in error
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    reason = (
+        "No space left on device|the disk is full"
+        if kind == "full disk"
+        else "File too large|the disk is full"
+    )
+    assert (
+        re.search(reason, error)
+        and "samples so far are safe" in error
+        and "--subject ann --session 1" in error
+    )
     samples, dropped = read_session(tmp_path / "first.jsonl")
     assert (len(samples), dropped) == (3, 0)
     assert "1 damaged sample(s)" in done.stderr and "3 are whole" in done.stderr
     samples, dropped = read_session(tmp_path / "last.jsonl")
-    wanted = sum(sample.session == "1" and sample.label == "sad" for sample in load_subject("ann", recorded)[0])
+    wanted = sum(
+        sample.session == "1" and sample.label == "sad" for sample in load_subject("ann", recorded)[0]
+    )
     assert (len(samples), dropped) == (wanted, 1), "the next run takes what is missing, and nothing twice"
 
 
 def test_recording_killed_at_any_moment_loses_nothing_that_was_counted(tmp_path):
-    code = ("import sys, numpy as np\nfrom pathlib import Path\nfrom utils.data.recordings import SessionWriter\n"
-            "with SessionWriter('ann', '1', Path(sys.argv[1])) as writer:\n"
-            "    for number in range(10**6):\n"
-            "        writer.append(np.full((478, 3), number), np.zeros(52), 'sad'); print(number, flush=True)\n")
+    code = (
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom utils.data.recordings import SessionWriter\n"
+        "with SessionWriter('ann', '1', Path(sys.argv[1])) as writer:\n"
+        "    for number in range(10**6):\n"
+        "        writer.append(np.full((478, 3), number), np.zeros(52), 'sad'); print(number, flush=True)\n"
+    )
     recorded = 0
     for attempt in range(6):
-        process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True,
-                                   env=os.environ | {"PYTHONPATH": str(ROOT / "scr")})
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "scr")},
+        )
         process.stdout.readline()
         time.sleep(0.01 + 0.017 * attempt)
         process.send_signal(signal.SIGKILL)
@@ -158,10 +194,21 @@ def recorded(tmp_path_factory):
         for session in ("1", "2"):
             folder = root / "frames" / session / emotion
             folder.mkdir(parents=True)
-            for index in indices[int(session) - 1::2]:
+            for index in indices[int(session) - 1 :: 2]:
                 cv2.imwrite(str(folder / f"{index:03}.jpg"), frames[min(index, len(frames) - 1)])
-            done = run("record_dataset.py", "--subject", "ann", "--session", session, "--source", folder, "--label", emotion,
-                       "--data", root / "personal")
+            done = run(
+                "record_dataset.py",
+                "--subject",
+                "ann",
+                "--session",
+                session,
+                "--source",
+                folder,
+                "--label",
+                emotion,
+                "--data",
+                root / "personal",
+            )
             assert done.returncode == 0, done.stderr
     return root / "personal"
 
@@ -176,17 +223,33 @@ def test_folders_are_recorded_as_landmarks_only(recorded):
 def test_a_picture_is_recorded_once_and_mistakes_are_said(recorded, tmp_path):
     picture = DATA / "astronaut.jpg"
     for label, session in (("happy", "1"), ("sad", "2")):
-        done = run("record_dataset.py", "--source", picture, "--label", label, "--subject", "zoe", "--session", session, "--data", tmp_path)
+        done = run(
+            "record_dataset.py",
+            "--source",
+            picture,
+            "--label",
+            label,
+            "--subject",
+            "zoe",
+            "--session",
+            session,
+            "--data",
+            tmp_path,
+        )
     assert "nothing was recorded (1 already recorded)" in user_error(done)
     assert [path.stem for path in list_sessions(tmp_path)] == ["1"]
     assert "--subject" in user_error(run("record_dataset.py", "--delete-session", "1", "--data", tmp_path))
     assert "add --label" in user_error(run("record_dataset.py", "--source", picture, "--data", tmp_path))
     (tmp_path / "file").touch()
-    assert "can't write to" in user_error(run("train_personal.py", "--subject", "ann", "--data", recorded, "--output", tmp_path / "file"))
+    assert "can't write to" in user_error(
+        run("train_personal.py", "--subject", "ann", "--data", recorded, "--output", tmp_path / "file")
+    )
 
 
 def test_a_video_is_recorded_without_repeating_still_frames(tmp_path):
-    done = run("record_dataset.py", "--subject", "bob", "--source", SMILE, "--label", "neutral", "--data", tmp_path)
+    done = run(
+        "record_dataset.py", "--subject", "bob", "--source", SMILE, "--label", "neutral", "--data", tmp_path
+    )
     assert done.returncode == 0, done.stderr
     samples, _ = load_subject("bob", tmp_path)
     assert 2 <= len(samples) < 40 and SampleFilter.SAME in done.stdout
@@ -206,7 +269,9 @@ def test_list_delete_and_forget_really_delete(tmp_path):
     assert [path.parent.name + path.stem for path in list_sessions(tmp_path)] == ["ann2", "bob1"]
     run("record_dataset.py", "--forget", "ann", "--data", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["bob"]
-    assert "nothing is stored about ann" in user_error(run("record_dataset.py", "--forget", "ann", "--data", tmp_path))
+    assert "nothing is stored about ann" in user_error(
+        run("record_dataset.py", "--forget", "ann", "--data", tmp_path)
+    )
 
 
 def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
@@ -216,14 +281,23 @@ def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
     with SessionWriter("ann", "1", tmp_path) as writer:
         recorder = Recorder(args, SimpleNamespace(kind="camera"), writer, [])
         recorder.canvas = Canvas()
-        faces = [SimpleNamespace(landmarks=np.full((478, 3), number, np.float32), blendshapes=np.zeros(52, np.float32))
-                 for number in range(2)]
+        faces = [
+            SimpleNamespace(
+                landmarks=np.full((478, 3), number, np.float32), blendshapes=np.zeros(52, np.float32)
+            )
+            for number in range(2)
+        ]
         frame = portrait[:480, :640]
         waiting = recorder.draw(frame, None, 100.0).copy()
         recorder.press("space", 100.0)
         pictures = [recorder.draw(frame, None, 100.1 + second).copy() for second in range(3)]
-        assert all((one[:50] != other[:50]).any() for one, other in zip([waiting, *pictures], pictures)), "it does not count"
-        moments = [(recorder.counting(now), recorder.recording(now)) for now in (99.9 + COUNTDOWN_S, 100 + COUNTDOWN_S, 101 + COUNTDOWN_S)]
+        assert all((one[:50] != other[:50]).any() for one, other in zip([waiting, *pictures], pictures)), (
+            "it does not count"
+        )
+        moments = [
+            (recorder.counting(now), recorder.recording(now))
+            for now in (99.9 + COUNTDOWN_S, 100 + COUNTDOWN_S, 101 + COUNTDOWN_S)
+        ]
         assert moments == [(True, False), (False, True), (False, True)]
         for face in faces:
             recorder.store(face)
@@ -240,13 +314,26 @@ def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
 
 def test_recording_without_a_display_says_how_to_go_on(tmp_path):
     assert "--label happy" in user_error(run("record_dataset.py", "--source", DEMO, "--data", tmp_path))
-    assert "no file or folder" in user_error(run("record_dataset.py", "--source", "nowhere", "--label", "sad", "--data", tmp_path))
+    assert "no file or folder" in user_error(
+        run("record_dataset.py", "--source", "nowhere", "--label", "sad", "--data", tmp_path)
+    )
 
 
 def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded, bundle, tmp_path):
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
-    done = run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", tmp_path / "ann",
-               "--max-forgetting", 1)  # this person's labels contradict the base model's, on the very same faces
+    done = run(
+        "train_personal.py",
+        "--subject",
+        "ann",
+        "--data",
+        recorded,
+        "--base",
+        bundle,
+        "--output",
+        tmp_path / "ann",
+        "--max-forgetting",
+        1,
+    )  # this person's labels contradict the base model's, on the very same faces
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ann" / "comparison.png").stat().st_size > 10_000
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
@@ -264,16 +351,39 @@ def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded,
 
 
 def test_what_is_forgotten_is_measured_and_bounded(recorded, bundle, landmark_file, tmp_path):
-    done = run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", tmp_path / "ann",
-               "--max-forgetting", 0.4, "--general", landmark_file)
+    done = run(
+        "train_personal.py",
+        "--subject",
+        "ann",
+        "--data",
+        recorded,
+        "--base",
+        bundle,
+        "--output",
+        tmp_path / "ann",
+        "--max-forgetting",
+        0.4,
+        "--general",
+        landmark_file,
+    )
     assert done.returncode == 0, done.stderr
     info = json.loads((tmp_path / "ann" / f"{NAME}.json").read_text())
     found = info["metrics"]["forgetting"]
     general, _ = find_general(landmark_file, info)
-    measured = [evaluate_predictions(*with_missed(general.class_index(), EmotionClassifier(model).predict(
-        general.landmarks, general.blendshapes), general.missed_index()), EMOTIONS)["balanced_accuracy"]
-        for model in (bundle, tmp_path / "ann")]
-    assert [found["before"]["balanced_accuracy"], found["after"]["balanced_accuracy"]] == pytest.approx(measured)
+    measured = [
+        evaluate_predictions(
+            *with_missed(
+                general.class_index(),
+                EmotionClassifier(model).predict(general.landmarks, general.blendshapes),
+                general.missed_index(),
+            ),
+            EMOTIONS,
+        )["balanced_accuracy"]
+        for model in (bundle, tmp_path / "ann")
+    ]
+    assert [found["before"]["balanced_accuracy"], found["after"]["balanced_accuracy"]] == pytest.approx(
+        measured
+    )
     assert measured[0] - measured[1] <= 0.4
     assert f"{measured[0]:.3f} before, {measured[1]:.3f} after" in done.stdout
     assert info["metrics"]["held_out"]["scratch"]["forgotten"], "each way says what it forgets"
@@ -296,7 +406,10 @@ def make_trial(max_forgetting, measured=True):
 @pytest.mark.parametrize("bound", (0.0, 0.02, 0.05, 0.1, 0.2, 0.3))
 def test_weights_are_pulled_back_until_the_bound_holds(bound):
     trial, tuned = make_trial(bound)
-    assert trial.others.base["balanced_accuracy"] == 1 and trial.others.forgotten(trial.others.report(tuned)) > 0.4
+    assert (
+        trial.others.base["balanced_accuracy"] == 1
+        and trial.others.forgotten(trial.others.report(tuned)) > 0.4
+    )
     kept = trial.pull_back(tuned)
     assert trial.others.forgotten(trial.others.report(tuned)) <= bound and 0 <= kept < 1
     assert kept > 0 or bound < 0.05, "no more is taken back than needed"
@@ -323,7 +436,9 @@ def test_own_neutral_row_reads_a_person_against_the_neutral_faces_it_was_given()
     own = trial.x[rows][trial.label[rows] == EMOTIONS.index("neutral")].mean(axis=0)
     np.testing.assert_allclose(trial.offset(rows), OWN_NEUTRAL_SHARE * (own - neutral), rtol=1e-5)
     outcome = trial.fit(METHODS["neutral"], rows)
-    np.testing.assert_allclose(outcome.probabilities, trial.network(trial.x - trial.offset(rows)).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        outcome.probabilities, trial.network(trial.x - trial.offset(rows)).numpy(), rtol=1e-5
+    )
     without = rows[trial.label[rows] != EMOTIONS.index("neutral")]
     assert not trial.offset(without).any()
     assert list(trial.run([(np.arange(200), np.arange(200, 400))])) == [*METHODS, "picked"]
@@ -339,19 +454,26 @@ def test_no_bound_leaves_the_fine_tuned_weights_alone():
 
 def test_the_base_model_is_never_overwritten(recorded, bundle):
     assert "never overwritten" in user_error(
-        run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", bundle))
+        run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", bundle)
+    )
 
 
 def test_unknown_subject_and_too_few_samples_are_one_line(recorded, bundle, tmp_path):
-    assert "recorded: ann" in user_error(run("train_personal.py", "--subject", "zoe", "--data", recorded, "--base", bundle))
+    assert "recorded: ann" in user_error(
+        run("train_personal.py", "--subject", "zoe", "--data", recorded, "--base", bundle)
+    )
     write(tmp_path, "1", 3)
-    assert "too few recordings" in user_error(run("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", bundle))
+    assert "too few recordings" in user_error(
+        run("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", bundle)
+    )
 
 
 def test_held_out_is_a_session_or_a_block_in_time():
     label = np.array([0] * 9 + [1] * 6)
     folds, _ = make_folds(label, np.array(["a"] * 7 + ["b"] * 8))
-    assert [sorted(test) for _, test in folds] == [[0, 1, 2, 3, 4, 5, 6]], "a fold whose training part lacks a class is no test"
-    (train, test), = make_folds(label, np.array(["a"] * 15))[0]
+    assert [sorted(test) for _, test in folds] == [[0, 1, 2, 3, 4, 5, 6]], (
+        "a fold whose training part lacks a class is no test"
+    )
+    ((train, test),) = make_folds(label, np.array(["a"] * 15))[0]
     assert sorted(test) == [6, 7, 8, 13, 14] and not set(train) & set(test)
     assert max(row for row in train if label[row] == 0) < min(row for row in test if label[row] == 0)

@@ -22,7 +22,11 @@ LOOK_AT_A_FACE = {
 @pytest.fixture
 def command(pictures, bundle, tmp_path):
     def fill(script):
-        return [str(part).format(pictures=pictures, bundle=bundle, tmp=tmp_path) for part in LOOK_AT_A_FACE[script]]
+        return [
+            str(part).format(pictures=pictures, bundle=bundle, tmp=tmp_path)
+            for part in LOOK_AT_A_FACE[script]
+        ]
+
     return fill
 
 
@@ -31,6 +35,7 @@ def proxy():
     """A proxy that counts who calls; yields (address, callers)."""
     callers = []
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def listen():
             while True:
                 try:
@@ -39,6 +44,7 @@ def proxy():
                     return
                 callers.append(connection.recv(200))
                 connection.close()
+
         threading.Thread(target=listen, daemon=True).start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}", callers
 
@@ -46,7 +52,11 @@ def proxy():
 @pytest.mark.parametrize("script", LOOK_AT_A_FACE)
 def test_a_proxy_hears_nothing(script, command, proxy):
     address, callers = proxy
-    done = run(script, *command(script), env=dict.fromkeys(("https_proxy", "HTTPS_PROXY", "http_proxy", "all_proxy"), address))
+    done = run(
+        script,
+        *command(script),
+        env=dict.fromkeys(("https_proxy", "HTTPS_PROXY", "http_proxy", "all_proxy"), address),
+    )
     assert done.returncode == 0, done.stderr
     assert callers == []
 
@@ -55,9 +65,28 @@ def test_a_proxy_hears_nothing(script, command, proxy):
 @pytest.mark.parametrize("script", LOOK_AT_A_FACE)
 def test_no_system_call_names_another_host(script, command, tmp_path):
     trace = tmp_path / "trace"
-    done = subprocess.run(["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o", trace, sys.executable, ROOT / "scr" / script,
-                           *command(script)], capture_output=True, text=True, timeout=280,
-                          env={key: value for key, value in os.environ.items() if key != "DISPLAY" and "proxy" not in key.lower()})
+    done = subprocess.run(
+        [
+            "strace",
+            "-f",
+            "-qq",
+            "-e",
+            "trace=connect,sendto,sendmsg",
+            "-o",
+            trace,
+            sys.executable,
+            ROOT / "scr" / script,
+            *command(script),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={
+            key: value for key, value in os.environ.items() if key != "DISPLAY" and "proxy" not in key.lower()
+        },
+    )
     assert done.returncode == 0, done.stderr
-    hosts = re.findall(r'inet_addr\("([^"]+)"\)|inet_pton\(AF_INET6, "([^"]+)"', trace.read_text(errors="replace"))
+    hosts = re.findall(
+        r'inet_addr\("([^"]+)"\)|inet_pton\(AF_INET6, "([^"]+)"', trace.read_text(errors="replace")
+    )
     assert {v4 or v6 for v4, v6 in hosts} <= {"127.0.0.1", "::1"}

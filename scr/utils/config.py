@@ -65,7 +65,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         partial.replace(path)
     except OSError as error:
-        raise UserError(f"can't write {relative(path)}: {error.strerror or error}; free space or choose another place") from error
+        raise UserError(
+            f"can't write {relative(path)}: {error.strerror or error}; free space or choose another place"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be no folder
             partial.unlink()
@@ -106,7 +108,9 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
                 return action.help
             if isinstance(action.default, (Path, list)):  # paths as one would type them
                 values = action.default if isinstance(action.default, list) else [action.default]
-                shown = " ".join(relative(value) if isinstance(value, Path) else str(value) for value in values)
+                shown = " ".join(
+                    relative(value) if isinstance(value, Path) else str(value) for value in values
+                )
                 return f"{action.help} (default: {shown})"
             return super()._get_help_string(action)
 
@@ -119,17 +123,22 @@ SHARE_VARIABLE = "EMOTION_SHARE_USAGE_METRICS"
 
 def add_share_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--share-usage-metrics`, for every script that looks at a face."""
-    parser.add_argument("--share-usage-metrics", action="store_true",
-                        help="let MediaPipe report its use to Google; without this nothing leaves the machine")
+    parser.add_argument(
+        "--share-usage-metrics",
+        action="store_true",
+        help="let MediaPipe report its use to Google; without this nothing leaves the machine",
+    )
 
 
 def at_least(least: int):
     """Return an argparse type: an integer of at least `least`."""
+
     def integer(text: str) -> int:
         value = int(text)
         if value < least:
             raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
         return value
+
     return integer
 
 

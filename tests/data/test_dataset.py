@@ -10,8 +10,21 @@ import pytest
 from conftest import DATA, run, user_error
 
 from utils.config import EMOTIONS, UserError, canonical_emotion
-from utils.data.dataset import (LandmarkSet, assign_split, class_source_weights, concatenate, family, find_duplicates,
-                           find_labelled_images, load_landmarks, make_split, read_ferplus, save_npz, save_txt, split_groups)
+from utils.data.dataset import (
+    LandmarkSet,
+    assign_split,
+    class_source_weights,
+    concatenate,
+    family,
+    find_duplicates,
+    find_labelled_images,
+    load_landmarks,
+    make_split,
+    read_ferplus,
+    save_npz,
+    save_txt,
+    split_groups,
+)
 from utils.faces.images import perceptual_hash
 
 
@@ -55,19 +68,39 @@ def test_landmarks_are_isotropic(data):
     assert 0.4 < np.median(height / three_d) < 0.8
 
 
-@pytest.mark.parametrize("name, emotion", [("Angry", "anger"), ("happiness", "happy"), ("SADNESS", "sad"), ("Surprised", "surprise"),
-                                           ("neutral", "neutral"), ("holiday", None)])
+@pytest.mark.parametrize(
+    "name, emotion",
+    [
+        ("Angry", "anger"),
+        ("happiness", "happy"),
+        ("SADNESS", "sad"),
+        ("Surprised", "surprise"),
+        ("neutral", "neutral"),
+        ("holiday", None),
+    ],
+)
 def test_folder_names_have_synonyms(name, emotion):
     assert canonical_emotion(name) == emotion
 
 
 def test_any_tree_of_emotion_folders_is_read(tmp_path):
-    for place in ("Train/Happy/a.jpg", "TEST/sadness/b.png", "ann/fear/c.jpg", "neutral/d.bmp", "misc/e.jpg", "neutral/notes.txt"):
+    for place in (
+        "Train/Happy/a.jpg",
+        "TEST/sadness/b.png",
+        "ann/fear/c.jpg",
+        "neutral/d.bmp",
+        "misc/e.jpg",
+        "neutral/notes.txt",
+    ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_bytes(b"x")
     images, left_out = find_labelled_images(tmp_path)
     assert {(image.path.name, image.label, image.split, image.subject) for image in images} == {
-        ("a.jpg", "happy", "train", ""), ("b.png", "sad", "test", ""), ("c.jpg", "fear", "", "ann"), ("d.bmp", "neutral", "", "")}
+        ("a.jpg", "happy", "train", ""),
+        ("b.png", "sad", "test", ""),
+        ("c.jpg", "fear", "", "ann"),
+        ("d.bmp", "neutral", "", ""),
+    }
     assert left_out == {"not in an emotion's folder": 1}
 
 
@@ -77,10 +110,12 @@ def test_ferplus_votes_are_read_and_kept(tmp_path):
         cv2.imwrite(str(tmp_path / "FER2013Train" / name), np.zeros((48, 48), np.uint8))
     (tmp_path / "labels.csv").write_text(
         "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
-        "Training,fer1.png,1,0,0,8,0,0,1,0,0,0\nTraining,fer2.png,5,5,0,0,0,0,0,0,0,0\nTraining,fer3.png,0,0,0,0,0,0,0,0,1,9\n")
+        "Training,fer1.png,1,0,0,8,0,0,1,0,0,0\nTraining,fer2.png,5,5,0,0,0,0,0,0,0,0\nTraining,fer3.png,0,0,0,0,0,0,0,0,1,9\n"
+    )
     images, left_out = read_ferplus(tmp_path, tmp_path / "labels.csv")
     assert [(image.path.name, image.label, image.split, image.votes) for image in images] == [
-        ("fer1.png", "sad", "train", (1, 0, 0, 8, 0, 0, 1, 0, 0, 0))]
+        ("fer1.png", "sad", "train", (1, 0, 0, 8, 0, 0, 1, 0, 0, 0))
+    ]
     assert left_out == {"votes tied": 1, "voted unknown or no face": 1, "not in the label file": 1}
 
 
@@ -104,9 +139,13 @@ def test_a_pickle_inside_npz_is_refused(tmp_path):
 
 def test_near_duplicates_are_found_and_other_faces_are_not(portrait):
     group = cv2.imread(str(DATA / "group.jpg"))
-    encoded = cv2.imdecode(cv2.imencode(".jpg", portrait, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
+    encoded = cv2.imdecode(
+        cv2.imencode(".jpg", portrait, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR
+    )
     resized = cv2.resize(portrait, (96, 96), interpolation=cv2.INTER_AREA)
-    hashes = np.array([perceptual_hash(picture) for picture in (portrait, encoded, resized, group)], np.uint64)
+    hashes = np.array(
+        [perceptual_hash(picture) for picture in (portrait, encoded, resized, group)], np.uint64
+    )
     mesh = np.zeros((4, 478, 3), np.float32)
     groups = find_duplicates(LandmarkSet(mesh, np.array(["sad"] * 4), phash=hashes))
     assert groups[0] == groups[1] == groups[2] != groups[3]
@@ -123,7 +162,11 @@ def test_splits_share_no_picture_and_no_subject(data):
     for number in np.unique(groups):
         assert len(set(split.split[groups == number].tolist())) == 1
     sides = {name: set(split.sha256[split.split == name].tolist()) for name in ("train", "val", "test")}
-    assert not sides["train"] & sides["test"] and not sides["train"] & sides["val"] and not sides["val"] & sides["test"]
+    assert (
+        not sides["train"] & sides["test"]
+        and not sides["train"] & sides["val"]
+        and not sides["val"] & sides["test"]
+    )
 
 
 def test_split_is_stratified_and_has_the_published_parts():
@@ -136,10 +179,12 @@ def test_split_is_stratified_and_has_the_published_parts():
 
 def test_a_source_keeps_its_own_held_out_part_without_twins(data):
     twins = concatenate([data, data.select(np.flatnonzero(data.split == "test"))])
-    twins.split[len(data):] = "train"
+    twins.split[len(data) :] = "train"
     split = assign_split(twins)
     assert Counter(split.split.tolist())["test"] == (data.split == "test").sum()
-    assert not set(split.sha256[split.split == "test"].tolist()) & set(split.sha256[split.split != "test"].tolist())
+    assert not set(split.sha256[split.split == "test"].tolist()) & set(
+        split.sha256[split.split != "test"].tolist()
+    )
 
 
 def test_too_few_faces_to_split_is_said():
@@ -158,7 +203,11 @@ def test_weights_equal_classes_within_each_source():
 
 
 def test_family_is_what_stands_before_the_number():
-    assert [family(path) for path in ("Train/happy/ffhq_12.png", "image0000.jpg", "17.png")] == ["ffhq_", "image", ""]
+    assert [family(path) for path in ("Train/happy/ffhq_12.png", "image0000.jpg", "17.png")] == [
+        "ffhq_",
+        "image",
+        "",
+    ]
 
 
 def test_balance_script(landmark_file, tmp_path):
@@ -177,31 +226,58 @@ def test_balance_drops_contradictions_and_warns_of_sources(landmark_file, tmp_pa
     data = load_landmarks(landmark_file)
     contradiction = data.select(np.flatnonzero(data.label == "sad")[:3])
     contradiction.label[:] = "fear"
-    path = np.array([("film_" if label in ("happy", "neutral") else "web") + f"{index}.png" for index, label in enumerate(data.label)])
+    path = np.array(
+        [
+            ("film_" if label in ("happy", "neutral") else "web") + f"{index}.png"
+            for index, label in enumerate(data.label)
+        ]
+    )
     save_npz(tmp_path / "in.npz", concatenate([replace(data, path=path), contradiction]))
     done = run("balance_dataset.py", "--data", tmp_path / "in.npz", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "6 pictures dropped because their copies carry different labels" in done.stdout
-    assert "WARNING" in done.stdout and "100% of happy are faces/film_*" in done.stdout.replace(str(data.source[0]), "faces")
+    assert "WARNING" in done.stdout and "100% of happy are faces/film_*" in done.stdout.replace(
+        str(data.source[0]), "faces"
+    )
 
 
-@pytest.mark.parametrize("arguments, what", [
-    (["--images", "nowhere"], "no folder"), (["--images", "."], "no pictures"),
-    (["--images", "flat"], "none in a folder named after an emotion"), (["--images", "faceless"], "no face on any"),
-    (["--images", "flat", "--labels", "no.csv"], "no file")])
+@pytest.mark.parametrize(
+    "arguments, what",
+    [
+        (["--images", "nowhere"], "no folder"),
+        (["--images", "."], "no pictures"),
+        (["--images", "flat"], "none in a folder named after an emotion"),
+        (["--images", "faceless"], "no face on any"),
+        (["--images", "flat", "--labels", "no.csv"], "no file"),
+    ],
+)
 def test_extraction_mistakes_are_one_line(arguments, what, tmp_path):
     for place in ("work/flat", "work/faceless/sad"):
         (tmp_path / place).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / place / "a.png"), cv2.resize(cv2.imread(str(DATA / "landscape.jpg")), (96, 96)))
+        cv2.imwrite(
+            str(tmp_path / place / "a.png"), cv2.resize(cv2.imread(str(DATA / "landscape.jpg")), (96, 96))
+        )
     (tmp_path / "work/empty").mkdir()
     cwd = tmp_path / "work" if arguments[1] != "." else tmp_path / "work/empty"
-    assert what in user_error(run("extract_landmarks.py", *arguments, "--output", tmp_path / "x.npz", cwd=cwd))
+    assert what in user_error(
+        run("extract_landmarks.py", *arguments, "--output", tmp_path / "x.npz", cwd=cwd)
+    )
     assert not (tmp_path / "x.npz").exists() and not (tmp_path / "x.npz.parts").exists()
 
 
 def test_no_network_and_no_cache_is_one_line(tmp_path):
-    done = run("extract_landmarks.py", "--dataset", "affectnet", "--output", tmp_path / "x.npz",
-               env={"KAGGLEHUB_CACHE": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"})
+    done = run(
+        "extract_landmarks.py",
+        "--dataset",
+        "affectnet",
+        "--output",
+        tmp_path / "x.npz",
+        env={
+            "KAGGLEHUB_CACHE": str(tmp_path),
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "https_proxy": "http://127.0.0.1:9",
+        },
+    )
     assert "can't download mstjebashazida/affectnet" in user_error(done)
 
 
@@ -210,8 +286,18 @@ def test_a_cached_download_works_without_a_network(pictures, tmp_path):
     (versions / "versions").mkdir(parents=True)
     shutil.copytree(pictures / "Test", versions / "versions" / "1" / "Test")
     (versions / "1.complete").touch()
-    done = run("extract_landmarks.py", "--dataset", "affectnet", "--output", tmp_path / "x.npz",
-               env={"KAGGLEHUB_CACHE": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"})
+    done = run(
+        "extract_landmarks.py",
+        "--dataset",
+        "affectnet",
+        "--output",
+        tmp_path / "x.npz",
+        env={
+            "KAGGLEHUB_CACHE": str(tmp_path),
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "https_proxy": "http://127.0.0.1:9",
+        },
+    )
     assert done.returncode == 0, done.stderr
     data = load_landmarks(tmp_path / "x.npz")
     assert set(data.source.tolist()) == {"affectnet"} and set(data.split.tolist()) == {"test"}

@@ -5,12 +5,22 @@ import numpy as np
 import pytest
 from conftest import DATA
 
-from utils.learning.bundle import load_info
 from utils.config import MODELS
-from utils.faces.features import (ALL_POINTS, OWN_NEUTRAL_SHARE, align, compute_features, face_box, fit_recipe, fit_reference, mirror_faces,
-                            mirror_map, own_offset)
+from utils.faces.features import (
+    ALL_POINTS,
+    OWN_NEUTRAL_SHARE,
+    align,
+    compute_features,
+    face_box,
+    fit_recipe,
+    fit_reference,
+    mirror_faces,
+    mirror_map,
+    own_offset,
+)
 from utils.faces.images import shrink
 from utils.faces.landmarks import READ_WIDTH_PX, FaceLandmarker
+from utils.learning.bundle import load_info
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +33,23 @@ def landmarker():
 def faces(landmarker, portrait):
     """Landmarks (4, 478, 3) of one portrait: as it is, moved, half as large in a wider picture, turned by 25 degrees."""
     height, width = portrait.shape[:2]
-    moved = cv2.warpAffine(portrait, np.float32([[1, 0, 40], [0, 1, 25]]), (width, height), borderMode=cv2.BORDER_REPLICATE)
-    small = cv2.copyMakeBorder(cv2.resize(portrait, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), 0, 20, 60, 30, cv2.BORDER_REPLICATE)
-    turned = cv2.warpAffine(portrait, cv2.getRotationMatrix2D((224, 130), 25, 1), (width, height), borderMode=cv2.BORDER_REPLICATE)
-    return np.stack([landmarker.detect_picture(picture)[0].landmarks for picture in (portrait, moved, small, turned)])
+    moved = cv2.warpAffine(
+        portrait, np.float32([[1, 0, 40], [0, 1, 25]]), (width, height), borderMode=cv2.BORDER_REPLICATE
+    )
+    small = cv2.copyMakeBorder(
+        cv2.resize(portrait, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+        0,
+        20,
+        60,
+        30,
+        cv2.BORDER_REPLICATE,
+    )
+    turned = cv2.warpAffine(
+        portrait, cv2.getRotationMatrix2D((224, 130), 25, 1), (width, height), borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.stack(
+        [landmarker.detect_picture(picture)[0].landmarks for picture in (portrait, moved, small, turned)]
+    )
 
 
 def test_landmarks_are_found_on_a_portrait(landmarker, portrait):
@@ -57,7 +80,11 @@ def test_a_face_that_fills_its_picture_is_found_with_a_border(landmarker, portra
 
 
 def test_bad_frames_are_refused_and_do_not_poison_the_landmarker(landmarker, portrait):
-    for bad in (np.zeros((0, 0, 3), np.uint8), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32)):
+    for bad in (
+        np.zeros((0, 0, 3), np.uint8),
+        np.zeros((64, 64), np.uint8),
+        np.zeros((64, 64, 3), np.float32),
+    ):
         with pytest.raises(ValueError, match="uint8 frame"):
             landmarker.detect(bad)
     assert landmarker.detect(portrait)
@@ -65,7 +92,9 @@ def test_bad_frames_are_refused_and_do_not_poison_the_landmarker(landmarker, por
 
 def test_strided_frames_give_the_same_landmarks(landmarker, portrait):
     mirrored_twice = portrait[:, ::-1][:, ::-1]
-    np.testing.assert_array_equal(landmarker.detect(mirrored_twice)[0].landmarks, landmarker.detect(portrait)[0].landmarks)
+    np.testing.assert_array_equal(
+        landmarker.detect(mirrored_twice)[0].landmarks, landmarker.detect(portrait)[0].landmarks
+    )
 
 
 def test_aligned_features_ignore_shift_scale_and_rotation_of_the_picture(faces):
@@ -98,7 +127,9 @@ def test_alignment_never_reflects(faces):
 def test_features_refuse_landmarks_of_another_shape():
     for shape in ((468, 3), (2, 100, 3), (2, 478, 2)):
         with pytest.raises(ValueError, match="landmarks of shape"):
-            compute_features(np.zeros(shape, np.float32), None, {"kind": "raw", "points": 468, "blendshapes": False})
+            compute_features(
+                np.zeros(shape, np.float32), None, {"kind": "raw", "points": 468, "blendshapes": False}
+            )
 
 
 def test_features_with_blendshapes_need_them(faces):
@@ -117,7 +148,12 @@ def test_mirroring_landmarks_is_like_mirroring_the_picture(landmarker, portrait,
     from_picture = landmarker.detect_picture(np.ascontiguousarray(portrait[:, ::-1]))[0]
     original = landmarker.detect_picture(portrait)[0]
     partner = mirror_map(np.array(load_info(MODELS)["features"]["reference"]))
-    assert sorted(partner.tolist()) == list(range(468)) and partner[33] == 263 and partner[61] == 291 and partner[1] == 1
+    assert (
+        sorted(partner.tolist()) == list(range(468))
+        and partner[33] == 263
+        and partner[61] == 291
+        and partner[1] == 1
+    )
     landmarks, blendshapes = mirror_faces(original.landmarks[None], original.blendshapes[None], partner)
     reference = fit_reference(from_picture.landmarks[None, :468])
     found, expected = align(landmarks, reference)[0], align(from_picture.landmarks[None, :468], reference)[0]
@@ -132,8 +168,11 @@ def read_widths(landmarker, monkeypatch) -> list[int]:
     """Return a list that grows by the widths of the pictures that MediaPipe is given."""
     widths = []
     image = landmarker._mediapipe.Image
-    monkeypatch.setattr(landmarker._mediapipe, "Image",
-                        lambda image_format, data: widths.append(data.shape[1]) or image(image_format, data))
+    monkeypatch.setattr(
+        landmarker._mediapipe,
+        "Image",
+        lambda image_format, data: widths.append(data.shape[1]) or image(image_format, data),
+    )
     return widths
 
 
@@ -155,9 +194,14 @@ def test_videos_are_read_small_until_the_face_is_lost(portrait, monkeypatch):
     blank = np.zeros_like(large)
     with FaceLandmarker(video=True, max_faces=1) as landmarker:
         widths = read_widths(landmarker, monkeypatch)
-        faces = [landmarker.detect(frame, 33 * number) for number, frame in enumerate([large] * 6 + [blank] * 3 + [portrait] * 4)]
+        faces = [
+            landmarker.detect(frame, 33 * number)
+            for number, frame in enumerate([large] * 6 + [blank] * 3 + [portrait] * 4)
+        ]
     assert [len(found) for found in faces] == [1] * 6 + [0] * 3 + [1] * 4
-    assert widths[0] == large.shape[1] and widths[5] * faces[5][0].width == pytest.approx(READ_WIDTH_PX, rel=0.15)
+    assert widths[0] == large.shape[1] and widths[5] * faces[5][0].width == pytest.approx(
+        READ_WIDTH_PX, rel=0.15
+    )
     assert widths[8] == blank.shape[1] and widths[9] == portrait.shape[1]
     distance = np.linalg.norm((faces[5][0].landmarks - faces[-1][0].landmarks)[:, :2], axis=1)
     assert distance.mean() < 0.02 * faces[-1][0].width
@@ -182,8 +226,11 @@ def test_own_neutral_takes_part_of_a_face_s_own_form_away(faces):
     features = compute_features(faces, None, recipe)
     offset = own_offset(features, recipe)
     mine, mean = features.mean(axis=0), np.full(1404, 0.25)
-    np.testing.assert_allclose(compute_features(faces, None, recipe, offset).mean(axis=0), mine + OWN_NEUTRAL_SHARE * (mean - mine),
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        compute_features(faces, None, recipe, offset).mean(axis=0),
+        mine + OWN_NEUTRAL_SHARE * (mean - mine),
+        atol=1e-6,
+    )
     with pytest.raises(ValueError, match="no mean neutral face"):
         own_offset(features, fit_recipe("aligned", faces[:1]))
 

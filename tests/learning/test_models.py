@@ -7,14 +7,14 @@ import joblib
 import numpy as np
 import pytest
 from conftest import DATA, run, user_error
-from export_model import FORMATS
 
-from utils.learning.bundle import NAME, read_metadata
-from utils.learning.classifier import EmotionClassifier
-from utils.learning.export import load_bundle, open_exported
+from export_model import FORMATS
 from utils.config import EMOTIONS, UserError
 from utils.data.dataset import load_landmarks
 from utils.faces.features import compute_features
+from utils.learning.bundle import NAME, read_metadata
+from utils.learning.classifier import EmotionClassifier
+from utils.learning.export import load_bundle, open_exported
 from utils.learning.metrics import MISSED, evaluate_predictions, expected_calibration_error, wilson_interval
 
 
@@ -49,18 +49,28 @@ def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
     data = assign_split(load_landmarks(landmark_file).of_classes(EMOTIONS))
     part = data.part("train")
     kept = len(part) - info["training"]["doubtful"]
-    assert scaler.n_samples_seen_ == 2 * kept, "each face of the training part that was kept, and its mirror image"
+    assert scaler.n_samples_seen_ == 2 * kept, (
+        "each face of the training part that was kept, and its mirror image"
+    )
     if kept == len(part):
         part = with_mirror_images(part)
-        np.testing.assert_allclose(scaler.mean_, compute_features(part.landmarks, part.blendshapes, info["features"]).mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(
+            scaler.mean_,
+            compute_features(part.landmarks, part.blendshapes, info["features"]).mean(axis=0),
+            atol=1e-5,
+        )
 
 
 def test_lite_model_answers_as_keras_does(bundle, landmark_file):
     network, scaler, info = load_bundle(bundle)
     faces = load_landmarks(landmark_file)
-    x = scaler.transform(compute_features(faces.landmarks, faces.blendshapes, info["features"])).astype(np.float32)
+    x = scaler.transform(compute_features(faces.landmarks, faces.blendshapes, info["features"])).astype(
+        np.float32
+    )
     classifier = EmotionClassifier(bundle)
-    np.testing.assert_allclose(classifier.predict(faces.landmarks, faces.blendshapes), network.predict(x, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(
+        classifier.predict(faces.landmarks, faces.blendshapes), network.predict(x, verbose=0), atol=1e-5
+    )
     few = faces.landmarks[:5], faces.blendshapes[:5]
     one_by_one = np.concatenate([classifier.predict(one[None], scores[None]) for one, scores in zip(*few)])
     np.testing.assert_allclose(one_by_one, classifier.predict(*few), atol=1e-6)
@@ -95,7 +105,11 @@ def test_a_damaged_json_is_named(copy, content):
 
 def test_foreign_and_missing_models_are_named(tmp_path):
     (tmp_path / "foreign.tflite").write_bytes(b"TFL3 not ours")
-    for path, what in ((tmp_path / "foreign.tflite", "foreign.tflite"), (tmp_path / "none.tflite", "none.tflite"), (tmp_path, "no model at")):
+    for path, what in (
+        (tmp_path / "foreign.tflite", "foreign.tflite"),
+        (tmp_path / "none.tflite", "none.tflite"),
+        (tmp_path, "no model at"),
+    ):
         with pytest.raises(UserError, match=what):
             EmotionClassifier(path)
 
@@ -104,14 +118,20 @@ def test_a_lite_file_alone_is_enough(bundle, landmark_file, tmp_path):
     shutil.copy(bundle / f"{NAME}.tflite", tmp_path / "mine.tflite")
     data = load_landmarks(landmark_file)
     faces = data.landmarks[:3], data.blendshapes[:3]
-    np.testing.assert_array_equal(EmotionClassifier(tmp_path / "mine.tflite").predict(*faces), EmotionClassifier(bundle).predict(*faces))
+    np.testing.assert_array_equal(
+        EmotionClassifier(tmp_path / "mine.tflite").predict(*faces), EmotionClassifier(bundle).predict(*faces)
+    )
 
 
 @pytest.mark.parametrize("recipe", ["default", "published"])
 def test_exports_answer_as_keras_does_on_real_faces(recipe, landmark_file, tmp_path):
-    done = run("train_model.py", "--data", landmark_file, "--output", tmp_path, "--epochs", 20, "--recipe", recipe)
+    done = run(
+        "train_model.py", "--data", landmark_file, "--output", tmp_path, "--epochs", 20, "--recipe", recipe
+    )
     assert done.returncode == 0, done.stderr
-    formats = ["tflite", "int8", "onnx"] if recipe == "default" else ["tflite", "onnx"]  # hardly trained, int8 may flip a face
+    formats = (
+        ["tflite", "int8", "onnx"] if recipe == "default" else ["tflite", "onnx"]
+    )  # hardly trained, int8 may flip a face
     done = run("export_model.py", "--model", tmp_path, "--data", landmark_file, "--formats", *formats)
     assert done.returncode == 0, done.stderr
     assert "one input, one output and parity" in done.stdout
@@ -133,23 +153,62 @@ def test_exports_answer_as_keras_does_on_real_faces(recipe, landmark_file, tmp_p
 
 
 def test_published_recipe_is_the_readme_s(landmark_file, tmp_path):
-    done = run("train_model.py", "--data", landmark_file, "--output", tmp_path, "--epochs", 1, "--recipe", "published")
+    done = run(
+        "train_model.py",
+        "--data",
+        landmark_file,
+        "--output",
+        tmp_path,
+        "--epochs",
+        1,
+        "--recipe",
+        "published",
+    )
     assert done.returncode == 0, done.stderr
     network, scaler, info = load_bundle(tmp_path)
-    layers = [(type(layer).__name__, getattr(layer, "units", getattr(layer, "rate", None))) for layer in network.layers]
-    block = [("Dense", 1024), ("BatchNormalization", None), ("Dropout", 0.5), ("Dense", 512), ("BatchNormalization", None), ("Dropout", 0.5),
-             ("Dense", 256), ("BatchNormalization", None), ("Dropout", 0.4), ("Dense", 128), ("Dropout", 0.3), ("Dense", 4)]
+    layers = [
+        (type(layer).__name__, getattr(layer, "units", getattr(layer, "rate", None)))
+        for layer in network.layers
+    ]
+    block = [
+        ("Dense", 1024),
+        ("BatchNormalization", None),
+        ("Dropout", 0.5),
+        ("Dense", 512),
+        ("BatchNormalization", None),
+        ("Dropout", 0.5),
+        ("Dense", 256),
+        ("BatchNormalization", None),
+        ("Dropout", 0.4),
+        ("Dense", 128),
+        ("Dropout", 0.3),
+        ("Dense", 4),
+    ]
     assert layers == block
-    assert info["features"] == {"kind": "raw", "points": 468, "blendshapes": False} and info["training"]["learning_rate"] == 1e-5
+    assert (
+        info["features"] == {"kind": "raw", "points": 468, "blendshapes": False}
+        and info["training"]["learning_rate"] == 1e-5
+    )
     assert len(scaler.mean_) == 1404
 
 
 def test_training_reads_txt_and_several_files(landmark_file, tmp_path):
     run("balance_dataset.py", "--data", landmark_file, "--output", tmp_path / "set")
-    done = run("train_model.py", "--data", tmp_path / "set.txt", landmark_file, "--output", tmp_path / "model", "--epochs", 1)
+    done = run(
+        "train_model.py",
+        "--data",
+        tmp_path / "set.txt",
+        landmark_file,
+        "--output",
+        tmp_path / "model",
+        "--epochs",
+        1,
+    )
     assert done.returncode == 0, done.stderr
     info = json.loads((tmp_path / "model" / f"{NAME}.json").read_text())
-    assert len(info["data"]["files"]) == 2 and not info["features"]["blendshapes"], "a .txt has no blendshapes"
+    assert len(info["data"]["files"]) == 2 and not info["features"]["blendshapes"], (
+        "a .txt has no blendshapes"
+    )
 
 
 def test_training_without_a_class_says_which(landmark_file, tmp_path):
@@ -157,8 +216,12 @@ def test_training_without_a_class_says_which(landmark_file, tmp_path):
 
     data = load_landmarks(landmark_file)
     save_npz(tmp_path / "three.npz", data.select(data.label != "fear"))
-    assert "no fear in" in user_error(run("train_model.py", "--data", tmp_path / "three.npz", "--output", tmp_path))
-    assert "no landmark set" in user_error(run("train_model.py", "--data", tmp_path / "none.npz", "--output", tmp_path))
+    assert "no fear in" in user_error(
+        run("train_model.py", "--data", tmp_path / "three.npz", "--output", tmp_path)
+    )
+    assert "no landmark set" in user_error(
+        run("train_model.py", "--data", tmp_path / "none.npz", "--output", tmp_path)
+    )
 
 
 def test_evaluate_counts_missed_faces_as_wrong(bundle, pictures, tmp_path):
@@ -193,18 +256,25 @@ def test_metrics_by_hand():
     assert report["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
     assert report["macro_f1"] == pytest.approx((6 / 8 + 2 / 3 + 1) / 3)
     assert report["confusion_matrix"][0] == [3, 0, 0, 0, 1] and "neutral" not in report["recall"]
-    low, high = evaluate_predictions(np.arange(4).repeat(3), np.arange(4).repeat(3), EMOTIONS)["balanced_accuracy_interval"]
+    low, high = evaluate_predictions(np.arange(4).repeat(3), np.arange(4).repeat(3), EMOTIONS)[
+        "balanced_accuracy_interval"
+    ]
     assert 0.6 < low < 0.85 and high == pytest.approx(1), "twelve right answers are no certainty"
     assert wilson_interval(8, 10) == pytest.approx((0.490, 0.943), abs=1e-3)
     sure = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     assert expected_calibration_error(np.array([0, 0, 0, 1]), sure) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("script, arguments", [
-    ("evaluate.py", ["--images", "nowhere"]), ("evaluate.py", ["--data", "nowhere.npz"]), ("balance_dataset.py", ["--data", "nowhere.npz"]),
-    ("export_model.py", ["--model", "nowhere"]), ("train_personal.py", ["--subject", "nobody_at_all"]),
-    ("evaluate.py", ["--data", "x.npz", "--model", "nowhere.tflite"])])
+@pytest.mark.parametrize(
+    "script, arguments",
+    [
+        ("evaluate.py", ["--images", "nowhere"]),
+        ("evaluate.py", ["--data", "nowhere.npz"]),
+        ("balance_dataset.py", ["--data", "nowhere.npz"]),
+        ("export_model.py", ["--model", "nowhere"]),
+        ("train_personal.py", ["--subject", "nobody_at_all"]),
+        ("evaluate.py", ["--data", "x.npz", "--model", "nowhere.tflite"]),
+    ],
+)
 def test_missing_files_are_one_line(script, arguments, tmp_path):
     assert user_error(run(script, *arguments, cwd=tmp_path))
-
-

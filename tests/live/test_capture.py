@@ -7,9 +7,17 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.live import capture as capture_module
-from utils.live.capture import DEMO_CLIP, CameraSettings, LiveSource, Patience, VideoSource, open_camera, open_source
 from utils.config import UserError
+from utils.live import capture as capture_module
+from utils.live.capture import (
+    DEMO_CLIP,
+    CameraSettings,
+    LiveSource,
+    Patience,
+    VideoSource,
+    open_camera,
+    open_source,
+)
 from utils.live.video_writer import VideoRecorder, write_picture
 
 QUICK = Patience(stalled=0.15, frozen=0.3, gone=1.0, retry=0.02)
@@ -34,7 +42,9 @@ class FakeCamera:
 
     def read(self):
         time.sleep(self.period)
-        step = self.reads.pop(0) if self.reads else (self.then(self.count) if callable(self.then) else self.then)
+        step = (
+            self.reads.pop(0) if self.reads else (self.then(self.count) if callable(self.then) else self.then)
+        )
         self.count += 1
         if isinstance(step, float):
             time.sleep(step)
@@ -85,8 +95,11 @@ def test_only_the_newest_frame_is_given_and_time_goes_up():
     assert camera.released
 
 
-@pytest.mark.parametrize("fault", [None, cv2.error("device gone"), np.zeros((0, 0, 3), np.uint8), 0.4],
-                         ids=["returns False", "raises", "empty", "blocks"])
+@pytest.mark.parametrize(
+    "fault",
+    [None, cv2.error("device gone"), np.zeros((0, 0, 3), np.uint8), 0.4],
+    ids=["returns False", "raises", "empty", "blocks"],
+)
 def test_a_camera_that_fails_comes_back(fault):
     cameras = [FakeCamera([], then=moving)]
     broken = FakeCamera([picture(1)] * 3, then=fault)
@@ -158,7 +171,7 @@ def test_a_video_cut_off_in_the_middle_gives_what_it_has_and_says_so(tmp_path):
             video.write(np.random.default_rng(index).integers(0, 255, (120, 160, 3), np.uint8), 0)
     data = whole.read_bytes()
     cut = tmp_path / "cut.avi"
-    cut.write_bytes(data[:len(data) // 2])
+    cut.write_bytes(data[: len(data) // 2])
     with open_source(str(cut)) as source:
         count = sum(frame is not None for frame in source)
     assert 20 <= count < 40 and "ends early" in source.failure

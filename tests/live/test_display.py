@@ -4,10 +4,20 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.live.capture import open_source
 from utils.config import ASSETS, EMOTIONS
-from utils.live.display import COLOURS, CONTOURS, PANEL, PAPER, Canvas, Timeline, View, colour_of, display_problem
 from utils.faces.landmarks import FaceLandmarker
+from utils.live.capture import open_source
+from utils.live.display import (
+    COLOURS,
+    CONTOURS,
+    PANEL,
+    PAPER,
+    Canvas,
+    Timeline,
+    View,
+    colour_of,
+    display_problem,
+)
 from utils.live.smoothing import Reading, read_picture
 
 SIZES = [(640, 480), (1920, 1080), (1080, 1920), (640, 360), (48, 48), (333, 555), (3000, 200)]
@@ -25,7 +35,9 @@ def portrait():
 
 def reading_on(landmarks: np.ndarray, shape, face: int = 0) -> Reading:
     reading = read_picture(EMOTIONS, [landmarks], PROBABILITIES[None], shape)[0]
-    return Reading(face, reading.landmarks, reading.box, reading.emotion, reading.confidence, reading.probabilities)
+    return Reading(
+        face, reading.landmarks, reading.box, reading.emotion, reading.confidence, reading.probabilities
+    )
 
 
 def is_drawn(image: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -35,11 +47,22 @@ def is_drawn(image: np.ndarray, plain: np.ndarray) -> np.ndarray:
 def test_contours_are_mediapipe_s():
     from mediapipe.tasks.python.vision import FaceLandmarksConnections
 
-    theirs = {edge for name in ("FACE_LANDMARKS_FACE_OVAL", "FACE_LANDMARKS_LIPS", "FACE_LANDMARKS_LEFT_EYE",
-                                "FACE_LANDMARKS_RIGHT_EYE", "FACE_LANDMARKS_LEFT_EYEBROW", "FACE_LANDMARKS_RIGHT_EYEBROW")
-              for edge in (frozenset((edge.start, edge.end)) for edge in getattr(FaceLandmarksConnections, name))}
+    theirs = {
+        edge
+        for name in (
+            "FACE_LANDMARKS_FACE_OVAL",
+            "FACE_LANDMARKS_LIPS",
+            "FACE_LANDMARKS_LEFT_EYE",
+            "FACE_LANDMARKS_RIGHT_EYE",
+            "FACE_LANDMARKS_LEFT_EYEBROW",
+            "FACE_LANDMARKS_RIGHT_EYEBROW",
+        )
+        for edge in (frozenset((edge.start, edge.end)) for edge in getattr(FaceLandmarksConnections, name))
+    }
     ours = {frozenset(edge) for loop in CONTOURS for edge in zip(loop.tolist(), np.roll(loop, -1).tolist())}
-    assert theirs <= ours and len(ours - theirs) == 4  # their brows are open lines: we close each at both ends
+    assert (
+        theirs <= ours and len(ours - theirs) == 4
+    )  # their brows are open lines: we close each at both ends
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -48,11 +71,16 @@ def test_the_picture_stays_free_of_text_and_the_panel_is_beside_it(portrait, siz
     landmarks = portrait[1] * (1, (size[1] / size[0]) / (360 / 640), 1)
     view = View(EMOTIONS, "emotion_mlp")
     view.show_help = True
-    image = view.draw(frame, [reading_on(landmarks, frame.shape)], 1000, 30, 12, message="camera 0 is lost, trying again")
+    image = view.draw(
+        frame, [reading_on(landmarks, frame.shape)], 1000, 30, 12, message="camera 0 is lost, trying again"
+    )
     zoom = max(1, min(360 / min(size), 1600 / max(size)))
     width, height = round(size[0] * zoom), round(size[1] * zoom)
     assert image.shape[0] % 2 == image.shape[1] % 2 == 0
-    assert width + PANEL <= image.shape[1] <= width + 4 * PANEL + 1 and height <= image.shape[0] <= max(height, 300) + 1
+    assert (
+        width + PANEL <= image.shape[1] <= width + 4 * PANEL + 1
+        and height <= image.shape[0] <= max(height, 300) + 1
+    )
     plain = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
     changed = (image[:height, :width] != plain).any(axis=2)
     points = (landmarks[:, :2] * width).astype(int)
@@ -82,10 +110,14 @@ def test_panel_says_what_is_read(portrait):
     view = View(EMOTIONS, "emotion_mlp")
     panel = view.draw(frame, [reading_on(landmarks, frame.shape)])[:, 640:].copy()
     for row, name in enumerate(EMOTIONS):
-        bar = (panel == np.array(COLOURS[name], np.uint8)).all(axis=2)[80 + row * 25 + 16:80 + row * 25 + 20]
+        bar = (panel == np.array(COLOURS[name], np.uint8)).all(axis=2)[
+            80 + row * 25 + 16 : 80 + row * 25 + 20
+        ]
         assert bar.all(axis=0).sum() == pytest.approx(PROBABILITIES[row] * (PANEL - 24), abs=2)
     assert not (view.draw(frame, [])[:, 640:] == panel).all()
-    assert (view.draw(frame, [], caption="x" * 300)[:, -10:] == np.array(PAPER)).all()  # long text is cut, not let run out
+    assert (
+        view.draw(frame, [], caption="x" * 300)[:, -10:] == np.array(PAPER)
+    ).all()  # long text is cut, not let run out
 
 
 def test_tags_of_several_faces_cover_no_face():
@@ -94,17 +126,21 @@ def test_tags_of_several_faces_cover_no_face():
     corners = [(20, 200), (240, 190), (460, 5), (470, 260)]
     faces = [np.array([[x, y], [x + 150, y + 200]], float) for x, y in corners]
     canvas.begin(frame)
-    canvas.draw_tags([(points, f"{number}  neutral 93%", colour_of("neutral")) for number, points in enumerate(faces)])
+    canvas.draw_tags(
+        [(points, f"{number}  neutral 93%", colour_of("neutral")) for number, points in enumerate(faces)]
+    )
     changed = (canvas.image[:480, :640] != 90).any(axis=2)
     assert changed.sum() > 3 * 2000
     for x, y in corners:
-        assert not changed[y:y + 200, x:x + 150].any()
+        assert not changed[y : y + 200, x : x + 150].any()
 
 
 def test_timeline_shows_ten_seconds_in_colour_and_height():
     timeline = Timeline()
     for stamp in range(0, 20_000, 40):
-        timeline.add(stamp, 1.0 if stamp < 15_000 else 0.5, COLOURS["sad"] if stamp < 15_000 else COLOURS["happy"])
+        timeline.add(
+            stamp, 1.0 if stamp < 15_000 else 0.5, COLOURS["sad"] if stamp < 15_000 else COLOURS["happy"]
+        )
     strip = timeline.render(200, 40)
     sad, happy = ((strip == np.array(COLOURS[name], np.uint8)).all(axis=2) for name in ("sad", "happy"))
     assert sad[:, :98].all() and happy[20:, 102:].all() and not happy[:19].any()
@@ -121,19 +157,39 @@ def test_timeline_does_not_grow():
 @pytest.mark.parametrize("deficiency", ["none", "protan", "deutan", "tritan"])
 def test_colours_stay_apart_for_colour_blind_eyes(deficiency):
     # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.
-    matrix = {"none": np.eye(3),
-              "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-              "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-              "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]}
+    matrix = {
+        "none": np.eye(3),
+        "protan": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "deutan": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+        "tritan": [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ],
+    }
     colours = np.array([colour_of(name)[::-1] for name in (*EMOTIONS, "uncertain")]) / 255
-    seen = np.clip(colours ** 2.2 @ np.array(matrix[deficiency]).T, 0, 1).astype(np.float32)
+    seen = np.clip(colours**2.2 @ np.array(matrix[deficiency]).T, 0, 1).astype(np.float32)
     lab = cv2.cvtColor((seen ** (1 / 2.2))[None].astype(np.float32), cv2.COLOR_RGB2Lab)[0]
     distances = [np.linalg.norm(lab[one] - lab[other]) for one in range(5) for other in range(one)]
     assert min(distances) > 15
 
 
-@pytest.mark.parametrize("environment, reason", [({}, "DISPLAY is not set"), ({"WAYLAND_DISPLAY": "wayland-0"}, "xwayland"),
-                                                 ({"DISPLAY": ":4711"}, ":4711 does not answer")])
+@pytest.mark.parametrize(
+    "environment, reason",
+    [
+        ({}, "DISPLAY is not set"),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "xwayland"),
+        ({"DISPLAY": ":4711"}, ":4711 does not answer"),
+    ],
+)
 def test_a_missing_display_is_found_before_a_window_is_opened(monkeypatch, environment, reason):
     monkeypatch.setattr("sys.platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):

@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from utils.live.smoothing import (FORGET_MS, MARGIN, RESET_MS, TIME_CONSTANT_MS, UNCERTAIN, EmotionSmoother, FaceTracker,
-                             box_px, read_picture)
+from utils.live.smoothing import (
+    FORGET_MS,
+    MARGIN,
+    RESET_MS,
+    TIME_CONSTANT_MS,
+    UNCERTAIN,
+    EmotionSmoother,
+    FaceTracker,
+    box_px,
+    read_picture,
+)
 
 CLASSES = ("fear", "happy", "neutral", "sad")
 HAPPY = np.array([0.02, 0.9, 0.05, 0.03], np.float32)

@@ -24,7 +24,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scr"))  # this file is no script of the project and no test: nothing else sets its path
+sys.path.insert(
+    0, str(ROOT / "scr")
+)  # this file is no script of the project and no test: nothing else sets its path
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -47,11 +49,22 @@ with vision.FaceLandmarker.create_from_options(options) as landmarker:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
-    parser.add_argument("--only", nargs="+", metavar="PART", default=PARTS, choices=PARTS, help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--frames", type=int, default=10_000, help="frames of the memory run (default: %(default)s)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="<emotion>/* pictures for the extraction (default: 2,000 frames of the clip)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", default=PARTS, choices=PARTS, help=f"of {', '.join(PARTS)}"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=10_000, help="frames of the memory run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="<emotion>/* pictures for the extraction (default: 2,000 frames of the clip)",
+    )
     args = parser.parse_args()
     figures = {}
     if "startup" in args.only:
@@ -78,11 +91,15 @@ def open_landmarker(video: bool):
     mediapipe, vision = _import_mediapipe()
     mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
     base = mediapipe.tasks.BaseOptions(model_asset_path=str(TASK))
-    return mediapipe, vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(base, running_mode=mode))
+    return mediapipe, vision.FaceLandmarker.create_from_options(
+        vision.FaceLandmarkerOptions(base, running_mode=mode)
+    )
 
 
 def to_image(mediapipe, frame_bgr: np.ndarray):
-    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB))
+    return mediapipe.Image(
+        image_format=mediapipe.ImageFormat.SRGB, data=cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB)
+    )
 
 
 def bare_loop() -> float:
@@ -135,9 +152,12 @@ def measure_loop(rounds: int = 5) -> dict:
     """Return loop_ratio, after_landmarks_ms and fps, the medians over rounds that alternate the two loops."""
     bare, whole, after, after_mean = zip(*((bare_loop(), *whole_loop()) for _ in range(rounds)))
     frames = cv2.VideoCapture(str(CLIP)).get(cv2.CAP_PROP_FRAME_COUNT)
-    return {"loop_ratio": statistics.median(ours / theirs for ours, theirs in zip(whole, bare)),
-            "after_landmarks_ms": statistics.median(after), "after_landmarks_mean_ms": statistics.median(after_mean),
-            "fps": frames / statistics.median(whole)}
+    return {
+        "loop_ratio": statistics.median(ours / theirs for ours, theirs in zip(whole, bare)),
+        "after_landmarks_ms": statistics.median(after),
+        "after_landmarks_mean_ms": statistics.median(after_mean),
+        "fps": frames / statistics.median(whole),
+    }
 
 
 def measure_published(fps: float, frames: int = 60) -> float:
@@ -146,7 +166,9 @@ def measure_published(fps: float, frames: int = 60) -> float:
 
     from utils.learning.networks import build_network
 
-    network = build_network(1404, 4, ((1024, 0.5, True), (512, 0.5, True), (256, 0.4, True), (128, 0.3, False)))
+    network = build_network(
+        1404, 4, ((1024, 0.5, True), (512, 0.5, True), (256, 0.4, True), (128, 0.3, False))
+    )
     scaler = StandardScaler().fit(np.random.default_rng(0).random((10, 1404)))
     mediapipe, landmarker = open_landmarker(video=False)
     with landmarker:
@@ -154,7 +176,9 @@ def measure_published(fps: float, frames: int = 60) -> float:
         for _ in range(frames):
             start = time.perf_counter()
             result = landmarker.detect(to_image(mediapipe, capture.read()[1]))
-            points = np.array([[point.x, point.y, point.z] for point in result.face_landmarks[0][:468]]).ravel()
+            points = np.array(
+                [[point.x, point.y, point.z] for point in result.face_landmarks[0][:468]]
+            ).ravel()
             network.predict(scaler.transform([points]), verbose=0)
             times.append(time.perf_counter() - start)
     return fps * statistics.median(times)
@@ -162,13 +186,22 @@ def measure_published(fps: float, frames: int = 60) -> float:
 
 def measure_startup(rounds: int = 5) -> float:
     """Return the median ratio of two whole processes that each read one picture; the demo's also names the emotion."""
+
     def seconds(command: list) -> float:
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         return time.perf_counter() - start
 
     with tempfile.TemporaryDirectory() as folder:
-        ours = [sys.executable, ROOT / "scr" / "main.py", "--source", PICTURE, "--no-display", "--output", f"{folder}/out.csv"]
+        ours = [
+            sys.executable,
+            ROOT / "scr" / "main.py",
+            "--source",
+            PICTURE,
+            "--no-display",
+            "--output",
+            f"{folder}/out.csv",
+        ]
         bare = [sys.executable, "-c", BARE, TASK, PICTURE]
         seconds(ours), seconds(bare)  # both find their files in memory
         return statistics.median(seconds(ours) / seconds(bare) for _ in range(rounds))
@@ -223,9 +256,9 @@ def measure_labels() -> dict:
 
     Without them, a label is the likeliest class of its frame, `uncertain` below the threshold.
     """
-    from utils.live.capture import open_source
-    from utils.learning.classifier import EmotionClassifier
     from utils.faces.landmarks import FaceLandmarker
+    from utils.learning.classifier import EmotionClassifier
+    from utils.live.capture import open_source
     from utils.live.smoothing import EmotionSmoother
 
     classifier = EmotionClassifier()
@@ -236,13 +269,25 @@ def measure_labels() -> dict:
         for frame in filter(None, source):
             face = landmarker.detect(frame.image, frame.timestamp_ms)[0]
             probabilities = classifier.predict(face.landmarks[None], face.blendshapes[None])[0]
-            labels.append((frame.timestamp_ms, *(smoother.update(probabilities, frame.timestamp_ms)[0] for smoother in (raw, calm))))
+            labels.append(
+                (
+                    frame.timestamp_ms,
+                    *(smoother.update(probabilities, frame.timestamp_ms)[0] for smoother in (raw, calm)),
+                )
+            )
     raw_turns, calm_turns = find_turns(labels, 1), find_turns(labels, 2)
     minutes = labels[-1][0] / 60_000
-    delays = [when - max((first for first, raw_label in raw_turns if raw_label == label and first <= when), default=0)
-              for when, label in calm_turns if label in classifier.classes]
-    return {"label_changes_raw": len(raw_turns) / minutes, "label_changes_shown": len(calm_turns) / minutes,
-            "label_delay_ms": statistics.median(delays)}
+    delays = [
+        when
+        - max((first for first, raw_label in raw_turns if raw_label == label and first <= when), default=0)
+        for when, label in calm_turns
+        if label in classifier.classes
+    ]
+    return {
+        "label_changes_raw": len(raw_turns) / minutes,
+        "label_changes_shown": len(calm_turns) / minutes,
+        "label_delay_ms": statistics.median(delays),
+    }
 
 
 def find_turns(labels: list[tuple], column: int) -> list[tuple[int, str]]:
@@ -256,10 +301,20 @@ def measure_extraction(images: Path | None) -> float:
         images = images or write_frames(Path(folder) / "pictures", 2000)
         paths = sorted(path for path in images.rglob("*") if path.is_file())
         start = time.perf_counter()
-        subprocess.run([sys.executable, ROOT / "scr" / "extract_landmarks.py", "--images", images, "--output", f"{folder}/out.npz"],
-                       check=True, capture_output=True)
+        subprocess.run(
+            [
+                sys.executable,
+                ROOT / "scr" / "extract_landmarks.py",
+                "--images",
+                images,
+                "--output",
+                f"{folder}/out.npz",
+            ],
+            check=True,
+            capture_output=True,
+        )
         whole = time.perf_counter() - start
-        sample = paths[::max(1, len(paths) // 500)]
+        sample = paths[:: max(1, len(paths) // 500)]
         mediapipe, landmarker = open_landmarker(video=False)
         with landmarker:
             start = time.perf_counter()

@@ -11,24 +11,34 @@ from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scr"))  # this file is no script of the project and no test: nothing else sets its path
+sys.path.insert(
+    0, str(ROOT / "scr")
+)  # this file is no script of the project and no test: nothing else sets its path
 
 import numpy as np  # noqa: E402
 
-from utils.learning import networks, training  # noqa: E402
 from utils.config import UserError, make_parser, run_script  # noqa: E402
 from utils.data.dataset import LandmarkSet, class_source_weights, load_landmarks  # noqa: E402
 from utils.faces.features import compute_features, fit_recipe  # noqa: E402
+from utils.learning import networks, training  # noqa: E402
 from utils.learning.metrics import evaluate_predictions  # noqa: E402
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-PUBLISHED = replace(training.RECIPES["published"], epochs=6)  # five hundred at 1e-5 take hours and do not change the order
+PUBLISHED = replace(
+    training.RECIPES["published"], epochs=6
+)  # five hundred at 1e-5 take hours and do not change the order
 READABLE = replace(PUBLISHED, learning_rate=1e-3)
 
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "fer2013.npz", metavar="FILE", help="landmark set of FER2013")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ROOT / "data" / "fer2013.npz",
+        metavar="FILE",
+        help="landmark set of FER2013",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and order")
     return parser
 
@@ -37,28 +47,41 @@ def main(args):
     data = load_landmarks(args.data).of_classes(CLASSES)
     train_part, val_part = data.part("train"), data.part("val")
     if not len(train_part) or not len(val_part):
-        raise UserError(f"{args.data} has no parts train and val; the first command in `python tests/measure/first_attempt.py --help` makes it")
+        raise UserError(
+            f"{args.data} has no parts train and val; the first command in `python tests/measure/first_attempt.py --help` makes it"
+        )
     label, wrong = train_part.class_index(CLASSES), out_of_step(train_part)
-    print(f"{len(train_part)} faces to train on, {len(val_part)} to ask about; out of step, {(wrong != label).mean():.0%} of the labels "
-          f"are wrong\n{'':<40}{'balanced accuracy':>18}{'right':>8}")
+    print(
+        f"{len(train_part)} faces to train on, {len(val_part)} to ask about; out of step, {(wrong != label).mean():.0%} of the labels "
+        f"are wrong\n{'':<40}{'balanced accuracy':>18}{'right':>8}"
+    )
     for title, recipe, told, scaled in (
-            ("as published, 6 epochs", PUBLISHED, label, True),
-            ("the same without the scaler", PUBLISHED, label, False),
-            ("as published, rate 1e-3", READABLE, label, True),
-            ("the same, labels out of step", READABLE, wrong, True),
-            ("read properly (the default recipe)", training.RECIPES["default"], label, True)):
+        ("as published, 6 epochs", PUBLISHED, label, True),
+        ("the same without the scaler", PUBLISHED, label, False),
+        ("as published, rate 1e-3", READABLE, label, True),
+        ("the same, labels out of step", READABLE, wrong, True),
+        ("read properly (the default recipe)", training.RECIPES["default"], label, True),
+    ):
         predicted = train_and_ask(train_part, val_part, recipe, told, scaled, args.seed)
         report = evaluate_predictions(val_part.class_index(CLASSES), predicted, CLASSES)
         right = (predicted == val_part.class_index(CLASSES)).mean()
         print(f"{title:<40}{report['balanced_accuracy']:>18.3f}{right:>8.0%}", flush=True)
 
 
-def train_and_ask(train_part: LandmarkSet, val_part: LandmarkSet, recipe: training.Recipe, label: np.ndarray, scaled: bool,
-                  seed: int) -> np.ndarray:
+def train_and_ask(
+    train_part: LandmarkSet,
+    val_part: LandmarkSet,
+    recipe: training.Recipe,
+    label: np.ndarray,
+    scaled: bool,
+    seed: int,
+) -> np.ndarray:
     """Return the class indices that one network, told `label` (n,) of the training part, gives to the other part."""
     networks.set_seed(seed)
     features = fit_recipe(recipe.features, train_part.landmarks, recipe.blendshapes)
-    x, x_val = (compute_features(part.landmarks, part.blendshapes, features) for part in (train_part, val_part))
+    x, x_val = (
+        compute_features(part.landmarks, part.blendshapes, features) for part in (train_part, val_part)
+    )
     scaler = training.fit_scaler(x)
     if scaled:
         x, x_val = training.standardise(scaler, x), training.standardise(scaler, x_val)
@@ -66,20 +89,32 @@ def train_and_ask(train_part: LandmarkSet, val_part: LandmarkSet, recipe: traini
     if projection is not None:
         x, x_val = x @ projection, x_val @ projection
     weight = class_source_weights(label, train_part.source) if recipe.draw_by_weight else np.ones(len(label))
-    network = networks.build_network(x.shape[1], len(CLASSES), recipe.layers, recipe.input_noise, recipe.weight_decay)
-    networks.fit_networks([network], (x, one_hot_twice(label), weight),
-                            (x_val, one_hot_twice(val_part.class_index(CLASSES)), np.ones(len(x_val))), recipe.learning_rate,
-                            recipe.epochs, recipe.batch_size, recipe.patience,
-                            draw_seed=seed if recipe.draw_by_weight else None, progress=False)
+    network = networks.build_network(
+        x.shape[1], len(CLASSES), recipe.layers, recipe.input_noise, recipe.weight_decay
+    )
+    networks.fit_networks(
+        [network],
+        (x, one_hot_twice(label), weight),
+        (x_val, one_hot_twice(val_part.class_index(CLASSES)), np.ones(len(x_val))),
+        recipe.learning_rate,
+        recipe.epochs,
+        recipe.batch_size,
+        recipe.patience,
+        draw_seed=seed if recipe.draw_by_weight else None,
+        progress=False,
+    )
     return networks.predict_network(network, x_val).argmax(axis=1)
 
 
 def out_of_step(data: LandmarkSet) -> np.ndarray:
     """Return the labels (n,) that the faces get if a picture without a face is left out of the features but not of the labels."""
-    path, label = np.concatenate([data.path, data.missed_path]), np.concatenate([data.label, data.missed_label])
+    path, label = (
+        np.concatenate([data.path, data.missed_path]),
+        np.concatenate([data.label, data.missed_label]),
+    )
     every = np.array([CLASSES.index(name) for name in label[np.argsort(path)].tolist()])
     shifted = np.empty(len(data), int)
-    shifted[np.argsort(data.path)] = every[:len(data)]
+    shifted[np.argsort(data.path)] = every[: len(data)]
     return shifted
 
 

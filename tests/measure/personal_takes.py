@@ -12,14 +12,16 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scr"))  # this file is no script of the project and no test: nothing else sets its path
+sys.path.insert(
+    0, str(ROOT / "scr")
+)  # this file is no script of the project and no test: nothing else sets its path
 
 import numpy as np  # noqa: E402
 
 from train_personal import find_general  # noqa: E402
-from utils.learning import export, networks, plots, training  # noqa: E402
 from utils.config import EMOTIONS, MODELS, SEED, make_parser, run_script  # noqa: E402
 from utils.data.dataset import LandmarkSet, load_landmarks  # noqa: E402
+from utils.learning import export, networks, plots, training  # noqa: E402
 from utils.learning.metrics import evaluate_predictions  # noqa: E402
 from utils.learning.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
 
@@ -28,9 +30,19 @@ TAKES = 3
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "portraits.npz", metavar="FILE", help="landmark set with subjects")
-    parser.add_argument("--max-forgetting", type=float, default=0.05, metavar="SHARE", help="as in train_personal.py")
-    parser.add_argument("--unmeasured", action="store_true", help="as in a clone, where nothing tells what is forgotten")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ROOT / "data" / "portraits.npz",
+        metavar="FILE",
+        help="landmark set with subjects",
+    )
+    parser.add_argument(
+        "--max-forgetting", type=float, default=0.05, metavar="SHARE", help="as in train_personal.py"
+    )
+    parser.add_argument(
+        "--unmeasured", action="store_true", help="as in a clone, where nothing tells what is forgotten"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG to draw the table into")
     return parser
 
@@ -41,22 +53,40 @@ def main(args):
     data, take = data.select(take < TAKES), take[take < TAKES]
     network, scaler, info = export.load_bundle(MODELS)
     general, problem = (None, "not measured, as asked") if args.unmeasured else find_general(None, info)
-    print(problem or f"forgetting is measured on {len(general) + len(general.missed_label)} pictures of other people", flush=True)
-    others = None if general is None else Others(training.network_input(general, info["features"], scaler), general, network)
+    print(
+        problem
+        or f"forgetting is measured on {len(general) + len(general.missed_label)} pictures of other people",
+        flush=True,
+    )
+    others = (
+        None
+        if general is None
+        else Others(training.network_input(general, info["features"], scaler), general, network)
+    )
     neutral = training.mean_neutral(info["features"], scaler)
     reports = {}
     for subject in sorted(set(data.subject.tolist())):
         networks.set_seed(SEED)
         rows = data.subject == subject
         person, block = data.select(rows), take[rows]
-        trial = Trial(network, training.network_input(person, info["features"], scaler), person.class_index(), block, 150, others,
-                      args.max_forgetting, neutral)
+        trial = Trial(
+            network,
+            training.network_input(person, info["features"], scaler),
+            person.class_index(),
+            block,
+            150,
+            others,
+            args.max_forgetting,
+            neutral,
+        )
         reports[subject] = trial.run(make_folds(person.class_index(), block)[0])
 
     names, held_out, on_others = [], [], []
     for name in (*METHODS, PICKED):
         row = [report[name] for report in reports.values()]
-        pooled = evaluate_predictions(*unfold(sum(np.array(report["confusion_matrix"]) for report in row)), EMOTIONS)
+        pooled = evaluate_predictions(
+            *unfold(sum(np.array(report["confusion_matrix"]) for report in row)), EMOTIONS
+        )
         names.append(row[0]["title"])
         held_out.append((pooled["balanced_accuracy"], *pooled["balanced_accuracy_interval"]))
         text = f"{names[-1]:<40}{held_out[-1][0]:.3f} ({held_out[-1][1]:.3f}-{held_out[-1][2]:.3f})"
@@ -69,10 +99,17 @@ def main(args):
     if args.plot:
         panels = {"balanced accuracy on held-out samples\n(bar: 95% interval)": held_out}
         if others:
-            panels["balanced accuracy on pictures of other people\n"
-                   f"(bar: worst to best split; allowed: {args.max_forgetting:g} less)"] = on_others
-        plots.plot_comparison(args.plot, names, panels, f"{len(reports)} people: ways to a personal model, asked about what they were not "
-                              f"trained on\nheld out: each take in turn ({TAKES * len(reports)} splits, {len(data)} samples)")
+            panels[
+                "balanced accuracy on pictures of other people\n"
+                f"(bar: worst to best split; allowed: {args.max_forgetting:g} less)"
+            ] = on_others
+        plots.plot_comparison(
+            args.plot,
+            names,
+            panels,
+            f"{len(reports)} people: ways to a personal model, asked about what they were not "
+            f"trained on\nheld out: each take in turn ({TAKES * len(reports)} splits, {len(data)} samples)",
+        )
 
 
 def number_takes(data: LandmarkSet) -> np.ndarray:

@@ -14,13 +14,33 @@ from utils.config import ALL_EMOTIONS, EMOTIONS, SEED, UserError, atomic_path, c
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 from utils.faces.images import list_images
 
-FERPLUS_COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+FERPLUS_COLUMNS = (
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+    "unknown",
+    "NF",
+)
 VOTES = len(FERPLUS_COLUMNS)
 
 _SPLIT_FOLDERS = {
-    "train": "train", "training": "train", "fer2013train": "train",
-    "val": "val", "valid": "val", "validation": "val", "fer2013valid": "val", "publictest": "val",
-    "test": "test", "testing": "test", "fer2013test": "test", "privatetest": "test",
+    "train": "train",
+    "training": "train",
+    "fer2013train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "fer2013valid": "val",
+    "publictest": "val",
+    "test": "test",
+    "testing": "test",
+    "fer2013test": "test",
+    "privatetest": "test",
 }
 
 
@@ -42,7 +62,9 @@ def find_labelled_images(root: Path) -> tuple[list[LabelledImage], Counter]:
     above gives the split, any other folder right above the emotion the subject. Raises UserError if there is nothing.
     """
     if not root.is_dir():
-        raise UserError(f"no folder {relative(root)}; give --images a folder with one sub-folder for each emotion")
+        raise UserError(
+            f"no folder {relative(root)}; give --images a folder with one sub-folder for each emotion"
+        )
     images, left_out = [], Counter()
     for path in list_images(root):
         folders = [root.name, *path.relative_to(root).parts[:-1]]
@@ -50,13 +72,18 @@ def find_labelled_images(root: Path) -> tuple[list[LabelledImage], Counter]:
         if not labelled:
             left_out["not in an emotion's folder"] += 1
             continue
-        above = folders[1:labelled[-1]]
+        above = folders[1 : labelled[-1]]
         splits = [_SPLIT_FOLDERS[name.lower()] for name in above if name.lower() in _SPLIT_FOLDERS]
         subject = above[-1] if above and above[-1].lower() not in _SPLIT_FOLDERS else ""
-        images.append(LabelledImage(path, canonical_emotion(folders[labelled[-1]]), (splits or [""])[-1], subject))
+        images.append(
+            LabelledImage(path, canonical_emotion(folders[labelled[-1]]), (splits or [""])[-1], subject)
+        )
     if not images:
-        what = (f"{sum(left_out.values())} pictures, none in a folder named after an emotion" if left_out
-                else "no pictures")
+        what = (
+            f"{sum(left_out.values())} pictures, none in a folder named after an emotion"
+            if left_out
+            else "no pictures"
+        )
         raise UserError(f"{relative(root)} holds {what}; put them into folders such as {', '.join(EMOTIONS)}")
     return images, left_out
 
@@ -72,9 +99,14 @@ def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter
     with labels.open(newline="", encoding="utf-8") as text:
         table = csv.DictReader(text)
         if not set(FERPLUS_COLUMNS) <= set(table.fieldnames or ()):
-            raise UserError(f"{relative(labels)} is not a FER+ label file; expected columns {', '.join(FERPLUS_COLUMNS)}")
-        rows = {row["Image name"]: tuple(int(row[name] or 0) for name in FERPLUS_COLUMNS) for row in table
-                if row.get("Image name")}
+            raise UserError(
+                f"{relative(labels)} is not a FER+ label file; expected columns {', '.join(FERPLUS_COLUMNS)}"
+            )
+        rows = {
+            row["Image name"]: tuple(int(row[name] or 0) for name in FERPLUS_COLUMNS)
+            for row in table
+            if row.get("Image name")
+        }
     images, left_out = [], Counter()
     for path in list_images(root):
         votes = rows.get(path.name)
@@ -122,8 +154,13 @@ class LandmarkSet:
 
     def __post_init__(self):
         n = len(self.landmarks)
-        defaults = {"blendshapes": np.zeros((n, BLENDSHAPES), np.float32), "phash": np.zeros(n, np.uint64),
-                    "width": np.zeros(n, np.int32), "height": np.zeros(n, np.int32), "votes": np.zeros((n, VOTES), np.uint8)}
+        defaults = {
+            "blendshapes": np.zeros((n, BLENDSHAPES), np.float32),
+            "phash": np.zeros(n, np.uint64),
+            "width": np.zeros(n, np.int32),
+            "height": np.zeros(n, np.int32),
+            "votes": np.zeros((n, VOTES), np.uint8),
+        }
         for name in _ROW_COLUMNS:
             if getattr(self, name) is None:
                 setattr(self, name, defaults.get(name, np.zeros(n, "U1")))
@@ -135,8 +172,10 @@ class LandmarkSet:
 
     def select(self, rows: np.ndarray, missed: np.ndarray | slice = slice(None)) -> "LandmarkSet":
         """Return the faces, and the missed pictures, that masks or index arrays name."""
-        return LandmarkSet(**{name: getattr(self, name)[rows] for name in _ROW_COLUMNS},
-                           **{name: getattr(self, name)[missed] for name in _MISSED_COLUMNS})
+        return LandmarkSet(
+            **{name: getattr(self, name)[rows] for name in _ROW_COLUMNS},
+            **{name: getattr(self, name)[missed] for name in _MISSED_COLUMNS},
+        )
 
     def of_classes(self, classes: Sequence[str]) -> "LandmarkSet":
         """Return the faces, and the missed pictures, whose label is one of `classes`."""
@@ -162,8 +201,11 @@ _ROW_COLUMNS = tuple(item.name for item in fields(LandmarkSet) if item.name not 
 def concatenate(sets: Sequence[LandmarkSet]) -> LandmarkSet:
     """Return one landmark set of several; points that not all of them have (the irises) are dropped."""
     points = min(part.landmarks.shape[1] for part in sets)
-    columns = {name: np.concatenate([getattr(part, name) for part in sets])
-               for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS) if name != "landmarks"}
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in sets])
+        for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)
+        if name != "landmarks"
+    }
     return LandmarkSet(landmarks=np.concatenate([part.landmarks[:, :points] for part in sets]), **columns)
 
 
@@ -174,22 +216,31 @@ def from_rows(images: Sequence[LabelledImage], rows: Sequence[dict], root: Path,
     missed = [(image, row) for image, row in pairs if "skipped" in row]
 
     def text(values) -> np.ndarray:
-        return np.array(list(values) or [""], dtype=str)[:len(values)]
+        return np.array(list(values) or [""], dtype=str)[: len(values)]
 
     def stack(key: str, shape: tuple, dtype) -> np.ndarray:
         return np.array([row[key] for _, row in found], dtype).reshape(len(found), *shape)
 
     return LandmarkSet(
-        landmarks=stack("landmarks", (ALL_POINTS, 3), np.float32), blendshapes=stack("blendshapes", (BLENDSHAPES,), np.float32),
-        label=text([image.label for image, _ in found]), source=text([source] * len(found)),
+        landmarks=stack("landmarks", (ALL_POINTS, 3), np.float32),
+        blendshapes=stack("blendshapes", (BLENDSHAPES,), np.float32),
+        label=text([image.label for image, _ in found]),
+        source=text([source] * len(found)),
         path=text([image.path.relative_to(root).as_posix() for image, _ in found]),
-        sha256=text([row["sha256"] for _, row in found]), split=text([image.split for image, _ in found]),
-        subject=text([image.subject for image, _ in found]), session=text([""] * len(found)),
-        width=stack("width", (), np.int32), height=stack("height", (), np.int32), phash=stack("phash", (), np.uint64),
+        sha256=text([row["sha256"] for _, row in found]),
+        split=text([image.split for image, _ in found]),
+        subject=text([image.subject for image, _ in found]),
+        session=text([""] * len(found)),
+        width=stack("width", (), np.int32),
+        height=stack("height", (), np.int32),
+        phash=stack("phash", (), np.uint64),
         votes=np.array([image.votes for image, _ in found], np.uint8).reshape(len(found), VOTES),
-        missed_label=text([image.label for image, _ in missed]), missed_source=text([source] * len(missed)),
+        missed_label=text([image.label for image, _ in missed]),
+        missed_source=text([source] * len(missed)),
         missed_path=text([image.path.relative_to(root).as_posix() for image, _ in missed]),
-        missed_reason=text([row["skipped"] for _, row in missed]), missed_split=text([image.split for image, _ in missed]))
+        missed_reason=text([row["skipped"] for _, row in missed]),
+        missed_split=text([image.split for image, _ in missed]),
+    )
 
 
 def save_npz(path: Path, data: LandmarkSet) -> None:
@@ -205,7 +256,9 @@ def save_txt(path: Path, data: LandmarkSet) -> None:
     """
     index = data.class_index()
     with atomic_path(path) as partial, partial.open("w", encoding="ascii") as file:
-        for face, label in zip(data.landmarks[:, :MESH_POINTS].reshape(len(data), -1).tolist(), index.tolist()):
+        for face, label in zip(
+            data.landmarks[:, :MESH_POINTS].reshape(len(data), -1).tolist(), index.tolist()
+        ):
             file.write(" ".join([f"{value:.9g}" for value in face]) + f" {label}\n")
 
 
@@ -215,14 +268,20 @@ def load_landmarks(path: Path, allow_empty: bool = False) -> LandmarkSet:
     Raises UserError if the file is missing, is not of the format, or (unless `allow_empty`) holds no face.
     """
     if not path.is_file():
-        raise UserError(f"no landmark set at {relative(path)}; make one with: python scr/extract_landmarks.py, then split it with: "
-                        "python scr/balance_dataset.py (--help of both tells how)")
+        raise UserError(
+            f"no landmark set at {relative(path)}; make one with: python scr/extract_landmarks.py, then split it with: "
+            "python scr/balance_dataset.py (--help of both tells how)"
+        )
     try:
         data = _read_txt(path) if path.suffix.lower() == ".txt" else _read_npz(path)
     except (ValueError, KeyError, OSError, EOFError, TypeError) as error:
-        raise UserError(f"{relative(path)} is not a landmark set ({error}); make one with scr/extract_landmarks.py") from error
+        raise UserError(
+            f"{relative(path)} is not a landmark set ({error}); make one with scr/extract_landmarks.py"
+        ) from error
     except Exception as error:  # zipfile.BadZipFile, zlib.error: a damaged archive
-        raise UserError(f"{relative(path)} is damaged ({error}); make it again with scr/extract_landmarks.py") from error
+        raise UserError(
+            f"{relative(path)} is damaged ({error}); make it again with scr/extract_landmarks.py"
+        ) from error
     if len(data) == 0 and not allow_empty:
         raise UserError(f"{relative(path)} holds no face; check the pictures it was made from")
     return data
@@ -232,8 +291,14 @@ def _read_npz(path: Path) -> LandmarkSet:
     if not zipfile.is_zipfile(path):
         raise ValueError("no .npz archive")
     with np.load(path, allow_pickle=False) as archive:
-        data = LandmarkSet(**{name: archive[name] for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS) if name in archive.files})
-    if data.landmarks.ndim != 3 or data.landmarks.shape[1] not in (MESH_POINTS, ALL_POINTS) or data.landmarks.shape[2] != 3:
+        data = LandmarkSet(
+            **{name: archive[name] for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS) if name in archive.files}
+        )
+    if (
+        data.landmarks.ndim != 3
+        or data.landmarks.shape[1] not in (MESH_POINTS, ALL_POINTS)
+        or data.landmarks.shape[2] != 3
+    ):
         raise ValueError(f"landmarks of shape {data.landmarks.shape}")
     if not np.isfinite(data.landmarks).all():
         raise ValueError("landmarks that are not numbers")
@@ -280,7 +345,7 @@ def find_duplicates(data: LandmarkSet, max_bits: int = 4, max_shift: float = 0.0
             parent[root(index)] = root(first_with[digest])
     hashed = np.flatnonzero(data.phash)
     for start in range(0, len(hashed), 512):
-        rows = hashed[start:start + 512]
+        rows = hashed[start : start + 512]
         distance = np.bitwise_count(data.phash[rows, None] ^ data.phash[None, hashed[start:]])
         for row, column in zip(*np.nonzero(distance <= max_bits)):
             one, other = rows[row], hashed[start + column]
@@ -289,7 +354,9 @@ def find_duplicates(data: LandmarkSet, max_bits: int = 4, max_shift: float = 0.0
     return np.array([root(index) for index in range(len(data))], np.int64)
 
 
-def make_split(label: np.ndarray, group: np.ndarray, test: float = 0.1, val: float = 0.2, seed: int = SEED) -> np.ndarray:
+def make_split(
+    label: np.ndarray, group: np.ndarray, test: float = 0.1, val: float = 0.2, seed: int = SEED
+) -> np.ndarray:
     """Return `train`, `val` or `test` (n,) for each row: stratified by label, a group never on two sides.
 
     `test` is a part of all rows, `val` a part of the rest (the published 10% and 20%).
@@ -297,7 +364,9 @@ def make_split(label: np.ndarray, group: np.ndarray, test: float = 0.1, val: flo
     from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
     def part_off(rows: np.ndarray, part: float) -> np.ndarray:
-        if len(np.unique(group[rows])) == len(rows):  # no groups: scikit-learn's own stratified split, a hundred times faster
+        if len(np.unique(group[rows])) == len(
+            rows
+        ):  # no groups: scikit-learn's own stratified split, a hundred times faster
             return train_test_split(rows, test_size=part, stratify=label[rows], random_state=seed)[1]
         folds = StratifiedGroupKFold(n_splits=max(2, round(1 / part)), shuffle=True, random_state=seed)
         return rows[next(folds.split(rows, label[rows], group[rows]))[1]]
@@ -357,15 +426,18 @@ def assign_split(data: LandmarkSet, seed: int = SEED, test: float = 0.1, val: fl
             missed_split[missed & np.isin(data.missed_split, ("val", "test"))] = "test"
         else:
             split[rows] = make_split(data.label[rows], groups[rows], test=test, val=val, seed=seed)
-            missed_split[missed] = generator.choice(("test", "val", "train"), missed.sum(),
-                                                    p=(test, (1 - test) * val, (1 - test) * (1 - val)))
+            missed_split[missed] = generator.choice(
+                ("test", "val", "train"), missed.sum(), p=(test, (1 - test) * val, (1 - test) * (1 - val))
+            )
     return replace(data, split=split, missed_split=missed_split).select(split != "")
 
 
 def split_groups(data: LandmarkSet) -> np.ndarray:
     """Return a number (n,) for each face: faces with the same number (same picture, same person) belong on one side."""
     duplicate = find_duplicates(data)
-    person = np.array([f"{source}/{subject}" if subject else "" for source, subject in zip(data.source, data.subject)])
+    person = np.array(
+        [f"{source}/{subject}" if subject else "" for source, subject in zip(data.source, data.subject)]
+    )
     group = duplicate.copy()
     for name in np.unique(person[person != ""]):
         members = np.isin(duplicate, duplicate[person == name])

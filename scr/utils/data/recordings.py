@@ -58,13 +58,21 @@ class SessionWriter:
             if self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n":
                 self._file.write(b"\n")  # ends the line that a power cut tore
         except OSError as error:
-            raise UserError(f"can't write {relative(self.path)}: {error.strerror}; free space or check its rights, then run: "
-                            f"{self._again}") from error
+            raise UserError(
+                f"can't write {relative(self.path)}: {error.strerror}; free space or check its rights, then run: "
+                f"{self._again}"
+            ) from error
 
     def append(self, landmarks: np.ndarray, blendshapes: np.ndarray, label: str) -> None:
         """Write one sample and wait until the disk has it; raises UserError if it refuses, and takes half lines back."""
-        body = json.dumps({"label": label, "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
-                           "landmarks": _encode(landmarks), "blendshapes": _encode(blendshapes)})
+        body = json.dumps(
+            {
+                "label": label,
+                "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+                "landmarks": _encode(landmarks),
+                "blendshapes": _encode(blendshapes),
+            }
+        )
         size = os.fstat(self._file.fileno()).st_size
         line = f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
         try:
@@ -74,8 +82,10 @@ class SessionWriter:
         except OSError as error:
             with contextlib.suppress(OSError):  # a half line that stays fails its checksum
                 self._file.truncate(size)
-            raise UserError(f"can't write {relative(self.path)}: {error.strerror or error}; samples so far are safe: free space "
-                            f"and go on with: {self._again}") from error
+            raise UserError(
+                f"can't write {relative(self.path)}: {error.strerror or error}; samples so far are safe: free space "
+                f"and go on with: {self._again}"
+            ) from error
 
     def __enter__(self) -> "SessionWriter":
         return self
@@ -107,8 +117,16 @@ def read_session(path: Path) -> tuple[list[Sample], int]:
             row = json.loads(body)
             if row["label"] not in EMOTIONS:
                 raise ValueError("label")
-            samples.append(Sample(_decode(row["landmarks"], (ALL_POINTS, 3)), _decode(row["blendshapes"], (BLENDSHAPES,)),
-                                  row["label"], path.parent.name, path.stem, row["time"]))
+            samples.append(
+                Sample(
+                    _decode(row["landmarks"], (ALL_POINTS, 3)),
+                    _decode(row["blendshapes"], (BLENDSHAPES,)),
+                    row["label"],
+                    path.parent.name,
+                    path.stem,
+                    row["time"],
+                )
+            )
         except (ValueError, KeyError, TypeError):
             dropped += 1
     return samples, dropped
@@ -129,8 +147,10 @@ def load_subject(subject: str, folder: Path = PERSONAL_DATA) -> tuple[list[Sampl
     samples = sorted((sample for part, _ in parts for sample in part), key=lambda sample: sample.time)
     if not samples:
         known = ", ".join(sorted({path.parent.name for path in list_sessions(folder)})) or "nobody yet"
-        raise UserError(f"no recordings of {subject} in {relative(folder)} (recorded: {known}); "
-                        f"run: python scr/record_dataset.py --subject {subject}")
+        raise UserError(
+            f"no recordings of {subject} in {relative(folder)} (recorded: {known}); "
+            f"run: python scr/record_dataset.py --subject {subject}"
+        )
     return samples, sum(dropped for _, dropped in parts)
 
 
@@ -165,7 +185,10 @@ class SampleFilter:
         margin = self.MAX_OUTSIDE * box_width
         if min(left, top, width - left - box_width, height - top - box_height) < -margin:
             return "face cut off"
-        rows, columns = slice(max(0, int(top)), int(top + box_height)), slice(max(0, int(left)), int(left + box_width))
+        rows, columns = (
+            slice(max(0, int(top)), int(top + box_height)),
+            slice(max(0, int(left)), int(left + box_width)),
+        )
         if sharpness(frame_bgr[rows, columns]) < self.MIN_SHARPNESS:
             return "blurred"
         last = self._last.get(label)
@@ -215,9 +238,15 @@ def load_neutral(subject: str, folder: Path) -> tuple[np.ndarray, np.ndarray] | 
     try:
         with np.load(path, allow_pickle=False) as kept:
             landmarks, blendshapes = kept["landmarks"], kept["blendshapes"]
-        if landmarks.shape[1:] != (ALL_POINTS, 3) or blendshapes.shape != (len(landmarks), BLENDSHAPES) or not len(landmarks):
+        if (
+            landmarks.shape[1:] != (ALL_POINTS, 3)
+            or blendshapes.shape != (len(landmarks), BLENDSHAPES)
+            or not len(landmarks)
+        ):
             raise ValueError("its shapes")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{relative(path)} is damaged ({error}); take the neutral face again: "
-                        f"python scr/main.py --subject {subject} --calibrate") from error
+        raise UserError(
+            f"{relative(path)} is damaged ({error}); take the neutral face again: "
+            f"python scr/main.py --subject {subject} --calibrate"
+        ) from error
     return landmarks, blendshapes

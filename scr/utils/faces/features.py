@@ -32,7 +32,9 @@ def align(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
     sign = np.ones((len(landmarks), 3), landmarks.dtype)
     sign[:, 2] = np.sign(np.linalg.det(u @ vt))
     rotation = (u * sign[:, None, :]) @ vt
-    scale = np.add.reduce(singular * sign, axis=1) / np.maximum(np.add.reduce(np.square(centred), axis=(1, 2)), 1e-12)
+    scale = np.add.reduce(singular * sign, axis=1) / np.maximum(
+        np.add.reduce(np.square(centred), axis=(1, 2)), 1e-12
+    )
     return scale[:, None, None] * (centred @ rotation.transpose(0, 2, 1)) + target_mean
 
 
@@ -46,7 +48,7 @@ def fit_reference(landmarks: np.ndarray, iterations: int = 5, most: int = 4000) 
 
     Generalised Procrustes analysis (Gower 1975) of at most `most` faces, evenly picked. Fit it on the training part only.
     """
-    landmarks = landmarks[::-(-len(landmarks) // most)]
+    landmarks = landmarks[:: -(-len(landmarks) // most)]
     reference = _normalise(landmarks.mean(axis=0))
     for _ in range(iterations):
         reference = _normalise(align(landmarks, reference).mean(axis=0))
@@ -68,8 +70,9 @@ def fit_recipe(kind: str, landmarks: np.ndarray, blendshapes: bool = False) -> d
     return recipe
 
 
-def compute_features(landmarks: np.ndarray, blendshapes: np.ndarray | None, recipe: dict,
-                     offset: np.ndarray | None = None) -> np.ndarray:
+def compute_features(
+    landmarks: np.ndarray, blendshapes: np.ndarray | None, recipe: dict, offset: np.ndarray | None = None
+) -> np.ndarray:
     """Return the features (n, d) float32 of faces by a recipe of `fit_recipe`, less `offset` (d,), a person's `own_offset`.
 
     landmarks (n, points or more, 3); blendshapes (n, 52), needed only if the recipe says so. d is points * 3, and 52
@@ -77,7 +80,7 @@ def compute_features(landmarks: np.ndarray, blendshapes: np.ndarray | None, reci
     """
     if landmarks.ndim != 3 or landmarks.shape[1] < recipe["points"] or landmarks.shape[2] != 3:
         raise ValueError(f"landmarks of shape {landmarks.shape}, expected (n, {recipe['points']} or more, 3)")
-    points = landmarks[:, :recipe["points"]].astype(np.float32)
+    points = landmarks[:, : recipe["points"]].astype(np.float32)
     if recipe["kind"] == "aligned":
         reference = np.asarray(recipe["reference"], np.float32)
         points = align(points, reference) - reference
@@ -86,8 +89,10 @@ def compute_features(landmarks: np.ndarray, blendshapes: np.ndarray | None, reci
     flat = points.reshape(len(points), -1)
     if recipe["blendshapes"]:
         if blendshapes is None or blendshapes.shape != (len(landmarks), BLENDSHAPES):
-            raise ValueError(f"blendshapes of shape {None if blendshapes is None else blendshapes.shape}, "
-                             f"expected ({len(landmarks)}, {BLENDSHAPES})")
+            raise ValueError(
+                f"blendshapes of shape {None if blendshapes is None else blendshapes.shape}, "
+                f"expected ({len(landmarks)}, {BLENDSHAPES})"
+            )
         flat = np.concatenate([flat, blendshapes], axis=1)
     if offset is not None:
         flat = flat - offset
@@ -102,12 +107,67 @@ def own_offset(features: np.ndarray, recipe: dict) -> np.ndarray:
     """
     if "neutral" not in recipe:
         raise ValueError("this feature recipe has no mean neutral face")
-    return (OWN_NEUTRAL_SHARE * (features.mean(axis=0) - np.asarray(recipe["neutral"], np.float32))).astype(np.float32)
+    return (OWN_NEUTRAL_SHARE * (features.mean(axis=0) - np.asarray(recipe["neutral"], np.float32))).astype(
+        np.float32
+    )
 
 
-MIRRORED_BLENDSHAPES = np.array([
-    0, 2, 1, 3, 5, 4, 6, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 23, 26, 25, 24, 27, 29, 28, 31, 30, 32,
-    39, 35, 34, 37, 36, 38, 33, 40, 41, 42, 43, 45, 44, 47, 46, 49, 48, 51, 50])
+MIRRORED_BLENDSHAPES = np.array(
+    [
+        0,
+        2,
+        1,
+        3,
+        5,
+        4,
+        6,
+        8,
+        7,
+        10,
+        9,
+        12,
+        11,
+        14,
+        13,
+        16,
+        15,
+        18,
+        17,
+        20,
+        19,
+        22,
+        21,
+        23,
+        26,
+        25,
+        24,
+        27,
+        29,
+        28,
+        31,
+        30,
+        32,
+        39,
+        35,
+        34,
+        37,
+        36,
+        38,
+        33,
+        40,
+        41,
+        42,
+        43,
+        45,
+        44,
+        47,
+        46,
+        49,
+        48,
+        51,
+        50,
+    ]
+)
 """For each blendshape the one that stands in its place on the mirrored face (`browDownLeft`: `browDownRight`)."""
 
 
@@ -126,14 +186,18 @@ def mirror_map(reference: np.ndarray) -> np.ndarray:
     return partner
 
 
-def mirror_faces(landmarks: np.ndarray, blendshapes: np.ndarray, partner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mirror_faces(
+    landmarks: np.ndarray, blendshapes: np.ndarray, partner: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the mirror images of faces, landmarks (n, points, 3) and blendshapes (n, 52); partner: `mirror_map`."""
-    mirrored = landmarks[:, :len(partner)][:, partner] * np.array([-1, 1, 1], landmarks.dtype)
+    mirrored = landmarks[:, : len(partner)][:, partner] * np.array([-1, 1, 1], landmarks.dtype)
     return mirrored, blendshapes[:, MIRRORED_BLENDSHAPES]
 
 
 def face_box(landmarks: np.ndarray) -> np.ndarray:
     """Return (x, y, width, height) of the mesh's bounding box for landmarks (..., 478, 3), in image widths."""
-    mesh = np.ascontiguousarray(landmarks[..., :MESH_POINTS, :2].swapaxes(-1, -2))  # all x, all y: twice as fast to reduce
+    mesh = np.ascontiguousarray(
+        landmarks[..., :MESH_POINTS, :2].swapaxes(-1, -2)
+    )  # all x, all y: twice as fast to reduce
     low, high = np.minimum.reduce(mesh, axis=-1), np.maximum.reduce(mesh, axis=-1)
     return np.concatenate([low, high - low], axis=-1)

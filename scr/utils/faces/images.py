@@ -14,8 +14,10 @@ def import_cv2():
     try:
         import cv2
     except ImportError as error:
-        raise UserError(f"OpenCV can't load: {error}; on Debian or Ubuntu run: "
-                        "apt-get install libegl1 libgles2 libgl1 libglib2.0-0") from error
+        raise UserError(
+            f"OpenCV can't load: {error}; on Debian or Ubuntu run: "
+            "apt-get install libegl1 libgles2 libgl1 libglib2.0-0"
+        ) from error
     return cv2
 
 
@@ -26,8 +28,10 @@ def is_image(path: Path) -> bool:
 
 def list_images(folder: Path) -> list[Path]:
     """Return the pictures anywhere under `folder`, in an order that does not depend on the file system."""
-    return sorted((path for path in folder.rglob("*") if is_image(path) and path.is_file()),
-                  key=lambda path: path.relative_to(folder).parts)
+    return sorted(
+        (path for path in folder.rglob("*") if is_image(path) and path.is_file()),
+        key=lambda path: path.relative_to(folder).parts,
+    )
 
 
 def decode_image(data: bytes) -> np.ndarray | None:
@@ -52,7 +56,10 @@ def shrink(picture: np.ndarray, scale: float) -> np.ndarray:
     height, width = picture.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
     while scale <= 0.5:
-        picture, scale = cv2.resize(picture, (picture.shape[1] // 2, picture.shape[0] // 2), interpolation=cv2.INTER_AREA), 2 * scale
+        picture, scale = (
+            cv2.resize(picture, (picture.shape[1] // 2, picture.shape[0] // 2), interpolation=cv2.INTER_AREA),
+            2 * scale,
+        )
     return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
 
 
@@ -76,4 +83,6 @@ def sharpness(picture_bgr: np.ndarray, width: int = 128) -> float:
         return 0.0
     grey = cv2.cvtColor(picture_bgr, cv2.COLOR_BGR2GRAY)
     height = max(1, round(grey.shape[0] * width / grey.shape[1]))
-    return float(cv2.Laplacian(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), cv2.CV_64F).var())
+    return float(
+        cv2.Laplacian(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), cv2.CV_64F).var()
+    )

@@ -21,8 +21,10 @@ from utils.faces.features import face_box
 from utils.faces.images import decode_image, import_cv2, perceptual_hash, shrink
 
 LANDMARKER_FILE = MODELS / "face_landmarker.task"
-LANDMARKER_URL = ("https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
-                  "face_landmarker.task")
+LANDMARKER_URL = (
+    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
+    "face_landmarker.task"
+)
 LANDMARKER_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 
 CONFIDENCE = 0.3
@@ -75,7 +77,9 @@ def ensure_landmarker_file(path: Path = LANDMARKER_FILE, url: str = LANDMARKER_U
     """Return the path of MediaPipe's model; fetch it to a temporary name, check its sha256, rename, if it is missing."""
     if path.exists():
         if hashlib.sha256(path.read_bytes()).hexdigest() != LANDMARKER_SHA256:
-            raise UserError(f"{relative(path)} is damaged or another version; delete it and run the command again")
+            raise UserError(
+                f"{relative(path)} is damaged or another version; delete it and run the command again"
+            )
         return path
     print(f"fetching {relative(path)} (3.8 MB) from {url}", file=sys.stderr)
     partial = path.with_name(path.name + f".part{os.getpid()}")
@@ -83,12 +87,16 @@ def ensure_landmarker_file(path: Path = LANDMARKER_FILE, url: str = LANDMARKER_U
         with urllib.request.urlopen(url, timeout=30) as response:
             data = response.read()
         if hashlib.sha256(data).hexdigest() != LANDMARKER_SHA256:
-            raise UserError(f"the download of {path.name} is not the expected file (sha256 differs); run the command again")
+            raise UserError(
+                f"the download of {path.name} is not the expected file (sha256 differs); run the command again"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
-        raise UserError(f"can't fetch {path.name}: {error}; download {url} to {relative(path)} by hand") from error
+        raise UserError(
+            f"can't fetch {path.name}: {error}; download {url} to {relative(path)} by hand"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -99,7 +107,9 @@ def _import_mediapipe():
     if SHARE_VARIABLE not in os.environ:
         # MediaPipe Tasks reports usage to Google and has no switch. Its HTTP client honours these variables; nothing
         # listens on the discard port, so the report ends here. Downloads are done before a landmarker is made.
-        os.environ.update(dict.fromkeys(("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9"))
+        os.environ.update(
+            dict.fromkeys(("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+        )
         os.environ.update(dict.fromkeys(("no_proxy", "NO_PROXY"), ""))
     blocked = "tensorflow" not in sys.modules
     if blocked:
@@ -108,8 +118,9 @@ def _import_mediapipe():
         import mediapipe
         from mediapipe.tasks.python import vision
     except (ImportError, OSError) as error:
-        raise UserError(f"MediaPipe can't load: {error}; on Debian or Ubuntu run: "
-                        "apt-get install libegl1 libgles2 libgl1") from error
+        raise UserError(
+            f"MediaPipe can't load: {error}; on Debian or Ubuntu run: apt-get install libegl1 libgles2 libgl1"
+        ) from error
     finally:
         if blocked:
             del sys.modules["tensorflow"]
@@ -134,9 +145,13 @@ class FaceLandmarker:
         mode = vision.RunningMode.VIDEO if self._video else vision.RunningMode.IMAGE
         options = vision.FaceLandmarkerOptions(
             base_options=self._mediapipe.tasks.BaseOptions(model_asset_path=str(ensure_landmarker_file())),
-            running_mode=mode, num_faces=self._max_faces, min_face_detection_confidence=self._confidence,
-            min_face_presence_confidence=self._confidence, min_tracking_confidence=self._confidence,
-            output_face_blendshapes=True)
+            running_mode=mode,
+            num_faces=self._max_faces,
+            min_face_detection_confidence=self._confidence,
+            min_face_presence_confidence=self._confidence,
+            min_tracking_confidence=self._confidence,
+            output_face_blendshapes=True,
+        )
         with native_log_silenced():
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
 
@@ -159,27 +174,45 @@ class FaceLandmarker:
         if not self._video:
             return self._detect(frame_bgr)
         faces = self._detect(frame_bgr, self._scale, timestamp_ms)
-        scale = READ_WIDTH_PX / max(min((face.width for face in faces), default=0) * frame_bgr.shape[1], READ_WIDTH_PX)
+        scale = READ_WIDTH_PX / max(
+            min((face.width for face in faces), default=0) * frame_bgr.shape[1], READ_WIDTH_PX
+        )
         if abs(scale / self._scale - 1) > 0.1:  # calm: a size that changes with every frame moves the points
             self._scale = scale
         return faces
 
-    def _detect(self, frame_bgr: np.ndarray, scale: float = 1.0, timestamp_ms: int | None = None) -> list[Face]:
-        if frame_bgr.ndim != 3 or frame_bgr.shape[2] != 3 or frame_bgr.dtype != np.uint8 or 0 in frame_bgr.shape:
-            raise ValueError(f"expected a (height, width, 3) uint8 frame, got {frame_bgr.shape} {frame_bgr.dtype}")
+    def _detect(
+        self, frame_bgr: np.ndarray, scale: float = 1.0, timestamp_ms: int | None = None
+    ) -> list[Face]:
+        if (
+            frame_bgr.ndim != 3
+            or frame_bgr.shape[2] != 3
+            or frame_bgr.dtype != np.uint8
+            or 0 in frame_bgr.shape
+        ):
+            raise ValueError(
+                f"expected a (height, width, 3) uint8 frame, got {frame_bgr.shape} {frame_bgr.dtype}"
+            )
         cv2 = import_cv2()
-        image = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB,
-                                      data=cv2.cvtColor(shrink(frame_bgr, scale), cv2.COLOR_BGR2RGB))
+        image = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB,
+            data=cv2.cvtColor(shrink(frame_bgr, scale), cv2.COLOR_BGR2RGB),
+        )
         try:
-            result = (self._landmarker.detect_for_video(image, timestamp_ms) if self._video
-                      else self._landmarker.detect(image))
+            result = (
+                self._landmarker.detect_for_video(image, timestamp_ms)
+                if self._video
+                else self._landmarker.detect(image)
+            )
         except Exception as error:  # whatever it was: this landmarker answers nothing any more
             self.close()
             self._open()
             raise RuntimeError(f"MediaPipe failed on a frame: {error}") from error
         aspect = frame_bgr.shape[0] / frame_bgr.shape[1]
-        faces = [_to_face(points, scores, aspect)
-                 for points, scores in zip(result.face_landmarks, result.face_blendshapes)]
+        faces = [
+            _to_face(points, scores, aspect)
+            for points, scores in zip(result.face_landmarks, result.face_blendshapes)
+        ]
         if len(faces) > 1:
             faces.sort(key=lambda face: -face.area)
         return faces
@@ -189,15 +222,27 @@ class FaceLandmarker:
 
         If there are none, it is looked at again with the borders of `BORDERS`. Raises as `detect` does.
         """
-        scale = min(1.0, FIRST_SIDE_PX / max(1, min(frame_bgr.shape[:2]))) if self._max_faces <= FEW_FACES else 1.0
+        scale = (
+            min(1.0, FIRST_SIDE_PX / max(1, min(frame_bgr.shape[:2])))
+            if self._max_faces <= FEW_FACES
+            else 1.0
+        )
         faces = self._detect(frame_bgr, scale)
-        if scale < 1 and min((face.width for face in faces), default=0) * frame_bgr.shape[1] * scale < READ_RANGE_PX[0]:
-            scale, faces = 1.0, self._detect(frame_bgr)  # nothing, or small faces, among which the largest may be missed
+        if (
+            scale < 1
+            and min((face.width for face in faces), default=0) * frame_bgr.shape[1] * scale < READ_RANGE_PX[0]
+        ):
+            scale, faces = (
+                1.0,
+                self._detect(frame_bgr),
+            )  # nothing, or small faces, among which the largest may be missed
         for part, kind in BORDERS:
             if faces:
                 break
             faces = self._detect_with_border(frame_bgr, part, kind)
-        return sorted((self._read_again(frame_bgr, face, scale) for face in faces), key=lambda face: -face.area)
+        return sorted(
+            (self._read_again(frame_bgr, face, scale) for face in faces), key=lambda face: -face.area
+        )
 
     def _read_again(self, frame_bgr: np.ndarray, face: Face, scale: float) -> Face:
         """Return a face, read again at `READ_WIDTH_PX` if it was wider than `READ_RANGE_PX` on the picture at that scale."""
@@ -207,9 +252,14 @@ class FaceLandmarker:
         x, y, box_width, box_height = face_box(face.landmarks) * width
         middle_x, middle_y, reach = x + box_width / 2, y + box_height / 2, 1.5 * max(box_width, box_height)
         left, top = max(0, int(middle_x - reach)), max(0, int(middle_y - reach))
-        crop = frame_bgr[top:int(middle_y + reach), left:int(middle_x + reach)]
-        again = [found.moved(left, top, crop.shape[1], width) for found in self._detect(crop, READ_WIDTH_PX / box_width)]
-        distance = [np.linalg.norm(found.landmarks.mean(axis=0) - face.landmarks.mean(axis=0)) for found in again]
+        crop = frame_bgr[top : int(middle_y + reach), left : int(middle_x + reach)]
+        again = [
+            found.moved(left, top, crop.shape[1], width)
+            for found in self._detect(crop, READ_WIDTH_PX / box_width)
+        ]
+        distance = [
+            np.linalg.norm(found.landmarks.mean(axis=0) - face.landmarks.mean(axis=0)) for found in again
+        ]
         return again[int(np.argmin(distance))] if again and min(distance) < face.width / 2 else face
 
     def _detect_with_border(self, frame_bgr: np.ndarray, part: float, kind: str) -> list[Face]:
@@ -275,4 +325,5 @@ def extract_parallel(chunks: list[list[Path]], jobs: int) -> Iterator[list[dict]
     ensure_landmarker_file()  # once, not in every worker
     # A forked child that inherited a landmarker hangs: loky starts fresh interpreters.
     yield from Parallel(n_jobs=jobs, backend="loky", return_as="generator")(
-        delayed(extract_chunk)(chunk) for chunk in chunks)
+        delayed(extract_chunk)(chunk) for chunk in chunks
+    )

@@ -29,7 +29,9 @@ def find_tflite(path: Path | str) -> Path:
             return candidate / f"{NAME}.tflite"
         if candidate.is_file():
             if candidate.suffix != ".tflite":
-                raise UserError(f"{relative(candidate)} is not a .tflite model; run: python scr/export_model.py")
+                raise UserError(
+                    f"{relative(candidate)} is not a .tflite model; run: python scr/export_model.py"
+                )
             return candidate
     if re.fullmatch(r"[\w-]+", str(path)) and not given.exists():
         raise UserError(f"no model named {path}; run: python scr/train_personal.py --subject {path}")
@@ -44,8 +46,10 @@ def read_metadata(path: Path) -> dict:
             metadata = json.loads(archive.read(METADATA_FILE))
         return {key: metadata[key] for key in METADATA_KEYS}
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise UserError(f"{relative(path)} has no emotion classes in it (damaged, or not exported by this project); "
-                        "run: python scr/export_model.py") from error
+        raise UserError(
+            f"{relative(path)} has no emotion classes in it (damaged, or not exported by this project); "
+            "run: python scr/export_model.py"
+        ) from error
 
 
 def metadata_json(info: dict) -> str:
@@ -60,8 +64,10 @@ def check_file(path: Path) -> None:
         return
     expected = load_info(path.parent)["sha256"].get(path.name)
     if expected and expected != hashlib.sha256(path.read_bytes()).hexdigest():
-        raise UserError(f"{relative(path)} is not the file that {bundle.name} beside it describes (sha256 differs); "
-                        "train again or restore both")
+        raise UserError(
+            f"{relative(path)} is not the file that {bundle.name} beside it describes (sha256 differs); "
+            "train again or restore both"
+        )
 
 
 def load_info(folder: Path) -> dict:

@@ -33,7 +33,9 @@ class EmotionClassifier:
                 self._interpreter = Interpreter(str(self.path), num_threads=1)
                 self._allocate(1)
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"LiteRT can't load {relative(self.path)} ({error}); run: python scr/export_model.py") from error
+            raise UserError(
+                f"LiteRT can't load {relative(self.path)} ({error}); run: python scr/export_model.py"
+            ) from error
 
     def _allocate(self, batch: int) -> None:
         details = self._interpreter.get_input_details()[0]
@@ -42,7 +44,9 @@ class EmotionClassifier:
         self._input, self._output = details["index"], self._interpreter.get_output_details()[0]["index"]
         self._batch = batch
 
-    def predict(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None, offset: np.ndarray | None = None) -> np.ndarray:
+    def predict(
+        self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None, offset: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return probabilities (n, classes) float32 of landmarks (n, 478, 3) and blendshapes (n, 52), both float32.
 
         offset: `own_offset` of the person whose faces they are.

@@ -26,7 +26,8 @@ def save_bundle(folder: Path, network, scaler, info: dict) -> None:
     with ExitStack() as stack:  # renamed in reverse order, so the JSON last, when all are written
         json_path, network_path, scaler_path, tflite_path = (
             stack.enter_context(atomic_path(folder / name))
-            for name in (f"{NAME}.json", f"{NAME}.keras", "scaler.pkl", f"{NAME}.tflite"))
+            for name in (f"{NAME}.json", f"{NAME}.keras", "scaler.pkl", f"{NAME}.tflite")
+        )
         network.save(network_path)
         joblib.dump(scaler, scaler_path)
         export_tflite(tflite_path, network, scaler, info)
@@ -46,7 +47,11 @@ def load_bundle(folder: Path) -> tuple:
         if not path.is_file() or path.name not in info["sha256"]:
             raise UserError(f"no {relative(path)}; run: python scr/train_model.py")
         check_file(path)  # a pickle runs code when it is opened: not before its checksum is right
-    return keras.saving.load_model(network_path, compile=False, safe_mode=True), joblib.load(scaler_path), info
+    return (
+        keras.saving.load_model(network_path, compile=False, safe_mode=True),
+        joblib.load(scaler_path),
+        info,
+    )
 
 
 def deployable(network, scaler):
@@ -97,10 +102,14 @@ def open_exported(path: Path):
         name = session.get_inputs()[0].name
         return lambda features: session.run(None, {name: features})[0]
     classifier = EmotionClassifier(path)
-    _expect_one(path, classifier._interpreter.get_input_details(), classifier._interpreter.get_output_details())
+    _expect_one(
+        path, classifier._interpreter.get_input_details(), classifier._interpreter.get_output_details()
+    )
     return classifier.predict_features
 
 
 def _expect_one(path: Path, inputs: Sequence, outputs: Sequence) -> None:
     if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
+        raise ValueError(
+            f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each"
+        )

@@ -14,10 +14,14 @@ def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> 
     return matrix
 
 
-def with_missed(label: np.ndarray, probabilities: np.ndarray, missed_label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def with_missed(
+    label: np.ndarray, probabilities: np.ndarray, missed_label: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (label, predicted) of faces (n,) and (n, classes), and of missed pictures (m,): both (n + m,)."""
-    return (np.concatenate([label, missed_label]),
-            np.concatenate([probabilities.argmax(axis=1), np.full(len(missed_label), MISSED)]))
+    return (
+        np.concatenate([label, missed_label]),
+        np.concatenate([probabilities.argmax(axis=1), np.full(len(missed_label), MISSED)]),
+    )
 
 
 def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -50,7 +54,11 @@ def answer_threshold(label: np.ndarray, probabilities: np.ndarray, right: float)
     order = np.argsort(-confidence, kind="stable")
     share_right = (probabilities.argmax(axis=1) == label)[order].cumsum() / np.arange(1, len(label) + 1)
     enough = np.flatnonzero(share_right >= right)
-    return (float(confidence[order][enough[-1]]), float((enough[-1] + 1) / len(label))) if len(enough) else (1.0, 0.0)
+    return (
+        (float(confidence[order][enough[-1]]), float((enough[-1] + 1) / len(label)))
+        if len(enough)
+        else (1.0, 0.0)
+    )
 
 
 def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict:
@@ -75,8 +83,11 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
         "balanced_accuracy": float(recall.mean()),
         "balanced_accuracy_interval": [float(recall.mean() - below), float(recall.mean() + above)],
         "macro_f1": float(f1.mean()),
-        "recall": {name: [float(hits[i] / total[i]), *wilson_interval(hits[i], total[i])]
-                   for i, name in enumerate(classes) if total[i]},
+        "recall": {
+            name: [float(hits[i] / total[i]), *wilson_interval(hits[i], total[i])]
+            for i, name in enumerate(classes)
+            if total[i]
+        },
         "confusion_matrix": matrix.tolist(),
     }
 
@@ -84,13 +95,20 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
 def format_report(report: dict, classes: Sequence[str]) -> str:
     """Return a report of `evaluate_predictions` as text for a terminal."""
     low, high = report["balanced_accuracy_interval"]
-    lines = [f"pictures {report['faces'] + report['missed']}, of these no face found (counted as wrong): {report['missed']}",
-             f"accuracy {report['accuracy']:.3f}   balanced accuracy {report['balanced_accuracy']:.3f} "
-             f"(95% {low:.3f} to {high:.3f})   macro-F1 {report['macro_f1']:.3f}"]
-    lines += [f"  recall {name:<8} {value:.3f} (95% {low:.3f} to {high:.3f})"
-              for name, (value, low, high) in report["recall"].items()]
+    lines = [
+        f"pictures {report['faces'] + report['missed']}, of these no face found (counted as wrong): {report['missed']}",
+        f"accuracy {report['accuracy']:.3f}   balanced accuracy {report['balanced_accuracy']:.3f} "
+        f"(95% {low:.3f} to {high:.3f})   macro-F1 {report['macro_f1']:.3f}",
+    ]
+    lines += [
+        f"  recall {name:<8} {value:.3f} (95% {low:.3f} to {high:.3f})"
+        for name, (value, low, high) in report["recall"].items()
+    ]
     lines.append("confusion matrix (rows: label, columns: answer)")
     lines.append(" " * 10 + "".join(f"{name:>9}" for name in (*classes, "no face")))
-    lines += [f"{name:>10}" + "".join(f"{count:>9}" for count in row)
-              for name, row in zip(classes, report["confusion_matrix"]) if sum(row)]
+    lines += [
+        f"{name:>10}" + "".join(f"{count:>9}" for count in row)
+        for name, row in zip(classes, report["confusion_matrix"])
+        if sum(row)
+    ]
     return "\n".join(lines)

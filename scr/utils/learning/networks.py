@@ -19,7 +19,9 @@ def import_keras():
     with native_log_silenced():
         import keras
         import tensorflow
-    tensorflow.get_logger().setLevel("ERROR")  # it complains of retracing when several small networks are trained
+    tensorflow.get_logger().setLevel(
+        "ERROR"
+    )  # it complains of retracing when several small networks are trained
     return keras
 
 
@@ -31,8 +33,13 @@ def set_seed(seed: int) -> None:
     tensorflow.config.experimental.enable_op_determinism()
 
 
-def build_network(features: int, classes: int, layers: Sequence[tuple[int, float, bool]], input_noise: float = 0.0,
-                  weight_decay: float = 0.0):
+def build_network(
+    features: int,
+    classes: int,
+    layers: Sequence[tuple[int, float, bool]],
+    input_noise: float = 0.0,
+    weight_decay: float = 0.0,
+):
     """Return an MLP on standardised features: `layers` of (units, dropout, batch norm), then a softmax of `classes`."""
     keras = import_keras()
     penalty = keras.regularizers.L2(weight_decay) if weight_decay else None
@@ -45,12 +52,24 @@ def build_network(features: int, classes: int, layers: Sequence[tuple[int, float
             network.add(keras.layers.BatchNormalization())
         if dropout:
             network.add(keras.layers.Dropout(dropout))
-    network.add(keras.layers.Dense(classes, activation="softmax", kernel_regularizer=penalty, name="probabilities"))
+    network.add(
+        keras.layers.Dense(classes, activation="softmax", kernel_regularizer=penalty, name="probabilities")
+    )
     return network
 
 
-def fit_networks(networks: Sequence, train: tuple, val: tuple, learning_rate: float, epochs: int, batch_size: int, patience: int,
-                 within_family: float = 0.0, draw_seed: int | None = None, progress: bool = True) -> dict[str, list[float]]:
+def fit_networks(
+    networks: Sequence,
+    train: tuple,
+    val: tuple,
+    learning_rate: float,
+    epochs: int,
+    batch_size: int,
+    patience: int,
+    within_family: float = 0.0,
+    draw_seed: int | None = None,
+    progress: bool = True,
+) -> dict[str, list[float]]:
     """Train networks side by side with Adam; return the learning curves: loss, accuracy, val_loss, val_accuracy by epoch.
 
     train and val are (features (n, d), target (n, 2 * classes), weight (n,)), the target as `training.targets` gives it. With
@@ -66,12 +85,18 @@ def fit_networks(networks: Sequence, train: tuple, val: tuple, learning_rate: fl
         batches = max(batches, LEAST_BATCHES)
     callbacks = [_progress_bar(keras, epochs)] if progress else []
     if patience:
-        callbacks += [keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),
-                      keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=max(1, patience // 3))]
+        callbacks += [
+            keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),
+            keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=max(1, patience // 3)),
+        ]
     else:
         steps = epochs * batches
-        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate / 25, max(1, steps - steps // 10),
-                                                               warmup_target=learning_rate, warmup_steps=max(1, steps // 10))
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            learning_rate / 25,
+            max(1, steps - steps // 10),
+            warmup_target=learning_rate,
+            warmup_steps=max(1, steps // 10),
+        )
 
     def loss(target, probabilities):  # target (b, 2 * classes), probabilities (b, networks, classes)
         log_likelihood = _log_likelihood(keras, target[:, None], probabilities, classes, within_family)
@@ -84,8 +109,14 @@ def fit_networks(networks: Sequence, train: tuple, val: tuple, learning_rate: fl
     if draw_seed is None:
         fed = {"x": train[0], "y": train[1], "sample_weight": train[2], "batch_size": batch_size}
     else:
-        fed = {"x": _drawn_batches(train, batch_size, epochs * batches, draw_seed), "steps_per_epoch": batches, "shuffle": False}
-    history = joint.fit(**fed, validation_data=val, validation_batch_size=4096, epochs=epochs, verbose=0, callbacks=callbacks)
+        fed = {
+            "x": _drawn_batches(train, batch_size, epochs * batches, draw_seed),
+            "steps_per_epoch": batches,
+            "shuffle": False,
+        }
+    history = joint.fit(
+        **fed, validation_data=val, validation_batch_size=4096, epochs=epochs, verbose=0, callbacks=callbacks
+    )
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
@@ -98,7 +129,8 @@ def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
     rows = np.minimum(np.searchsorted(np.cumsum(weight / weight.sum()), drawn), len(x) - 1)
     x, target = tensorflow.constant(x), tensorflow.constant(target)
     return tensorflow.data.Dataset.from_tensor_slices(rows).map(
-        lambda row: (tensorflow.gather(x, row), tensorflow.gather(target, row)))
+        lambda row: (tensorflow.gather(x, row), tensorflow.gather(target, row))
+    )
 
 
 def _log_likelihood(keras, target, probabilities, classes: int, within_family: float):
@@ -107,7 +139,9 @@ def _log_likelihood(keras, target, probabilities, classes: int, within_family: f
     if not within_family:
         return whole
     among = probabilities * target[..., classes:] + 1e-7
-    return (1 - within_family) * whole + within_family * keras.ops.log(among / keras.ops.sum(among, axis=-1, keepdims=True))
+    return (1 - within_family) * whole + within_family * keras.ops.log(
+        among / keras.ops.sum(among, axis=-1, keepdims=True)
+    )
 
 
 def _progress_bar(keras, epochs: int):
@@ -118,7 +152,9 @@ def _progress_bar(keras, epochs: int):
             self.bar = tqdm(total=epochs, unit="epoch", desc="training")
 
         def on_epoch_end(self, epoch, logs=None):
-            self.bar.set_postfix({name: f"{logs[name]:.3f}" for name in ("loss", "val_loss", "val_accuracy")}, refresh=False)
+            self.bar.set_postfix(
+                {name: f"{logs[name]:.3f}" for name in ("loss", "val_loss", "val_accuracy")}, refresh=False
+            )
             self.bar.update()
 
         def on_train_end(self, logs=None):
@@ -140,14 +176,19 @@ def assemble(networks: Sequence, projection: np.ndarray | None = None):
     """
     keras = import_keras()
     first = networks[0]
-    whole = keras.Sequential([keras.Input((first.input_shape[1] if projection is None else len(projection),))], name=NAME)
+    whole = keras.Sequential(
+        [keras.Input((first.input_shape[1] if projection is None else len(projection),))], name=NAME
+    )
 
     def add(layer, weights: list) -> None:
         whole.add(layer)
         layer.set_weights(weights)
 
     if projection is not None:
-        add(keras.layers.Dense(projection.shape[1], use_bias=False, trainable=False, name="projection"), [projection])
+        add(
+            keras.layers.Dense(projection.shape[1], use_bias=False, trainable=False, name="projection"),
+            [projection],
+        )
     single = len(networks) == 1
     for layer in first.layers if single else first.layers[:-2]:
         add(type(layer).from_config(layer.get_config()), layer.get_weights())
@@ -155,10 +196,21 @@ def assemble(networks: Sequence, projection: np.ndarray | None = None):
         return whole
     hidden, last = ([network.layers[position].get_weights() for network in networks] for position in (-2, -1))
     penalty = first.layers[-1].kernel_regularizer
-    add(keras.layers.Dense(sum(len(bias) for _, bias in hidden), activation="relu", kernel_regularizer=penalty),
-        [np.concatenate([weights[part] for weights in hidden], axis=-1) for part in (0, 1)])
-    add(keras.layers.Dense(len(last[0][1]), activation="softmax", kernel_regularizer=penalty, name="probabilities"),
-        [np.concatenate([kernel for kernel, _ in last]) / len(last), np.mean([bias for _, bias in last], axis=0)])
+    add(
+        keras.layers.Dense(
+            sum(len(bias) for _, bias in hidden), activation="relu", kernel_regularizer=penalty
+        ),
+        [np.concatenate([weights[part] for weights in hidden], axis=-1) for part in (0, 1)],
+    )
+    add(
+        keras.layers.Dense(
+            len(last[0][1]), activation="softmax", kernel_regularizer=penalty, name="probabilities"
+        ),
+        [
+            np.concatenate([kernel for kernel, _ in last]) / len(last),
+            np.mean([bias for _, bias in last], axis=0),
+        ],
+    )
     return whole
 
 
@@ -169,7 +221,9 @@ def divide_logits(network, temperature: float) -> None:
 
 def copy_network(network, reset: bool = False):
     """Return a copy of a network with its weights, or with fresh ones."""
-    copy = type(network).from_config(network.get_config())  # clone_model would want the loss function back by its name
+    copy = type(network).from_config(
+        network.get_config()
+    )  # clone_model would want the loss function back by its name
     for old, new in zip(network.layers, copy.layers, strict=True):
         if not (reset and old.trainable):  # the projection is no weight to be learned: it stays
             new.set_weights(old.get_weights())
@@ -179,7 +233,11 @@ def copy_network(network, reset: bool = False):
 def freeze_early_layers(network, trainable: int | None) -> None:
     """Leave only the last `trainable` Dense layers (and what stands between them) trainable; None: all that were."""
     keras = import_keras()
-    dense = [index for index, layer in enumerate(network.layers) if isinstance(layer, keras.layers.Dense) and layer.trainable]
+    dense = [
+        index
+        for index, layer in enumerate(network.layers)
+        if isinstance(layer, keras.layers.Dense) and layer.trainable
+    ]
     first = 0 if trainable is None or trainable >= len(dense) else dense[-trainable]
     for layer in network.layers[:first]:
         layer.trainable = False
@@ -190,8 +248,14 @@ def fine_tune(network, train: tuple, learning_rate: float, steps: int, batch_siz
     batch_size = min(batch_size, len(train[0]))
     generator = np.random.default_rng(0)
     passes = -(-steps * batch_size // len(train[0]))
-    rows = np.concatenate([generator.permutation(len(train[0])) for _ in range(passes)])[:steps * batch_size]
+    rows = np.concatenate([generator.permutation(len(train[0])) for _ in range(passes)])[: steps * batch_size]
     network.compile(import_keras().optimizers.Adam(learning_rate), "sparse_categorical_crossentropy")
     # All passes in one epoch: with a dozen samples, Keras spends its time between epochs.
-    network.fit(*(values[rows] for values in train[:2]), sample_weight=train[2][rows], epochs=1, batch_size=batch_size,
-                shuffle=False, verbose=0)
+    network.fit(
+        *(values[rows] for values in train[:2]),
+        sample_weight=train[2][rows],
+        epochs=1,
+        batch_size=batch_size,
+        shuffle=False,
+        verbose=0,
+    )

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.learning import networks
 from utils.config import EMOTIONS
 from utils.data.dataset import LandmarkSet, class_source_weights
 from utils.faces.features import own_offset
+from utils.learning import networks
 from utils.learning.metrics import evaluate_predictions, with_missed
 
 
@@ -56,10 +56,14 @@ def make_folds(label: np.ndarray, session: np.ndarray) -> tuple[list[tuple[np.nd
         held_out = "each session in turn"
     else:
         of_class = [np.flatnonzero(label == index) for index in np.unique(label)]
-        last = np.concatenate([np.empty(0, int), *(rows[-max(1, len(rows) // 3):] for rows in of_class if len(rows) > 1)])
+        last = np.concatenate(
+            [np.empty(0, int), *(rows[-max(1, len(rows) // 3) :] for rows in of_class if len(rows) > 1)]
+        )
         folds = [(np.setdiff1d(np.arange(len(label)), last), last)]
         held_out = "the last third of each class in time (record a second session for a better test)"
-    return [(train, test) for train, test in folds if len(np.unique(label[train])) > 1 and len(test)], held_out
+    return [
+        (train, test) for train, test in folds if len(np.unique(label[train])) > 1 and len(test)
+    ], held_out
 
 
 class Others:
@@ -72,7 +76,9 @@ class Others:
     def report(self, network) -> dict:
         """Return a network's report on these faces."""
         probabilities = network(self.x, training=False).numpy()
-        return evaluate_predictions(*with_missed(self.data.class_index(), probabilities, self.data.missed_index()), EMOTIONS)
+        return evaluate_predictions(
+            *with_missed(self.data.class_index(), probabilities, self.data.missed_index()), EMOTIONS
+        )
 
     def forgotten(self, report: dict) -> float:
         """Return the balanced accuracy that a report lacks against the base model's."""
@@ -95,11 +101,22 @@ class Trial:
     neutral: the base model's mean neutral face (d,), standardised; None if it knows none, and the row with one's own is left out.
     """
 
-    def __init__(self, network, x: np.ndarray, label: np.ndarray, block: np.ndarray, steps: int, others: Others | None,
-                 max_forgetting: float, neutral: np.ndarray | None = None):
+    def __init__(
+        self,
+        network,
+        x: np.ndarray,
+        label: np.ndarray,
+        block: np.ndarray,
+        steps: int,
+        others: Others | None,
+        max_forgetting: float,
+        neutral: np.ndarray | None = None,
+    ):
         self.network, self.x, self.label, self.block, self.steps = network, x, label, block, steps
         self.others, self.max_forgetting, self.neutral = others, max_forgetting, neutral
-        self.methods = {name: method for name, method in METHODS.items() if neutral is not None or not method.own_neutral}
+        self.methods = {
+            name: method for name, method in METHODS.items() if neutral is not None or not method.own_neutral
+        }
 
     def run(self, folds: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, dict]:
         """Return the report of each method on the held-out samples.
@@ -109,10 +126,17 @@ class Trial:
         """
         from tqdm import tqdm
 
-        inner = [[(train[rows], train[asked]) for rows, asked in make_folds(self.label[train], self.block[train])[0]]
-                 for train, _ in folds]
+        inner = [
+            [
+                (train[rows], train[asked])
+                for rows, asked in make_folds(self.label[train], self.block[train])[0]
+            ]
+            for train, _ in folds
+        ]
         # Two folds may share an inner training part: it is trained on once.
-        parts = {train.tobytes(): train for train, _ in (*folds, *(fold for group in inner for fold in group))}
+        parts = {
+            train.tobytes(): train for train, _ in (*folds, *(fold for group in inner for fold in group))
+        }
         outcomes = {}
         with tqdm(total=len(parts) * len(self.methods), unit="fit", desc="comparing") as bar:
             for key, train in parts.items():
@@ -120,14 +144,30 @@ class Trial:
                     outcomes[name, key] = self.fit(method, train)
                     bar.update()
         picks = [self.pick(group, outcomes) for group in inner]
-        return {name: self.compare(name, folds, [outcomes[picks[number] if name == PICKED else name, train.tobytes()]
-                                                 for number, (train, _) in enumerate(folds)])
-                for name in (*self.methods, PICKED)}
+        return {
+            name: self.compare(
+                name,
+                folds,
+                [
+                    outcomes[picks[number] if name == PICKED else name, train.tobytes()]
+                    for number, (train, _) in enumerate(folds)
+                ],
+            )
+            for name in (*self.methods, PICKED)
+        }
 
     def pick(self, folds: list[tuple[np.ndarray, np.ndarray]], outcomes: dict) -> str:
         """Return the method that does best on inner folds; the base model where there is nothing to judge by."""
-        return self.best({name: self.compare(name, folds, [outcomes[name, train.tobytes()] for train, _ in folds])
-                          for name in self.methods}) if folds else "base"
+        return (
+            self.best(
+                {
+                    name: self.compare(name, folds, [outcomes[name, train.tobytes()] for train, _ in folds])
+                    for name in self.methods
+                }
+            )
+            if folds
+            else "base"
+        )
 
     def may_pick(self, name: str) -> bool:
         """Tell whether a method may be chosen: from scratch, nothing bounds what it forgets."""
@@ -135,8 +175,14 @@ class Trial:
 
     def best(self, reports: dict[str, dict]) -> str:
         """Return the best method: of equals the base model, else the one that gives the labels the greatest likelihood."""
-        return max(filter(self.may_pick, self.methods), key=lambda name: (
-            reports[name]["balanced_accuracy"], name == "base", reports[name]["log_likelihood"]))
+        return max(
+            filter(self.may_pick, self.methods),
+            key=lambda name: (
+                reports[name]["balanced_accuracy"],
+                name == "base",
+                reports[name]["log_likelihood"],
+            ),
+        )
 
     def fit(self, method: Method, rows: np.ndarray) -> Outcome:
         """Return what a copy of the network, trained by a method on some rows, has become."""
@@ -147,7 +193,9 @@ class Trial:
             label = self.label[rows]
             weight = class_source_weights(label, np.zeros(len(rows)))
             networks.fine_tune(tuned, (self.x[rows], label, weight), method.learning_rate, self.steps)
-            if not method.from_scratch:  # weights that did not grow from the base model's can't be mixed with them
+            if (
+                not method.from_scratch
+            ):  # weights that did not grow from the base model's can't be mixed with them
                 kept = self.pull_back(tuned)
         x = self.x - self.offset(rows) if method.own_neutral else self.x
         others = self.others and (self.others.base if method.unchanged else self.others.report(tuned))
@@ -156,7 +204,11 @@ class Trial:
     def offset(self, rows: np.ndarray) -> np.ndarray:
         """Return what the neutral faces among some rows take off the person's features, (d,); zeros if there are none."""
         neutral = rows[self.label[rows] == EMOTIONS.index("neutral")]
-        return own_offset(self.x[neutral], {"neutral": self.neutral}) if len(neutral) else np.zeros_like(self.neutral)
+        return (
+            own_offset(self.x[neutral], {"neutral": self.neutral})
+            if len(neutral)
+            else np.zeros_like(self.neutral)
+        )
 
     def pull_back(self, tuned) -> float:
         """Mix weights with the base model's until no more is forgotten than allowed; return the share of the change kept.
@@ -188,14 +240,21 @@ class Trial:
 
     def compare(self, name: str, folds: list[tuple[np.ndarray, np.ndarray]], outcomes: list[Outcome]) -> dict:
         """Return the report over all held-out samples, with the balanced accuracy, share and forgetting of each fold."""
-        tests = [(self.label[test], outcome.probabilities[test]) for (_, test), outcome in zip(folds, outcomes)]
+        tests = [
+            (self.label[test], outcome.probabilities[test]) for (_, test), outcome in zip(folds, outcomes)
+        ]
         label, probabilities = (np.concatenate(part) for part in zip(*tests))
         report = evaluate_predictions(label, probabilities.argmax(axis=1), EMOTIONS)
-        report |= {"title": METHODS[name].title if name in METHODS else PICKED_TITLE, "shares": [one.share for one in outcomes],
-                   "unchanged": name in METHODS and METHODS[name].unchanged,
-                   "log_likelihood": float(np.log(probabilities[np.arange(len(label)), label] + 1e-7).mean()),
-                   "folds": [evaluate_predictions(one, answers.argmax(axis=1), EMOTIONS)["balanced_accuracy"]
-                             for one, answers in tests]}
+        report |= {
+            "title": METHODS[name].title if name in METHODS else PICKED_TITLE,
+            "shares": [one.share for one in outcomes],
+            "unchanged": name in METHODS and METHODS[name].unchanged,
+            "log_likelihood": float(np.log(probabilities[np.arange(len(label)), label] + 1e-7).mean()),
+            "folds": [
+                evaluate_predictions(one, answers.argmax(axis=1), EMOTIONS)["balanced_accuracy"]
+                for one, answers in tests
+            ],
+        }
         if self.others:
             report["others"] = [one.others["balanced_accuracy"] for one in outcomes]
             report["forgotten"] = [self.others.forgotten(one.others) for one in outcomes]

@@ -37,12 +37,21 @@ def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str]
     image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row in range(len(rows)):
         for column in range(columns):
-            axis.text(column, row, f"{share[row, column]:.0%}\n{matrix[rows[row], column]:,}", ha="center", va="center",
-                      color="white" if share[row, column] > 0.55 else "black", fontsize=9)
+            axis.text(
+                column,
+                row,
+                f"{share[row, column]:.0%}\n{matrix[rows[row], column]:,}",
+                ha="center",
+                va="center",
+                color="white" if share[row, column] > 0.55 else "black",
+                fontsize=9,
+            )
     axis.set_xticks(range(columns), names)
     axis.set_yticks(range(len(rows)), [f"{classes[row]}\n(n = {matrix[row].sum():,})" for row in rows])
     axis.set(xlabel="answer", ylabel="label", title=title)
-    figure.colorbar(image, ax=axis, label="share of the label's pictures", format=lambda value, _: f"{value:.0%}")
+    figure.colorbar(
+        image, ax=axis, label="share of the label's pictures", format=lambda value, _: f"{value:.0%}"
+    )
     _save(figure, path)
 
 
@@ -51,7 +60,9 @@ def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str
     figure, axes = _figure(10, 3.8, columns=2)
     epochs = np.arange(1, len(history["loss"]) + 1)
     best = int(np.argmin(history["val_loss"]))
-    for axis, key, name in zip(axes, ("loss", "accuracy"), ("loss, with penalty", "accuracy, classes weighted equally")):
+    for axis, key, name in zip(
+        axes, ("loss", "accuracy"), ("loss, with penalty", "accuracy, classes weighted equally")
+    ):
         axis.plot(epochs, history[key], label="training", color="#0072B2")
         axis.plot(epochs, history[f"val_{key}"], label="validation", color="#D55E00")
         axis.axvline(best + 1, color="grey", linestyle=":", label=f"least validation loss (epoch {best + 1})")
@@ -62,7 +73,9 @@ def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str
     _save(figure, path)
 
 
-def plot_reliability(path: Path, label: np.ndarray, probabilities: np.ndarray, error: float, title: str) -> None:
+def plot_reliability(
+    path: Path, label: np.ndarray, probabilities: np.ndarray, error: float, title: str
+) -> None:
     """Write a PNG of accuracy against confidence in 15 bins, with the number of faces in each; `error` is the ECE."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
     bin_of = np.minimum((confidence * 15).astype(int), 14)
@@ -70,8 +83,13 @@ def plot_reliability(path: Path, label: np.ndarray, probabilities: np.ndarray, e
     filled = np.flatnonzero(count)
     figure, (axis, counts) = _figure(8.4, 3.8, columns=2)
     axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    axis.plot(np.bincount(bin_of, confidence, 15)[filled] / count[filled], np.bincount(bin_of, right, 15)[filled] / count[filled],
-              marker="o", color="#0072B2", label=f"measured (ECE {error:.3f})")
+    axis.plot(
+        np.bincount(bin_of, confidence, 15)[filled] / count[filled],
+        np.bincount(bin_of, right, 15)[filled] / count[filled],
+        marker="o",
+        color="#0072B2",
+        label=f"measured (ECE {error:.3f})",
+    )
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0.2, 1), ylim=(0, 1.02))
     axis.grid(alpha=0.3)
     axis.legend()
@@ -81,7 +99,9 @@ def plot_reliability(path: Path, label: np.ndarray, probabilities: np.ndarray, e
     _save(figure, path)
 
 
-def plot_comparison(path: Path, names: Sequence[str], panels: dict[str, Sequence[tuple[float, float, float]]], title: str) -> None:
+def plot_comparison(
+    path: Path, names: Sequence[str], panels: dict[str, Sequence[tuple[float, float, float]]], title: str
+) -> None:
     """Write a PNG that compares rows (a name each) by value and interval, (value, low, high) in [0, 1], first row on top.
 
     One panel for each axis label; the dashed line is the first row's value.
@@ -91,9 +111,18 @@ def plot_comparison(path: Path, names: Sequence[str], panels: dict[str, Sequence
     for axis, (label, values) in zip(axes, panels.items()):
         value, low, high = np.array(values).T
         axis.axvline(value[0], color="grey", linestyle="--", linewidth=1)
-        axis.errorbar(value, rows, xerr=np.clip([value - low, high - value], 0, None), fmt="o", color="#0072B2", capsize=4)
+        axis.errorbar(
+            value,
+            rows,
+            xerr=np.clip([value - low, high - value], 0, None),
+            fmt="o",
+            color="#0072B2",
+            capsize=4,
+        )
         for row, number in zip(rows, value):
-            axis.annotate(f"{number:.3f}", (number, row), (0, 6), textcoords="offset points", ha="center", fontsize=9)
+            axis.annotate(
+                f"{number:.3f}", (number, row), (0, 6), textcoords="offset points", ha="center", fontsize=9
+            )
         axis.set(xlabel=label, xlim=(0, 1.1), ylim=(-0.5, len(names) - 0.3), xticks=np.arange(0, 1.01, 0.2))
         axis.set_yticks(rows, names if axis is axes[0] else [])
         axis.grid(alpha=0.3)

@@ -7,10 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.learning import networks
 from utils.config import EMOTIONS
 from utils.data.dataset import LandmarkSet, class_source_weights, concatenate, family
-from utils.faces.features import MESH_POINTS, compute_features, fit_recipe, fit_reference, mirror_faces, mirror_map
+from utils.faces.features import (
+    MESH_POINTS,
+    compute_features,
+    fit_recipe,
+    fit_reference,
+    mirror_faces,
+    mirror_map,
+)
+from utils.learning import networks
 from utils.learning.metrics import answer_threshold
 
 
@@ -52,13 +59,35 @@ class Recipe:
 
 RECIPES = {
     # The README's first recipe, to the letter. At this rate it needs hundreds of epochs.
-    "published": Recipe("raw", ((1024, 0.5, True), (512, 0.5, True), (256, 0.4, True), (128, 0.3, False)),
-                        learning_rate=1e-5, epochs=500, batch_size=32, patience=15),
+    "published": Recipe(
+        "raw",
+        ((1024, 0.5, True), (512, 0.5, True), (256, 0.4, True), (128, 0.3, False)),
+        learning_rate=1e-5,
+        epochs=500,
+        batch_size=32,
+        patience=15,
+    ),
     # What limits is noise between sources, not capacity: aligned points say nothing about the crop, one small layer sees
     # their main components under strong noise, and no source may say anything about the class.
-    "default": Recipe("aligned", ((128, 0.0, False),), learning_rate=1e-3, epochs=10, batch_size=256, blendshapes=True,
-                      components=250, input_noise=0.35, weight_decay=1e-3, balance_within_source=True, source_share=True,
-                      draw_by_weight=True, mirror=True, within_family=0.3, drop_below=0.1, networks=5, calibrate=True),
+    "default": Recipe(
+        "aligned",
+        ((128, 0.0, False),),
+        learning_rate=1e-3,
+        epochs=10,
+        batch_size=256,
+        blendshapes=True,
+        components=250,
+        input_noise=0.35,
+        weight_decay=1e-3,
+        balance_within_source=True,
+        source_share=True,
+        draw_by_weight=True,
+        mirror=True,
+        within_family=0.3,
+        drop_below=0.1,
+        networks=5,
+        calibrate=True,
+    ),
 }
 
 BLENDSHAPE_WEIGHT = 23.0
@@ -85,7 +114,9 @@ class Trained:
     dropped: int
 
 
-def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: int, progress: bool = True) -> Trained:
+def train(
+    train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: int, progress: bool = True
+) -> Trained:
     """Return a network trained on one part and stopped or calibrated on another.
 
     Scaler, reference and components are fitted on the training part. The same seed gives the same weights.
@@ -96,7 +127,9 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
         kept = label_probability(train_part, recipe, seed) >= recipe.drop_below
         dropped = int((~kept).sum())
         train_part = train_part.select(kept)
-    features = fit_recipe(recipe.features, train_part.landmarks, recipe.blendshapes and has_blendshapes(train_part))
+    features = fit_recipe(
+        recipe.features, train_part.landmarks, recipe.blendshapes and has_blendshapes(train_part)
+    )
     if recipe.mirror:
         train_part = with_mirror_images(train_part)
     x = compute_features(train_part.landmarks, train_part.blendshapes, features)
@@ -110,17 +143,32 @@ def train(train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: 
     seen, seen_val = (x, x_val) if projection is None else (x @ projection, x_val @ projection)
     train_data, val_data = (seen, *targets(train_part, recipe)), (seen_val, *targets(val_part, recipe))
 
-    networks = [networks.build_network(seen.shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay)
-                for _ in range(recipe.networks)]
+    members = [
+        networks.build_network(
+            seen.shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay
+        )
+        for _ in range(recipe.networks)
+    ]
     history = networks.fit_networks(
-        networks, train_data, val_data, recipe.learning_rate, recipe.epochs, recipe.batch_size, recipe.patience,
-        recipe.within_family, seed if recipe.draw_by_weight else None, progress)
-    network = networks.assemble(networks, projection)
+        members,
+        train_data,
+        val_data,
+        recipe.learning_rate,
+        recipe.epochs,
+        recipe.batch_size,
+        recipe.patience,
+        recipe.within_family,
+        seed if recipe.draw_by_weight else None,
+        progress,
+    )
+    network = networks.assemble(members, projection)
     temperature, threshold = 1.0, 0.0
     if recipe.calibrate:
         temperature = fit_temperature(networks.predict_network(network, x_val), val_part)
         networks.divide_logits(network, temperature)
-        threshold, _ = answer_threshold(val_part.class_index(), networks.predict_network(network, x_val), ANSWERED_RIGHT)
+        threshold, _ = answer_threshold(
+            val_part.class_index(), networks.predict_network(network, x_val), ANSWERED_RIGHT
+        )
     return Trained(network, scaler, features, history, temperature, threshold, dropped)
 
 
@@ -156,7 +204,9 @@ def fit_scaler(x: np.ndarray):
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x)
-    scaler.mean_, scaler.scale_ = (values.astype(np.float32).astype(np.float64) for values in (scaler.mean_, scaler.scale_))
+    scaler.mean_, scaler.scale_ = (
+        values.astype(np.float32).astype(np.float64) for values in (scaler.mean_, scaler.scale_)
+    )
     return scaler
 
 
@@ -165,7 +215,9 @@ def standardise(scaler, x: np.ndarray) -> np.ndarray:
     return scaler.transform(x).astype(np.float32)
 
 
-def fit_projection(x: np.ndarray, scaler, features: dict, recipe: Recipe, seed: int, rows: int = 8000) -> np.ndarray | None:
+def fit_projection(
+    x: np.ndarray, scaler, features: dict, recipe: Recipe, seed: int, rows: int = 8000
+) -> np.ndarray | None:
     """Return the matrix (d, components) onto the principal components of standardised features (n, d), or None.
 
     Standardised, a blendshape that hardly ever moves is as loud as a smile: they are taken by their own size again, all
@@ -175,10 +227,10 @@ def fit_projection(x: np.ndarray, scaler, features: dict, recipe: Recipe, seed: 
         return None
     weight = np.ones(x.shape[1])
     if features["blendshapes"]:
-        weight[features["points"] * 3:] = BLENDSHAPE_WEIGHT * scaler.scale_[features["points"] * 3:]
+        weight[features["points"] * 3 :] = BLENDSHAPE_WEIGHT * scaler.scale_[features["points"] * 3 :]
     chosen = np.random.default_rng(seed).permutation(len(x))[:rows]
     weighted = x[chosen] * weight
-    vectors = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1][:, :recipe.components]
+    vectors = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1][:, : recipe.components]
     return (weight[:, None] * vectors).astype(np.float32)
 
 
@@ -190,13 +242,17 @@ def targets(data: LandmarkSet, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     index = data.class_index()
     one_hot = np.eye(len(EMOTIONS), dtype=np.float32)[index]
     of_family = np.ones_like(one_hot)
-    names = np.array([f"{source}/{family(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())])
+    names = np.array(
+        [f"{source}/{family(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())]
+    )
     for name in np.unique(names):
         rows = names == name
         held = np.bincount(index[rows], minlength=len(EMOTIONS)) >= FAMILY_SHARE * rows.sum()
         if held.sum() > 1:
             of_family[rows & held[index]] = held
-    weight = class_source_weights(data.label, data.source if recipe.balance_within_source else np.full(len(data), ""))
+    weight = class_source_weights(
+        data.label, data.source if recipe.balance_within_source else np.full(len(data), "")
+    )
     if recipe.source_share:
         for name in np.unique(data.source):
             weight[data.source == name] /= weight[data.source == name].sum()
@@ -206,7 +262,9 @@ def targets(data: LandmarkSet, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
 
 def label_probability(data: LandmarkSet, recipe: Recipe, seed: int, folds: int = 4) -> np.ndarray:
     """Return the probability (n,) that a network trained on the other folds gives to each face's own label."""
-    small = replace(recipe, drop_below=0.0, networks=1, mirror=False, calibrate=False, components=150, input_noise=0.5)
+    small = replace(
+        recipe, drop_below=0.0, networks=1, mirror=False, calibrate=False, components=150, input_noise=0.5
+    )
     fold = np.random.default_rng(seed).permutation(len(data)) % folds
     probability = np.empty(len(data))
     for number in range(folds):

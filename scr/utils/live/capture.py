@@ -28,13 +28,33 @@ from utils.config import ASSETS, UserError, relative
 from utils.faces.images import IMAGE_SUFFIXES, decode_image, import_cv2, is_image, list_images
 
 DEMO_CLIP = ASSETS / "demo.mp4"
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp",
-                  ".ogv", ".gif"}
+VIDEO_SUFFIXES = {
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".ts",
+    ".3gp",
+    ".ogv",
+    ".gif",
+}
 
 BACKENDS = {"win32": ("dshow", "msmf"), "darwin": ("avfoundation",), "linux": ("v4l2",)}
 """Camera back-ends by platform, in order: MSMF may take a minute to open a camera that DirectShow opens at once."""
-BACKEND_CODES = {"any": "CAP_ANY", "v4l2": "CAP_V4L2", "dshow": "CAP_DSHOW", "msmf": "CAP_MSMF",
-                 "avfoundation": "CAP_AVFOUNDATION", "gstreamer": "CAP_GSTREAMER"}
+BACKEND_CODES = {
+    "any": "CAP_ANY",
+    "v4l2": "CAP_V4L2",
+    "dshow": "CAP_DSHOW",
+    "msmf": "CAP_MSMF",
+    "avfoundation": "CAP_AVFOUNDATION",
+    "gstreamer": "CAP_GSTREAMER",
+}
 
 TICK_S = 0.05
 """How long a source waits for a frame before it lets the caller look after its window."""
@@ -89,7 +109,9 @@ def open_source(text: str, settings: CameraSettings = CameraSettings(), demo: Pa
         if demo is None:
             raise UserError(f"no camera {text} ({problem}); plug one in, or name another with --source")
         if not demo.is_file():
-            raise UserError(f"no camera {text} ({problem}) and no clip at {relative(demo)}; name a file with --source")
+            raise UserError(
+                f"no camera {text} ({problem}) and no clip at {relative(demo)}; name a file with --source"
+            )
         source = VideoSource(relative(demo), demo)
         source.news.append(f"no camera {text} ({problem}): playing {relative(demo)}")
         return source
@@ -101,7 +123,9 @@ def _open_path(text: str) -> "Source":
     if path.is_dir():
         pictures = list_images(path)
         if not pictures:
-            raise UserError(f"no pictures in {text}; it should hold files like {', '.join(sorted(IMAGE_SUFFIXES)[:4])}")
+            raise UserError(
+                f"no pictures in {text}; it should hold files like {', '.join(sorted(IMAGE_SUFFIXES)[:4])}"
+            )
         return PictureSource(text, [os.path.join(text, picture.relative_to(path)) for picture in pictures])
     if not path.exists():
         raise UserError(f"no file or folder {text}; check --source")
@@ -109,8 +133,10 @@ def _open_path(text: str) -> "Source":
         return PictureSource(text)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(text, path)
-    raise UserError(f"{text} is neither a video nor a picture by its suffix ({path.suffix or 'none'}); "
-                    "convert it to .mp4 or .png")
+    raise UserError(
+        f"{text} is neither a video nor a picture by its suffix ({path.suffix or 'none'}); "
+        "convert it to .mp4 or .png"
+    )
 
 
 class Source:
@@ -199,7 +225,9 @@ class VideoSource(Source):
         if count == 0:
             raise UserError(f"no frame of {self.name} can be read; the file is damaged, choose another")
         if count < self._expected - max(5, self._expected // 20):  # containers estimate: 5% is no damage
-            self.failure = f"{self.name} ends early: {count} of {self._expected} frames could be read (cut off?)"
+            self.failure = (
+                f"{self.name} ends early: {count} of {self._expected} frames could be read (cut off?)"
+            )
 
     def _read_ahead(self) -> None:
         index, timestamp_ms = 0, -1
@@ -234,8 +262,14 @@ class LiveSource(Source):
 
     live = True
 
-    def __init__(self, name: str, capture, reopen: Callable[[], object | None], kind: str,
-                 patience: Patience = Patience()):
+    def __init__(
+        self,
+        name: str,
+        capture,
+        reopen: Callable[[], object | None],
+        kind: str,
+        patience: Patience = Patience(),
+    ):
         super().__init__(name, kind)
         self.fps = min(max(_positive(capture.get(import_cv2().CAP_PROP_FPS)) or FALLBACK_FPS, 5.0), 60.0)
         self._reopen, self._patience = reopen, patience
@@ -247,7 +281,9 @@ class LiveSource(Source):
 
     def _start_thread(self, capture) -> None:
         self._generation += 1
-        self._thread = threading.Thread(target=self._keep_newest, args=(capture, self._generation), daemon=True)
+        self._thread = threading.Thread(
+            target=self._keep_newest, args=(capture, self._generation), daemon=True
+        )
         self._thread.start()
 
     def __iter__(self) -> Iterator[Frame | None]:
@@ -265,7 +301,9 @@ class LiveSource(Source):
                 continue
             silent = time.monotonic() - seen
             if silent > self._patience.gone:
-                self.failure = f"{self.kind} {self.name} gave no frame for {silent:.0f} s; plug it in and start again"
+                self.failure = (
+                    f"{self.kind} {self.name} gave no frame for {silent:.0f} s; plug it in and start again"
+                )
                 return
             if silent > self._patience.stalled:
                 self._warn(f"{self.kind} {self.name} gives no frame, trying again")
@@ -309,7 +347,9 @@ class LiveSource(Source):
 
     def _is_frozen(self, sample: np.ndarray, changed: float) -> bool:
         """Tell whether the camera repeats its last frame; if it does so even after reopening, it is what it sees."""
-        if self.kind != "camera" or time.monotonic() - changed <= self._patience.frozen:  # a stream may show slides
+        if (
+            self.kind != "camera" or time.monotonic() - changed <= self._patience.frozen
+        ):  # a stream may show slides
             return False
         if self._still is not None and np.array_equal(sample, self._still):
             return False
@@ -357,7 +397,9 @@ def open_video(path: Path | str):
     cv2 = import_cv2()
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
-        raise UserError(f"{path} is not a video that can be read (empty, damaged or another format); choose another")
+        raise UserError(
+            f"{path} is not a video that can be read (empty, damaged or another format); choose another"
+        )
     return capture
 
 
@@ -365,14 +407,19 @@ def _open_stream(address: str) -> Source:
     def connect():
         _silence_opencv()
         cv2 = import_cv2()
-        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 10_000,
-                                                             cv2.CAP_PROP_READ_TIMEOUT_MSEC, 5_000])
+        capture = cv2.VideoCapture(
+            address,
+            cv2.CAP_FFMPEG,
+            [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 10_000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 5_000],
+        )
         return capture if capture.isOpened() else None
 
     capture = connect()
     if capture is None:
         raise UserError(f"can't open the stream {address}; check the address and the network")
-    if _positive(capture.get(import_cv2().CAP_PROP_FRAME_COUNT)):  # a file behind an address: every frame, in order
+    if _positive(
+        capture.get(import_cv2().CAP_PROP_FRAME_COUNT)
+    ):  # a file behind an address: every frame, in order
         return VideoSource(address, address, capture)
     return LiveSource(address, capture, connect, "stream")
 
@@ -422,8 +469,12 @@ def _apply(capture, settings: CameraSettings) -> None:
     cv2 = import_cv2()
     if settings.width or settings.height:  # raw frames of this size would not fit through USB 2 at full rate
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-    for key, value in ((cv2.CAP_PROP_FRAME_WIDTH, settings.width), (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
-                       (cv2.CAP_PROP_FPS, settings.fps), (cv2.CAP_PROP_BUFFERSIZE, 1)):
+    for key, value in (
+        (cv2.CAP_PROP_FRAME_WIDTH, settings.width),
+        (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
+        (cv2.CAP_PROP_FPS, settings.fps),
+        (cv2.CAP_PROP_BUFFERSIZE, 1),
+    ):
         if value:
             capture.set(key, value)
 

@@ -17,22 +17,71 @@ import numpy as np
 from utils.faces.features import MESH_POINTS
 from utils.faces.images import import_cv2
 
-COLOURS = {name: tuple(int(rgb[i:i + 2], 16) for i in (4, 2, 0)) for name, rgb in {
-    "fear": "D55E00", "happy": "F0E442", "neutral": "E8E8E8", "sad": "56B4E9",
-    "anger": "CC79A7", "surprise": "E69F00", "disgust": "009E73"}.items()}
+COLOURS = {
+    name: tuple(int(rgb[i : i + 2], 16) for i in (4, 2, 0))
+    for name, rgb in {
+        "fear": "D55E00",
+        "happy": "F0E442",
+        "neutral": "E8E8E8",
+        "sad": "56B4E9",
+        "anger": "CC79A7",
+        "surprise": "E69F00",
+        "disgust": "009E73",
+    }.items()
+}
 """BGR by class: from the palette of Okabe and Ito (2008), which colour-blind people can tell apart, and white."""
 UNSURE = (150, 150, 150)
 INK, DIM, FAINT, PAPER, AMBER = (240, 240, 240), (165, 160, 155), (62, 56, 52), (32, 27, 24), (60, 180, 250)
 
-CONTOURS = tuple(np.array(points) for points in (
-    (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
-     136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),  # oval
-    (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),  # lips
-    (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191),
-    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),  # eyes
-    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
-    (276, 283, 282, 295, 285, 336, 296, 334, 293, 300),  # brows
-    (46, 53, 52, 65, 55, 107, 66, 105, 63, 70)))
+CONTOURS = tuple(
+    np.array(points)
+    for points in (
+        (
+            10,
+            338,
+            297,
+            332,
+            284,
+            251,
+            389,
+            356,
+            454,
+            323,
+            361,
+            288,
+            397,
+            365,
+            379,
+            378,
+            400,
+            377,
+            152,
+            148,
+            176,
+            149,
+            150,
+            136,
+            172,
+            58,
+            132,
+            93,
+            234,
+            127,
+            162,
+            21,
+            54,
+            103,
+            67,
+            109,
+        ),  # oval
+        (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),  # lips
+        (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191),
+        (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),  # eyes
+        (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+        (276, 283, 282, 295, 285, 336, 296, 334, 293, 300),  # brows
+        (46, 53, 52, 65, 55, 107, 66, 105, 63, 70),
+    )
+)
 """Closed loops of mesh points: the face contours of MediaPipe's FaceLandmarksConnections."""
 _CONTOUR_POINTS = np.concatenate(CONTOURS)
 _CONTOUR_SPANS = tuple(itertools.pairwise(itertools.accumulate((len(loop) for loop in CONTOURS), initial=0)))
@@ -40,8 +89,15 @@ _CONTOUR_SPANS = tuple(itertools.pairwise(itertools.accumulate((len(loop) for lo
 PANEL = 200
 PANEL_MS = 100
 """How often figures and bars change if nothing else does: numbers that dance at 30 a second can't be read."""
-HELP = (("q  Esc", "quit"), ("m", "mirror"), ("l", "landmarks"), ("n", "your neutral face"),
-        ("s", "save a picture"), ("space", "next picture"), ("h", "close help"))
+HELP = (
+    ("q  Esc", "quit"),
+    ("m", "mirror"),
+    ("l", "landmarks"),
+    ("n", "your neutral face"),
+    ("s", "save a picture"),
+    ("space", "next picture"),
+    ("h", "close help"),
+)
 
 
 class Canvas:
@@ -62,7 +118,9 @@ class Canvas:
             self._lay_out(frame_bgr.shape)
         self._mirror = mirror
         if frame_bgr.shape[:2] != self._picture.shape[:2]:
-            frame_bgr = self._cv2.resize(frame_bgr, self._picture.shape[1::-1], interpolation=self._cv2.INTER_CUBIC)
+            frame_bgr = self._cv2.resize(
+                frame_bgr, self._picture.shape[1::-1], interpolation=self._cv2.INTER_CUBIC
+            )
         if mirror:
             self._cv2.flip(frame_bgr, 1, self._picture)
         else:
@@ -81,7 +139,9 @@ class Canvas:
         self.scale = min(max(min(height, width) / 480, 1.0), 4.0)
         whole_height, whole_width = max(height, round(300 * self.scale)), width + round(PANEL * self.scale)
         # Even sides, which video codecs want.
-        self.image = np.full((whole_height + whole_height % 2, whole_width + whole_width % 2, 3), PAPER, np.uint8)
+        self.image = np.full(
+            (whole_height + whole_height % 2, whole_width + whole_width % 2, 3), PAPER, np.uint8
+        )
         self._picture = self.image[:height, :width]
         self._panel = self.image[:, width:]
         self._blank = self._panel.copy()  # copying rows is ten times faster than filling them with a colour
@@ -97,10 +157,14 @@ class Canvas:
 
     def draw_contours(self, points: np.ndarray, colour: tuple[int, int, int]) -> None:
         """Draw the outlines of oval, eyes, brows and lips of a face, from `to_pixels`, in thin lines."""
-        sixteenths = (points.take(_CONTOUR_POINTS, axis=0) * 16).astype(np.int32)  # of a pixel: what cv2 calls shift 4
+        sixteenths = (points.take(_CONTOUR_POINTS, axis=0) * 16).astype(
+            np.int32
+        )  # of a pixel: what cv2 calls shift 4
         loops = [sixteenths[start:end] for start, end in _CONTOUR_SPANS]
         shade = tuple(0.8 * value for value in colour)  # a little darker than the label, to be light on skin
-        self._cv2.polylines(self._picture, loops, True, shade, max(1, round(self.scale * 0.7)), self._cv2.LINE_AA, 4)
+        self._cv2.polylines(
+            self._picture, loops, True, shade, max(1, round(self.scale * 0.7)), self._cv2.LINE_AA, 4
+        )
 
     def draw_points(self, points: np.ndarray, colour: tuple[int, int, int] = INK) -> None:
         """Draw the mesh points of a face, from `to_pixels`."""
@@ -120,18 +184,30 @@ class Canvas:
         for (left, top, right, bottom), (_, text, colour) in zip(list(taken), tags):
             wide, tall = self._text_width(text, size, 600) + 2 * gap, size + gap
             middle_x, middle_y = (left + right - wide) / 2, (top + bottom - tall) / 2
-            places = ((middle_x, top - tall - gap), (middle_x, bottom + gap), (right + gap, middle_y),
-                      (left - wide - gap, middle_y))
+            places = (
+                (middle_x, top - tall - gap),
+                (middle_x, bottom + gap),
+                (right + gap, middle_y),
+                (left - wide - gap, middle_y),
+            )
             for x, y in ((round(x), round(y)) for x, y in places):
                 free = all(x + wide <= a or x >= c or y + tall <= b or y >= d for a, b, c, d in taken)
                 if free and x >= 0 and y >= 0 and x + wide <= width and y + tall <= height:
-                    self._picture[y:y + tall, x:x + wide] = PAPER
+                    self._picture[y : y + tall, x : x + wide] = PAPER
                     self._put(text, x + gap, y + tall - gap, size, colour, 600)
                     taken.append((x, y, x + wide, y + tall))
                     break
 
-    def text(self, text: str, x: float, y: float, size: float = 14, colour: tuple[int, int, int] = INK,
-             weight: int = 400, right: bool = False) -> None:
+    def text(
+        self,
+        text: str,
+        x: float,
+        y: float,
+        size: float = 14,
+        colour: tuple[int, int, int] = INK,
+        weight: int = 400,
+        right: bool = False,
+    ) -> None:
         """Write into the panel, in design units; y is the base line, x the left or (`right`) the right end."""
         size_px = round(size * self.scale)
         x_px = self._picture.shape[1] + round(x * self.scale)
@@ -139,8 +215,17 @@ class Canvas:
             x_px -= self._text_width(text, size_px, weight)
         self._put(text, x_px, round(y * self.scale), size_px, colour, weight)
 
-    def figure(self, text: str, x: float, y: float, width: float, size: float = 14, colour: tuple[int, int, int] = INK,
-               weight: int = 400, right: bool = False) -> None:
+    def figure(
+        self,
+        text: str,
+        x: float,
+        y: float,
+        width: float,
+        size: float = 14,
+        colour: tuple[int, int, int] = INK,
+        weight: int = 400,
+        right: bool = False,
+    ) -> None:
         """Write into the panel as `text` does, in place of what the same call wrote before: at most `width` units of it.
 
         What was written is kept and copied: figures that change ten times a second come back as often.
@@ -149,15 +234,21 @@ class Canvas:
         picture = self._written(text, width_px, size_px, colour, weight, right)
         left = self._picture.shape[1] + round(x * self.scale) - (width_px if right else 0)
         top = round(y * self.scale) - size_px
-        self.image[top:top + picture.shape[0], left:left + width_px] = picture
+        self.image[top : top + picture.shape[0], left : left + width_px] = picture
 
-    def _write(self, text: str, width_px: int, size_px: int, colour: tuple[int, int, int], weight: int, right: bool) -> np.ndarray:
-        picture = np.full((round(1.3 * size_px), width_px, 3), PAPER, np.uint8)  # base line at `size_px`, room for a g below
+    def _write(
+        self, text: str, width_px: int, size_px: int, colour: tuple[int, int, int], weight: int, right: bool
+    ) -> np.ndarray:
+        picture = np.full(
+            (round(1.3 * size_px), width_px, 3), PAPER, np.uint8
+        )  # base line at `size_px`, room for a g below
         x = width_px - self._text_width(text, size_px, weight) if right else 0
         self._cv2.putText(picture, text, (x, size_px), colour, self._font, size_px, weight)
         return picture
 
-    def _put(self, text: str, x: int, y: int, size_px: int, colour: tuple[int, int, int], weight: int) -> None:
+    def _put(
+        self, text: str, x: int, y: int, size_px: int, colour: tuple[int, int, int], weight: int
+    ) -> None:
         self._cv2.putText(self.image, text, (x, y), colour, self._font, size_px, weight)
 
     def _text_width(self, text: str, size_px: int, weight: int) -> int:
@@ -183,7 +274,7 @@ class Canvas:
     def paste(self, x: float, y: float, picture: np.ndarray) -> None:
         """Put a picture (height, width, 3) of device pixels into the panel, its corner in design units."""
         left, top = round(x * self.scale), round(y * self.scale)
-        self._panel[top:top + picture.shape[0], left:left + picture.shape[1]] = picture
+        self._panel[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
 
 
 class Timeline:
@@ -194,7 +285,9 @@ class Timeline:
 
     def __init__(self):
         self._times, self._values = np.zeros(self._ROOM, np.int64), np.zeros(self._ROOM, np.float32)
-        self._colours = np.zeros(self._ROOM, np.uint32)  # packed into one number each: five times faster to choose from
+        self._colours = np.zeros(
+            self._ROOM, np.uint32
+        )  # packed into one number each: five times faster to choose from
         self._count = 0
 
     def add(self, timestamp_ms: int, confidence: float, colour: tuple[int, int, int]) -> None:
@@ -210,7 +303,7 @@ class Timeline:
 
     def render(self, width: int, height: int) -> np.ndarray:
         """Return the strip (height, width, 3) uint8, the newest moment at the right."""
-        times = self._times[:self._count]
+        times = self._times[: self._count]
         now = times[-1] if self._count else 0
         ages, levels = self._grid(width, height)
         index = times.searchsorted(now - ages, side="right") - 1
@@ -223,8 +316,10 @@ class Timeline:
     @lru_cache(2)
     def _grid(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the age (width,) of each column in milliseconds and the confidence (height, 1) that each row stands for."""
-        return (np.linspace(Timeline.SPAN_MS, 0, width).round().astype(np.int64),
-                (np.arange(height, 0, -1, dtype=np.float32) / height)[:, None])
+        return (
+            np.linspace(Timeline.SPAN_MS, 0, width).round().astype(np.int64),
+            (np.arange(height, 0, -1, dtype=np.float32) / height)[:, None],
+        )
 
 
 @lru_cache
@@ -261,8 +356,16 @@ class View:
             return False
         return True
 
-    def draw(self, frame_bgr: np.ndarray, readings: Sequence, timestamp_ms: int | None = None, fps: float = 0.0,
-             latency_ms: float = 0.0, message: str = "", caption: str = "") -> np.ndarray:
+    def draw(
+        self,
+        frame_bgr: np.ndarray,
+        readings: Sequence,
+        timestamp_ms: int | None = None,
+        fps: float = 0.0,
+        latency_ms: float = 0.0,
+        message: str = "",
+        caption: str = "",
+    ) -> np.ndarray:
         """Return the picture to show: frame_bgr (height, width, 3) with `readings` (smoothing.Reading), the main first.
 
         With a timestamp the panel shows the time line and the speed, without (still pictures) the caption.
@@ -272,7 +375,9 @@ class View:
         self._draw_faces(readings)
         if timestamp_ms is not None:
             main = readings[0] if readings else None
-            self.timeline.add(timestamp_ms, *((main.confidence, colour_of(main.emotion)) if main else (0.0, FAINT)))
+            self.timeline.add(
+                timestamp_ms, *((main.confidence, colour_of(main.emotion)) if main else (0.0, FAINT))
+            )
         message = message or (self._said if time.monotonic() < self._said_until else "")
         faces = [(reading.face, reading.emotion) for reading in readings]
         timed = timestamp_ms is not None
@@ -350,7 +455,9 @@ class View:
             y = top + row * 20 + 12
             if y > bottom:
                 break
-            self.canvas.figure(f"{reading.face}  {reading.emotion}", 12, y, 120, 13, colour_of(reading.emotion), 500)
+            self.canvas.figure(
+                f"{reading.face}  {reading.emotion}", 12, y, 120, 13, colour_of(reading.emotion), 500
+            )
             self.canvas.figure(f"{reading.confidence:.0%}", PANEL - 12, y, 40, 13, DIM, right=True)
 
     def _draw_help(self, top: float) -> None:
@@ -380,7 +487,9 @@ def display_problem() -> str:
         return ""
     if not os.environ.get("DISPLAY"):
         if os.environ.get("WAYLAND_DISPLAY"):
-            return "OpenCV needs X, and this Wayland session offers none (DISPLAY is not set); install xwayland"
+            return (
+                "OpenCV needs X, and this Wayland session offers none (DISPLAY is not set); install xwayland"
+            )
         return "DISPLAY is not set"
     return _x_problem(os.environ["DISPLAY"])
 
@@ -403,7 +512,9 @@ class Window:
     def __init__(self, title: str = "Facial emotion recognition"):
         if sys.platform.startswith("linux"):
             os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
-            os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # complaints about fonts that it does not need
+            os.environ.setdefault(
+                "QT_LOGGING_RULES", "*.warning=false"
+            )  # complaints about fonts that it does not need
         self._cv2 = import_cv2()
         self._title = title
         self._opened = False

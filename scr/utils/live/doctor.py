@@ -10,13 +10,26 @@ from pathlib import Path
 
 from utils.config import MODELS, UserError, relative
 
-PACKAGES = ("mediapipe", "opencv-contrib-python", "opencv-python", "opencv-python-headless", "numpy", "ai-edge-litert",
-            "keras", "tensorflow", "scikit-learn", "joblib", "kagglehub")
+PACKAGES = (
+    "mediapipe",
+    "opencv-contrib-python",
+    "opencv-python",
+    "opencv-python-headless",
+    "numpy",
+    "ai-edge-litert",
+    "keras",
+    "tensorflow",
+    "scikit-learn",
+    "joblib",
+    "kagglehub",
+)
 BUILD_FACTS = ("GUI", "FFMPEG", "GStreamer", "v4l/v4l2", "DirectShow", "Media Foundation", "AVFoundation")
 MODEL_SUFFIXES = (".task", ".tflite", ".keras", ".pkl", ".json", ".onnx")
 
 
-def diagnose(display_problem: str, build: dict[str, str], cameras: Sequence[str], checks: dict[str, Callable[[], str]]) -> str:
+def diagnose(
+    display_problem: str, build: dict[str, str], cameras: Sequence[str], checks: dict[str, Callable[[], str]]
+) -> str:
     """Return the report as text that one can paste into an issue.
 
     `display_problem` and `build` (`opencv_build`) come from display, `cameras` from capture. `checks` are tried one by
@@ -24,14 +37,18 @@ def diagnose(display_problem: str, build: dict[str, str], cameras: Sequence[str]
     """
     problems = [f"display: {display_problem}"] if display_problem else []
     problems += [] if cameras else ["cameras: none found"]
-    lines = [f"python    {platform.python_version()} {sys.executable}",
-             f"system    {platform.platform()}, {os.cpu_count()} cores"]
+    lines = [
+        f"python    {platform.python_version()} {sys.executable}",
+        f"system    {platform.platform()}, {os.cpu_count()} cores",
+    ]
     lines += [f"package   {name} {version}" for name, version in _versions()]
     lines += [f"opencv    {name}: {build[name]}" for name in BUILD_FACTS if name in build]
     lines += [f"display   {display_problem or os.environ.get('DISPLAY') or 'ok'}"]
     lines += [f"camera    {camera}" for camera in cameras] or ["camera    none"]
-    lines += [f"file      {relative(path)} {path.stat().st_size} bytes, sha256 {_sha256(path)}"
-              for path in _model_files()]
+    lines += [
+        f"file      {relative(path)} {path.stat().st_size} bytes, sha256 {_sha256(path)}"
+        for path in _model_files()
+    ]
     for name, check in checks.items():
         try:
             lines.append(f"check     {name}: {check()}")
@@ -53,7 +70,9 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def _model_files() -> list[Path]:
-    return sorted(path for path in MODELS.rglob("*") if path.suffix in MODEL_SUFFIXES) if MODELS.is_dir() else []
+    return (
+        sorted(path for path in MODELS.rglob("*") if path.suffix in MODEL_SUFFIXES) if MODELS.is_dir() else []
+    )
 
 
 def _sha256(path: Path) -> str:

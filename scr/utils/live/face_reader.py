@@ -5,17 +5,19 @@ Stands on the modules of each step; `main.py` is its script.
 
 import numpy as np
 
-from utils.data import recordings
-from utils.learning.classifier import EmotionClassifier
 from utils.config import PERSONAL_DATA, UserError, note, relative
+from utils.data import recordings
 from utils.faces.landmarks import CONFIDENCE, FEW_FACES, FaceLandmarker
+from utils.learning.classifier import EmotionClassifier
 from utils.live.smoothing import FaceTracker, NeutralTaker, read_picture
 
 
 class FaceReader:
     """Frames -> readings: landmarks, features, network, and for videos and cameras smoothing. A context manager."""
 
-    def __init__(self, model: str, still: bool, max_faces: int, smoothing_ms: float, subject: str | None = None):
+    def __init__(
+        self, model: str, still: bool, max_faces: int, smoothing_ms: float, subject: str | None = None
+    ):
         self.still, self.max_faces, self.subject = still, max_faces, subject
         self.classifier = EmotionClassifier(model)
         self.tracker = FaceTracker(self.classifier.classes, self.classifier.threshold, smoothing_ms)
@@ -25,8 +27,11 @@ class FaceReader:
         """of a neutral face, while it is being taken"""
         # On stills the detector may prefer a small face to the main one unless it is asked for a few; in videos one
         # face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it must be sure.
-        self.landmarker = FaceLandmarker(video=not still, max_faces=max(FEW_FACES, max_faces) if still else max_faces,
-                                         confidence=CONFIDENCE if max_faces == 1 else 0.5)
+        self.landmarker = FaceLandmarker(
+            video=not still,
+            max_faces=max(FEW_FACES, max_faces) if still else max_faces,
+            confidence=CONFIDENCE if max_faces == 1 else 0.5,
+        )
 
     def read(self, frame) -> list:
         """Return the readings of a frame's faces; none if MediaPipe fails on it (it has started afresh then)."""
@@ -34,13 +39,19 @@ class FaceReader:
             if self.still:
                 landmarks, probabilities = self.read_twice(frame.image)
                 return read_picture(self.classifier.classes, landmarks, probabilities, frame.image.shape)
-            faces = self.landmarker.detect(frame.image, frame.timestamp_ms)[:self.max_faces]
+            faces = self.landmarker.detect(frame.image, frame.timestamp_ms)[: self.max_faces]
         except RuntimeError as error:
             note(f"{frame.source}, frame {frame.index}: {error}")
             faces = []
-        if self.taker and faces and self.taker.add(faces[0].landmarks, faces[0].blendshapes, frame.timestamp_ms):
+        if (
+            self.taker
+            and faces
+            and self.taker.add(faces[0].landmarks, faces[0].blendshapes, frame.timestamp_ms)
+        ):
             self._use_taken_neutral()
-        return self.tracker.update([face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.image.shape)
+        return self.tracker.update(
+            [face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.image.shape
+        )
 
     def neutral_problem(self) -> str:
         """Return why no neutral face can be taken as reference, or ""."""
@@ -77,9 +88,15 @@ class FaceReader:
             note("it looked happy, though; if it was not at rest, take it again")
         if self.subject:
             try:
-                before = " in place of the one before" if recordings.neutral_path(self.subject, PERSONAL_DATA).is_file() else ""
+                before = (
+                    " in place of the one before"
+                    if recordings.neutral_path(self.subject, PERSONAL_DATA).is_file()
+                    else ""
+                )
                 kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
-                note(f"kept in {kept}{before}; delete it with: python scr/record_dataset.py --forget {self.subject}")
+                note(
+                    f"kept in {kept}{before}; delete it with: python scr/record_dataset.py --forget {self.subject}"
+                )
             except UserError as error:
                 note(f"{error}; it is in use, but not kept")
 
@@ -89,8 +106,8 @@ class FaceReader:
         Detection jitters by half of what faces differ; the geometric mean of the two answers is worth .007 of balanced
         accuracy (models/README.md), and a face that only one look finds still counts.
         """
-        faces = self.landmarker.detect_picture(image)[:self.max_faces]
-        mirrored = self.landmarker.detect_picture(np.ascontiguousarray(image[:, ::-1]))[:self.max_faces]
+        faces = self.landmarker.detect_picture(image)[: self.max_faces]
+        mirrored = self.landmarker.detect_picture(np.ascontiguousarray(image[:, ::-1]))[: self.max_faces]
         probabilities, again = self.predict(faces), self.predict(mirrored)
         back = [face.landmarks * np.float32([-1, 1, 1]) + np.float32([1, 0, 0]) for face in mirrored]
         if not faces:
@@ -106,8 +123,11 @@ class FaceReader:
 
     def predict(self, faces: list) -> np.ndarray:
         """Return the probabilities (n, classes) of faces."""
-        return self.classifier.predict(np.array([face.landmarks for face in faces], np.float32).reshape(-1, 478, 3),
-                                       np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52), self.offset)
+        return self.classifier.predict(
+            np.array([face.landmarks for face in faces], np.float32).reshape(-1, 478, 3),
+            np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52),
+            self.offset,
+        )
 
     def __enter__(self) -> "FaceReader":
         return self

@@ -7,7 +7,19 @@ from pathlib import Path
 
 from utils.config import EMOTIONS, UserError, relative
 
-COLUMNS = ("source", "frame", "timestamp_ms", "face", "x", "y", "width", "height", "emotion", "confidence", *EMOTIONS)
+COLUMNS = (
+    "source",
+    "frame",
+    "timestamp_ms",
+    "face",
+    "x",
+    "y",
+    "width",
+    "height",
+    "emotion",
+    "confidence",
+    *EMOTIONS,
+)
 SUFFIXES = (".csv", ".jsonl")
 
 
@@ -32,7 +44,9 @@ class ResultWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         except OSError as error:
-            raise UserError(f"can't write {relative(path)}: {error.strerror}; choose another place") from error
+            raise UserError(
+                f"can't write {relative(path)}: {error.strerror}; choose another place"
+            ) from error
         self._csv = csv.writer(self._file, lineterminator="\n") if path.suffix.lower() == ".csv" else None
         if self._csv:
             self._csv.writerow(COLUMNS)
@@ -44,13 +58,16 @@ class ResultWriter:
             for row in rows:
                 row = (source, frame, timestamp_ms, *row)
                 if self._csv:
-                    self._csv.writerow([f"{value:.5f}" if isinstance(value, float) else value for value in row])
+                    self._csv.writerow(
+                        [f"{value:.5f}" if isinstance(value, float) else value for value in row]
+                    )
                 else:
                     self._file.write(json.dumps(dict(zip(COLUMNS, row))) + "\n")
             self._file.flush()
         except OSError as error:
-            raise UserError(f"can't write {relative(self.path)}: {error.strerror}; free space or "
-                            "choose another place") from error
+            raise UserError(
+                f"can't write {relative(self.path)}: {error.strerror}; free space or choose another place"
+            ) from error
 
     def _row(self, reading) -> tuple:
         probabilities = [round(float(reading.probabilities[index]), 5) for index in self._columns_of_classes]

@@ -45,8 +45,13 @@ class Reading:
 class EmotionSmoother:
     """Exponential smoothing with hysteresis for one face; the same response in time at any frame rate."""
 
-    def __init__(self, classes: Sequence[str], threshold: float = 0.0, time_constant_ms: float = TIME_CONSTANT_MS,
-                 margin: float = MARGIN):
+    def __init__(
+        self,
+        classes: Sequence[str],
+        threshold: float = 0.0,
+        time_constant_ms: float = TIME_CONSTANT_MS,
+        margin: float = MARGIN,
+    ):
         self._classes, self._threshold = tuple(classes), threshold
         self._time_constant_ms, self._margin = time_constant_ms, margin
         self.reset()
@@ -88,19 +93,28 @@ class _Track:
 class FaceTracker:
     """Gives each face of a stream a number that survives a short occlusion, and smooths its probabilities."""
 
-    def __init__(self, classes: Sequence[str], threshold: float = 0.0, time_constant_ms: float = TIME_CONSTANT_MS):
+    def __init__(
+        self, classes: Sequence[str], threshold: float = 0.0, time_constant_ms: float = TIME_CONSTANT_MS
+    ):
         self._new_smoother = lambda: EmotionSmoother(classes, threshold, time_constant_ms)
         self._tracks: list[_Track] = []
         self.faces_seen = 0
 
-    def update(self, landmarks: Sequence[np.ndarray], probabilities: np.ndarray, timestamp_ms: int,
-               frame_shape: tuple[int, ...]) -> list[Reading]:
+    def update(
+        self,
+        landmarks: Sequence[np.ndarray],
+        probabilities: np.ndarray,
+        timestamp_ms: int,
+        frame_shape: tuple[int, ...],
+    ) -> list[Reading]:
         """Return a reading for each face of a frame, the longest known first.
 
         landmarks: (478, 3) each; probabilities: (faces, classes), raw; timestamps must not go back.
         """
         self._tracks = [track for track in self._tracks if timestamp_ms - track.seen_ms <= FORGET_MS]
-        boxes = [tuple(face_box(points).tolist()) for points in landmarks]  # floats: numpy is slow on four numbers
+        boxes = [
+            tuple(face_box(points).tolist()) for points in landmarks
+        ]  # floats: numpy is slow on four numbers
         readings = []
         for index, track in self._match(boxes).items():
             if timestamp_ms - track.seen_ms > RESET_MS:
@@ -108,13 +122,19 @@ class FaceTracker:
             track.box, track.seen_ms = boxes[index], timestamp_ms
             emotion, confidence = track.smoother.update(probabilities[index], timestamp_ms)
             box = box_px(boxes[index], frame_shape)
-            readings.append(Reading(track.face, landmarks[index], box, emotion, confidence, track.smoother.probabilities))
+            readings.append(
+                Reading(track.face, landmarks[index], box, emotion, confidence, track.smoother.probabilities)
+            )
         return sorted(readings, key=lambda reading: reading.face)
 
     def _match(self, boxes: Sequence[tuple[float, ...]]) -> dict[int, _Track]:
         """Return the track of each box, the nearest pairs first; boxes that are left start tracks of their own."""
-        pairs = sorted((distance, number, index) for number, track in enumerate(self._tracks)
-                       for index, box in enumerate(boxes) if (distance := _distance(track.box, box)) <= MAX_JUMP)
+        pairs = sorted(
+            (distance, number, index)
+            for number, track in enumerate(self._tracks)
+            for index, box in enumerate(boxes)
+            if (distance := _distance(track.box, box)) <= MAX_JUMP
+        )
         matched, taken = {}, set()
         for _, number, index in pairs:
             if index not in matched and number not in taken:
@@ -142,12 +162,18 @@ def box_px(box: Sequence[float], frame_shape: tuple[int, ...]) -> tuple[int, int
     return left, top, right - left, bottom - top
 
 
-def read_picture(classes: Sequence[str], landmarks: Sequence[np.ndarray], probabilities: np.ndarray,
-                 frame_shape: tuple[int, ...]) -> list[Reading]:
+def read_picture(
+    classes: Sequence[str],
+    landmarks: Sequence[np.ndarray],
+    probabilities: np.ndarray,
+    frame_shape: tuple[int, ...],
+) -> list[Reading]:
     """Return a reading for each face of a still picture: unsmoothed, the emotion always the likeliest class."""
     boxes = [box_px(face_box(points).tolist(), frame_shape) for points in landmarks]
-    return [Reading(face, points, box, classes[int(row.argmax())], float(row.max()), row)
-            for face, (points, box, row) in enumerate(zip(landmarks, boxes, probabilities))]
+    return [
+        Reading(face, points, box, classes[int(row.argmax())], float(row.max()), row)
+        for face, (points, box, row) in enumerate(zip(landmarks, boxes, probabilities))
+    ]
 
 
 class NeutralTaker:

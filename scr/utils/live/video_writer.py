@@ -64,7 +64,9 @@ class VideoRecorder:
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(partial), codec, self._fps, self._size)
         if not self._writer.isOpened():
-            raise UserError(f"can't write {relative(self.path)}; choose another folder or suffix ({', '.join(CODECS)})")
+            raise UserError(
+                f"can't write {relative(self.path)}; choose another folder or suffix ({', '.join(CODECS)})"
+            )
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -77,5 +79,5 @@ def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     small = cv2.resize(image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))))
     fitted = np.zeros((height, width, 3), np.uint8)
     top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
-    fitted[top:top + small.shape[0], left:left + small.shape[1]] = small
+    fitted[top : top + small.shape[0], left : left + small.shape[1]] = small
     return fitted
