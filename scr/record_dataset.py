@@ -3,18 +3,15 @@
     python scr/record_dataset.py --subject ann
     python scr/record_dataset.py --subject ann --session 1 --source photos/happy --label happy
 
-Keys: space counts down from three and records until there are enough, at most ten seconds (space again stops it);
-1-4 choose the expression, m mirrors, q or Esc ends. Record two sessions, on different days if you can: one is held out
-to see what the training gained.
+Keys: space counts down from three and records until there are enough, at most ten seconds (space again
+stops it); 1-4 choose the expression, m mirrors, q or Esc ends. Record two sessions, on different days if
+you can: one is held out to see what the training gained.
 """
 
 import shutil
 import time
 from argparse import BooleanOptionalAction
-from itertools import chain
 from pathlib import Path
-
-import numpy as np
 
 from utils.config import (
     EMOTIONS,
@@ -39,35 +36,9 @@ from utils.data.recordings import (
     read_session,
     store_consent,
 )
+from utils.live.display import QUIT_KEYS
+from utils.live.session_plan import SessionPlan
 
-HINTS = {
-    "fear": ("eyes wide, brows up and", "together, lips stretched"),
-    "happy": ("smile as at an old friend,", "let your eyes smile too"),
-    "neutral": ("relax your whole face,", "lips closed, look ahead"),
-    "sad": ("inner brows up, corners of", "the mouth down"),
-}
-CONSENT = (
-    "Recording your face",
-    "",
-    "What is stored: 478 points",
-    "of your face and the label,",
-    "in data/personal on this",
-    "computer. No pictures.",
-    "",
-    "What for: to train a model",
-    "of your own. Nothing is sent",
-    "anywhere.",
-    "",
-    "Delete it all at any time:",
-    "record_dataset.py",
-    "  --forget {subject}",
-    "",
-    "y  I agree",
-    "q  quit",
-)
-COUNTDOWN_S = 3.0
-"""From the key to the first sample: the hand leaves the keyboard and the expression settles."""
-RECORD_S = 10.0
 WANTED_SESSIONS = 2
 
 
@@ -107,7 +78,8 @@ def main(args):
         return list_recordings(args.data)
     if args.delete_session and not args.subject:
         raise UserError(
-            "whose session is to be deleted? name the person with --subject; see: python scr/record_dataset.py --list"
+            "whose session is to be deleted? name the person with --subject; "
+            "see: python scr/record_dataset.py --list"
         )
     args.subject = args.subject or "me"
     if args.delete_session:
@@ -122,7 +94,8 @@ def main(args):
     if args.label is None and (problem := display_problem()):
         if Path(args.source).exists():
             raise UserError(
-                f"what does {args.source} show? without a display each source is recorded under one label: add --label happy"
+                f"what does {args.source} show? without a display each source is recorded under one label: "
+                "add --label happy"
             )
         raise UserError(
             f"no display ({problem}), so you can't see what to show; record from files instead: "
@@ -132,269 +105,168 @@ def main(args):
         earlier, dropped = read_session(writer.path)
         if dropped:
             note(
-                f"{dropped} damaged sample(s) in {relative(writer.path)} are dropped; {len(earlier)} are whole"
+                f"{dropped} damaged sample(s) in {relative(writer.path)} are dropped; "
+                f"{len(earlier)} are whole"
             )
-        recorder = Recorder(args, source, writer, earlier)
-        recorder.run_labelled() if args.label else recorder.run_live()
+        sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent}
+        others = [sample for path in sessions - {writer.path} for sample in read_session(path)[0]]
+        known = {sample.landmarks.tobytes() for sample in earlier + others}
+        plan = SessionPlan(count_labels(earlier), args.wanted, args.label)
+        recorder = Recorder(source, writer, plan, known)
+        if args.label:
+            recorder.run_labelled()
+        else:
+            recorder.run_live(open_view(args, session, len(sessions | {writer.path})))
     if source.failure:
         note(source.failure)
-    recorder.report(args.subject, session)
+    report(recorder, args.data, args.subject, session)
+
+
+def open_view(args, session: str, sessions: int):
+    """Return the view of a recording; `sessions` counts those of the subject, this one included."""
+    from utils.live.recording_view import RecordingView
+
+    more = WANTED_SESSIONS - sessions
+    wanted = (
+        f"{more} more session{'s' * (more > 1)} wanted after it"
+        if more > 0
+        else f"{sessions} sessions: enough"
+    )
+    return RecordingView(args.subject, session, wanted, args.mirror)
 
 
 class Recorder:
-    """One recording: what is shown, what is taken, and why a frame is not."""
+    """One recording: what is taken from a source, and why a frame is not."""
 
-    def __init__(self, args, source, writer: SessionWriter, earlier: list):
-        from utils.faces.landmarks import FEW_FACES, FaceLandmarker
-
-        self.args, self.source, self.writer = args, source, writer
+    def __init__(self, source, writer: SessionWriter, plan: SessionPlan, known: set[bytes]):
+        self.source, self.writer, self.plan, self.known = source, writer, plan, known
         self.still = source.kind in ("picture", "folder")
-        self.landmarker_options = {"video": not self.still, "max_faces": FEW_FACES if self.still else 1}
-        self.open_landmarker = lambda: FaceLandmarker(**self.landmarker_options)
         self.filter = SampleFilter()
-        self.counts, self.refused = count_labels(earlier), {}
-        self.label = args.label or self.next_label()
-        self.begin = self.until = 0.0
+        self.refused: dict[str, int] = {}
+        """how many frames were not taken, by reason"""
         self.problem = ""
-        sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent} | {
-            writer.path
-        }
-        others = (sample for path in sessions - {writer.path} for sample in read_session(path)[0])
-        self.known = {sample.landmarks.tobytes() for sample in chain(earlier, others)}
-        more = WANTED_SESSIONS - len(sessions)
-        self.sessions = (
-            f"{more} more session{'s' * (more > 1)} wanted after it"
-            if more > 0
-            else f"{len(sessions)} sessions: enough"
-        )
+        """why the newest frame would spoil the set, or \"\""""
 
     def take(self, landmarker, frame):
-        """Return the main face of a frame, or None; set `problem` to why it would spoil the set."""
-        faces = (
-            (
+        """Return the main face of a frame, or None; set `problem`."""
+        faces = []
+        if frame.image is not None:
+            faces = (
                 landmarker.detect_picture(frame.image)
                 if self.still
                 else landmarker.detect(frame.image, frame.timestamp_ms)
             )
-            if frame.image is not None
-            else []
-        )
         face = faces[0] if faces else None
-        self.problem = self.filter.problem(face.landmarks if face else None, frame.image, self.label)
+        self.problem = self.filter.problem(face.landmarks if face else None, frame.image, self.plan.label)
         return face
 
     def store(self, face) -> None:
         """Write a sample or count why not."""
         if not self.problem and face.landmarks.tobytes() in self.known:
             self.problem = "already recorded"
-            self.filter.accept(
-                face.landmarks, self.label
-            )  # so that a run that was cut short goes on as it would have
+            # Accepted all the same, so that a run that was cut short goes on as it would have.
+            self.filter.accept(face.landmarks, self.plan.label)
         if self.problem:
             self.refused[self.problem] = self.refused.get(self.problem, 0) + 1
             return
-        self.writer.append(face.landmarks, face.blendshapes, self.label)
-        self.filter.accept(face.landmarks, self.label)
+        self.writer.append(face.landmarks, face.blendshapes, self.plan.label)
+        self.filter.accept(face.landmarks, self.plan.label)
         self.known.add(face.landmarks.tobytes())
-        self.counts[self.label] += 1
+        self.plan.count()
+
+    def open_landmarker(self):
+        """Return a landmarker for the source, a context manager."""
+        from utils.faces.landmarks import FEW_FACES, FaceLandmarker
+
+        return FaceLandmarker(video=not self.still, max_faces=FEW_FACES if self.still else 1)
 
     def run_labelled(self) -> None:
-        """Record everything that the source shows under one label."""
+        """Record all that the source shows under one label; from a camera, as much as is wanted."""
         with self.open_landmarker() as landmarker:
             for frame in self.source:
                 if frame is None:
                     continue
                 self.store(self.take(landmarker, frame))
-                if self.source.live and self.counts[self.label] >= self.args.wanted:
+                if self.source.live and self.plan.label not in self.plan.missing:
                     break
 
-    def run_live(self) -> None:
-        """Show the source, obey the keys, record while asked to."""
-        from utils.live.display import Canvas, Window
+    def run_live(self, view) -> None:
+        """Show the source in a window, obey the keys, record while asked to."""
+        from utils.live.display import Window
 
-        self.canvas = Canvas()
         with self.open_landmarker() as landmarker, Window("Record your expressions") as window:
             agreed = self.still or has_consent(self.writer.path.parent)
             start = time.monotonic()
             for frame in self.source:
                 now = time.monotonic()
                 if frame is None:
-                    if not self.press(window.read_key(), now):
+                    if not self.press(window.read_key(), now, view):
                         break
                     continue
                 if frame.image is None:
                     continue
                 face = self.take(landmarker, frame)
-                if agreed and self.recording(now):
+                if agreed and self.plan.recording(now):
                     self.store(face)
-                    self.move_on()
-                window.show(self.draw(frame.image, face, now) if agreed else self.draw_consent(frame.image))
+                    if not self.problem:
+                        self.plan.move_on()
+                window.show(
+                    view.draw(frame.image, face, self.plan, self.problem, now)
+                    if agreed
+                    else view.draw_consent(frame.image)
+                )
                 ahead = 0 if self.source.live else start + frame.timestamp_ms / 1000 - time.monotonic()
                 key = window.read_key(3600 if self.still else max(0.001, ahead))
                 if not agreed and key == "y":
                     store_consent(self.writer.path.parent)
                     agreed = True
-                elif not self.press(key, time.monotonic()):
+                elif not self.press(key, time.monotonic(), view):
                     break
                 elif self.still and key == "space":
                     self.store(face)
 
-    def counting(self, now: float) -> bool:
-        """Tell whether the countdown runs at a time in seconds."""
-        return now < min(self.begin, self.until)
-
-    def recording(self, now: float) -> bool:
-        """Tell whether frames are recorded at a time in seconds."""
-        return self.begin <= now < self.until
-
-    def press(self, key: str, now: float) -> bool:
+    def press(self, key: str, now: float, view) -> bool:
         """Obey a key pressed at a time in seconds; return whether to go on."""
-        if key in ("q", "esc", "closed"):
+        if key in QUIT_KEYS:
             return False
         if key in ("1", "2", "3", "4"):
-            self.label, self.until = EMOTIONS[int(key) - 1], 0.0
-        elif key == "space" and now < self.until:
-            self.until = 0.0
+            self.plan.choose(EMOTIONS[int(key) - 1])
         elif key == "space" and not self.still:
-            self.begin = now + COUNTDOWN_S
-            self.until = self.begin + RECORD_S
+            self.plan.start_or_stop(now)
         elif key == "m":
-            self.args.mirror = not self.args.mirror
+            view.mirror = not view.mirror
         return True
 
-    def move_on(self) -> None:
-        """Go to the next class that still wants samples when this one has just got its last."""
-        if self.counts[self.label] == self.args.wanted and not self.problem:
-            self.label, self.until = self.next_label(), 0.0
 
-    def next_label(self) -> str:
-        """Return the first class that still wants samples, or the one at hand."""
-        return next(
-            (name for name in EMOTIONS if self.counts[name] < self.args.wanted),
-            getattr(self, "label", EMOTIONS[0]),
+def report(recorder: Recorder, folder: Path, subject: str, session: str) -> None:
+    """Print what was recorded, what was refused and why, and the next command."""
+    plan = recorder.plan
+    refused = ", ".join(
+        f"{count} {reason.split(':')[0] if recorder.still else reason}"
+        for reason, count in recorder.refused.items()
+    )
+    if not any(plan.counts.values()):
+        raise UserError(
+            f"nothing was recorded ({refused or 'space records'}); run the same command again, "
+            "with other pictures or more light"
         )
+    print(f"{subject}, session {session}: {list_counts(plan.counts)}")
+    if refused:
+        print(f"refused: {refused}")
+    if plan.missing:
+        missing = ", ".join(f"{count} {name}" for name, count in plan.missing.items())
+        print(f"still wanted: {missing}; the same command with --session {session} goes on")
+    sessions = [path for path in list_sessions(folder) if path.parent.name == subject]
+    if len(sessions) >= WANTED_SESSIONS:
+        print(f"next: python scr/train_personal.py --subject {subject}")
+    else:
+        again = f"python scr/record_dataset.py --subject {subject}"
+        print(f"next: a second session, later today or tomorrow: {again}")
 
-    def draw(self, frame_bgr: np.ndarray, face, now: float) -> np.ndarray:
-        """Return the picture to show: the frame, light contours, what happens now above it, what to do in the panel."""
-        from utils.live.display import AMBER, DIM, FAINT, INK, PANEL, colour_of
 
-        canvas = self.canvas
-        canvas.begin(frame_bgr, self.args.mirror)
-        if face:
-            canvas.draw_contours(
-                canvas.to_pixels(face.landmarks), colour_of(self.label) if not self.problem else AMBER
-            )
-        canvas.text("now show", 12, 22, 12, DIM)
-        canvas.text(self.label, 12, 50, 24, colour_of(self.label), 600)
-        for row, hint in enumerate(HINTS[self.label]):
-            canvas.text(hint, 12, 72 + 16 * row, 12, INK)
-        for row, name in enumerate(EMOTIONS):
-            y = 108 + row * 30
-            chosen = name == self.label
-            canvas.text(f"{row + 1}  {name}", 12, y + 11, 13, INK if chosen else DIM, 600 if chosen else 400)
-            canvas.text(f"{self.counts[name]} of {self.args.wanted}", PANEL - 12, y + 11, 13, DIM, right=True)
-            canvas.fill(12, y + 17, PANEL - 24, 4, FAINT)
-            canvas.fill(
-                12, y + 17, (PANEL - 24) * min(1.0, self.counts[name] / self.args.wanted), 4, colour_of(name)
-            )
-        self.draw_state(now)
-        if canvas.height >= 340:  # a low panel has room for what is needed only
-            canvas.text(
-                canvas.fit_text(f"{self.args.subject}, session {self.writer.path.stem}", PANEL - 24, 12),
-                12,
-                canvas.height - 48,
-                12,
-                DIM,
-            )
-            canvas.text(self.sessions, 12, canvas.height - 30, 12, DIM)
-        canvas.text("m  mirror    q  end", 12, canvas.height - 12, 12, DIM)
-        return canvas.image
-
-    def draw_state(self, now: float) -> None:
-        """Draw what the keys do now, what is wrong with the frame, and, over its top, countdown and recording."""
-        from utils.live.display import AMBER, INK, PANEL, PAPER, colour_of
-
-        canvas, colour = self.canvas, colour_of(self.label)
-        width = (
-            canvas.image.shape[1] / canvas.scale - PANEL
-        )  # of the frame: what is left of the panel has a negative x
-        missing = self.args.wanted - self.counts[self.label]
-        counting, recording = self.counting(now), self.recording(now)
-        if counting or recording:
-            canvas.fill(-width, 0, width, 50, PAPER)
-            canvas.text(
-                f"{self.label} in {np.ceil(self.begin - now):.0f}" if counting else f"recording {self.label}",
-                16 - width,
-                36,
-                30,
-                colour,
-                600,
-            )
-            canvas.text(
-                "get ready"
-                if counting
-                else f"{missing} to go"
-                if missing > 0
-                else f"{self.until - now:.0f} s left",
-                -16,
-                34,
-                20,
-                INK,
-                right=True,
-            )
-            canvas.text("space  stop", 12, 252, 16, INK, 600)
-        elif min(self.counts.values()) >= self.args.wanted:
-            canvas.text("all done: press q", 12, 252, 16, INK, 600)
-        else:
-            canvas.text("space  record", 12, 252, 16, INK, 600)
-        if self.problem and (recording or self.problem != SampleFilter.SAME):
-            canvas.text(canvas.fit_text(self.problem, PANEL - 24, 13), 12, 276, 13, AMBER)
-
-    def draw_consent(self, frame_bgr: np.ndarray) -> np.ndarray:
-        """Return the one screen that says what is stored and what for."""
-        from utils.live.display import INK
-
-        self.canvas.begin(frame_bgr, self.args.mirror)
-        self.canvas.clear_panel()
-        for row, line in enumerate(CONSENT):
-            self.canvas.text(
-                line.format(subject=self.args.subject),
-                12,
-                24 + row * 18,
-                12,
-                INK,
-                600 if row in (0, 15) else 400,
-            )
-        return self.canvas.image
-
-    def report(self, subject: str, session: str) -> None:
-        """Print what was recorded, what was refused and why, and the next command."""
-        refused = ", ".join(
-            f"{count} {reason.split(':')[0] if self.still else reason}"
-            for reason, count in self.refused.items()
-        )
-        if not any(self.counts.values()):
-            raise UserError(
-                f"nothing was recorded ({refused or 'space records'}); run the same command again, with other pictures or more light"
-            )
-        print(
-            f"{subject}, session {session}: "
-            + ", ".join(f"{name} {count}" for name, count in self.counts.items())
-        )
-        if refused:
-            print(f"refused: {refused}")
-        if missing := [
-            f"{self.args.wanted - count} {name}"
-            for name, count in self.counts.items()
-            if count < self.args.wanted
-        ]:
-            print(f"still wanted: {', '.join(missing)}; the same command with --session {session} goes on")
-        sessions = [path for path in list_sessions(self.args.data) if path.parent.name == subject]
-        print(
-            f"next: python scr/train_personal.py --subject {subject}"
-            if len(sessions) >= WANTED_SESSIONS
-            else f"next: a second session, later today or tomorrow: python scr/record_dataset.py --subject {subject}"
-        )
+def list_counts(counts: dict[str, int]) -> str:
+    """Return the counts of classes as text."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def next_session(folder: Path, subject: str) -> str:
@@ -408,7 +280,7 @@ def list_recordings(folder: Path) -> None:
     paths = list_sessions(folder)
     for path in paths:
         samples, dropped = read_session(path)
-        counts = ", ".join(f"{name} {count}" for name, count in count_labels(samples).items())
+        counts = list_counts(count_labels(samples))
         print(
             f"{path.parent.name}, session {path.stem}: {counts}"
             + (f" ({dropped} damaged)" if dropped else "")
@@ -429,7 +301,8 @@ def delete_session(folder: Path, subject: str, session: str) -> None:
         raise UserError(f"{subject} has no session {session}; see: python scr/record_dataset.py --list")
     path.unlink()
     print(
-        f"deleted session {session} of {subject}; models trained on it are not changed: train again, or --forget {subject}"
+        f"deleted session {session} of {subject}; models trained on it are not changed: "
+        f"train again, or --forget {subject}"
     )
 
 

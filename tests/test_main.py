@@ -1,4 +1,4 @@
-"""The live demo from its command line: real faces, no camera, no network, a stand-in for the trained network."""
+"""The live demo from its command line: real faces, no camera, a stand-in for the trained network."""
 
 import csv
 import json
@@ -42,7 +42,8 @@ class EmotionClassifier:
         width = width / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=1)
         if offset is not None:
             width = width - offset
-        scores = np.exp(np.stack([width * 0, (width - 0.55) * 14, width * 0 + 0.6, (0.55 - width) * 14], axis=1))
+        wide = (width - 0.55) * 14
+        scores = np.exp(np.stack([width * 0, wide, width * 0 + 0.6, -wide], axis=1))
         return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 '''
 
@@ -584,7 +585,8 @@ def test_real_window_obeys_its_keys(screen, tmp_path):
         f"import sys, types, runpy\nsys.path.insert(0, {str(MAIN.parent)!r})\nimport utils\n"
         f"module = types.ModuleType('utils.learning.classifier')\nexec({STAND_IN!r}, module.__dict__)\n"
         "sys.modules['utils.learning.classifier'] = module\nimport main\n"
-        f"main.SNAPSHOTS = __import__('pathlib').Path({str(tmp_path / 'snapshots')!r})\n"
+        "from utils.live import screen\n"
+        f"screen.SNAPSHOTS = __import__('pathlib').Path({str(tmp_path / 'snapshots')!r})\n"
         "main.run_script(main.main, main.build_parser())\n"
     )
     env = os.environ | {"DISPLAY": screen}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, user_error
 
-from record_dataset import COUNTDOWN_S, RECORD_S, Recorder
+from record_dataset import Recorder, open_view
 from train_personal import find_general
 from utils.config import EMOTIONS, UserError
 from utils.data.dataset import LandmarkSet
@@ -33,6 +33,7 @@ from utils.learning.bundle import NAME
 from utils.learning.classifier import EmotionClassifier
 from utils.learning.metrics import evaluate_predictions, with_missed
 from utils.learning.personal import METHODS, UNMEASURED_SHARE, Others, Trial, make_folds
+from utils.live.session_plan import COUNTDOWN_S, RECORD_S, SessionPlan
 
 
 def write(folder, session, count, label="happy", subject="ann"):
@@ -275,12 +276,10 @@ def test_list_delete_and_forget_really_delete(tmp_path):
 
 
 def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
-    from utils.live.display import Canvas
-
-    args = SimpleNamespace(subject="ann", label=None, wanted=2, data=tmp_path, mirror=True)
+    args = SimpleNamespace(subject="ann", mirror=True)
+    plan, view = SessionPlan(count_labels([]), wanted=2), open_view(args, "1", 1)
     with SessionWriter("ann", "1", tmp_path) as writer:
-        recorder = Recorder(args, SimpleNamespace(kind="camera"), writer, [])
-        recorder.canvas = Canvas()
+        recorder = Recorder(SimpleNamespace(kind="camera"), writer, plan, set())
         faces = [
             SimpleNamespace(
                 landmarks=np.full((478, 3), number, np.float32), blendshapes=np.zeros(52, np.float32)
@@ -288,28 +287,48 @@ def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
             for number in range(2)
         ]
         frame = portrait[:480, :640]
-        waiting = recorder.draw(frame, None, 100.0).copy()
-        recorder.press("space", 100.0)
-        pictures = [recorder.draw(frame, None, 100.1 + second).copy() for second in range(3)]
+        waiting = view.draw(frame, None, plan, "", 100.0).copy()
+        recorder.press("space", 100.0, view)
+        pictures = [view.draw(frame, None, plan, "", 100.1 + second).copy() for second in range(3)]
         assert all((one[:50] != other[:50]).any() for one, other in zip([waiting, *pictures], pictures)), (
             "it does not count"
         )
         moments = [
-            (recorder.counting(now), recorder.recording(now))
+            (plan.counting(now), plan.recording(now))
             for now in (99.9 + COUNTDOWN_S, 100 + COUNTDOWN_S, 101 + COUNTDOWN_S)
         ]
         assert moments == [(True, False), (False, True), (False, True)]
         for face in faces:
             recorder.store(face)
-            recorder.move_on()
-        assert recorder.counts["fear"] == 2 and recorder.label == "happy", "it goes to the next expression"
-        assert not recorder.recording(101 + COUNTDOWN_S), "which gets a countdown of its own"
-        recorder.press("space", 200.0)
-        recorder.press("space", 201.0)
-        assert not recorder.counting(201.1) and not recorder.recording(201 + COUNTDOWN_S), "space stops it"
-        recorder.press("space", 300.0)
-        assert not recorder.recording(300 + COUNTDOWN_S + RECORD_S)
-        assert recorder.sessions == "1 more session wanted after it"
+            plan.move_on()
+        assert plan.counts["fear"] == 2 and plan.label == "happy", "it goes to the next expression"
+        assert not plan.recording(101 + COUNTDOWN_S), "which gets a countdown of its own"
+        assert view.sessions == "1 more session wanted after it"
+
+
+def test_the_plan_of_a_session_needs_no_window():
+    plan = SessionPlan(count_labels([]), wanted=2)
+    plan.start_or_stop(200.0)
+    assert plan.counting(201.0)
+    plan.start_or_stop(201.0)
+    assert not plan.counting(201.1) and not plan.recording(201 + COUNTDOWN_S), "space stops it"
+    plan.start_or_stop(300.0)
+    assert plan.recording(300 + COUNTDOWN_S) and not plan.recording(300 + COUNTDOWN_S + RECORD_S)
+    plan.choose("sad")
+    assert not plan.recording(300 + COUNTDOWN_S), "another class stops it"
+    plan.count()
+    plan.move_on()
+    assert plan.label == "sad" and plan.missing == {"fear": 2, "happy": 2, "neutral": 2, "sad": 1}
+    plan.count()
+    plan.move_on()
+    assert plan.label == "fear" and "sad" not in plan.missing
+    for name in ("fear", "happy", "neutral"):
+        plan.choose(name)
+        plan.counts[name] = 1
+        plan.count()
+    plan.move_on()
+    assert not plan.missing and plan.label == "neutral", "nothing is wanted: the class at hand stays"
+    assert SessionPlan({name: 2 for name in plan.counts} | {"sad": 1}, wanted=2).label == "sad"
 
 
 def test_recording_without_a_display_says_how_to_go_on(tmp_path):

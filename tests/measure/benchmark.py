@@ -133,7 +133,7 @@ def whole_loop() -> tuple[float, float, float]:
     with open_source(str(CLIP)) as source:
         args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
         with demo_script.Demo(args, source) as demo:
-            demo.window = NoWindow()
+            demo.screen.window = NoWindow()
             detect = demo.reader.landmarker.detect
 
             def timed_detect(*arguments):
@@ -142,7 +142,7 @@ def whole_loop() -> tuple[float, float, float]:
                 return faces
 
             demo.reader.landmarker.detect = timed_detect
-            demo.window.show = lambda image: after.append(time.perf_counter() - demo.detected)
+            demo.screen.window.show = lambda image: after.append(time.perf_counter() - demo.detected)
             start = time.perf_counter()
             demo.run()
             return time.perf_counter() - start, statistics.median(after) * 1000, statistics.mean(after) * 1000
@@ -215,7 +215,7 @@ def measure_memory(frames: int) -> float:
     with open_source(str(CLIP)) as source:
         args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
         with demo_script.Demo(args, source) as demo:
-            demo.window, demo.source = NoWindow(), Rewound(read_clip(), frames)
+            demo.screen.window, demo.source = NoWindow(), Rewound(read_clip(), frames)
             demo.run()
             return resident_mb() - demo.source.start_mb
 

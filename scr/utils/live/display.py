@@ -1,7 +1,7 @@
-"""What one sees: the frame with light face contours, and a panel beside it. The sole owner of cv2 windows and drawing.
+"""What one sees: the frame with light face contours, and a panel beside it. Owns cv2's windows and drawing.
 
-The panel extends the picture instead of covering it, so no text ever hides a face. Its coordinates are design units:
-200 wide, one unit being one pixel at 640 x 480 and 2.25 at 1080p.
+The panel extends the picture instead of covering it, so no text ever hides a face. Its coordinates are
+design units: 200 wide, one unit being one pixel at 640 x 480 and 2.25 at 1080p.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ COLOURS = {
         "disgust": "009E73",
     }.items()
 }
-"""BGR by class: from the palette of Okabe and Ito (2008), which colour-blind people can tell apart, and white."""
+"""BGR by class: white, and the palette of Okabe and Ito (2008), which colour-blind people can tell apart."""
 UNSURE = (150, 150, 150)
 INK, DIM, FAINT, PAPER, AMBER = (240, 240, 240), (165, 160, 155), (62, 56, 52), (32, 27, 24), (60, 180, 250)
 
@@ -86,6 +86,9 @@ CONTOURS = tuple(
 _CONTOUR_POINTS = np.concatenate(CONTOURS)
 _CONTOUR_SPANS = tuple(itertools.pairwise(itertools.accumulate((len(loop) for loop in CONTOURS), initial=0)))
 
+QUIT_KEYS = ("q", "esc", "closed")
+"""Of `Window.read_key`."""
+
 PANEL = 200
 PANEL_MS = 100
 """How often figures and bars change if nothing else does: numbers that dance at 30 a second can't be read."""
@@ -101,7 +104,7 @@ HELP = (
 
 
 class Canvas:
-    """A frame and a panel at its right, drawn into one reused array: `image` is valid until the next `begin`."""
+    """A frame and a panel at its right, drawn into one reused array; `image` lasts until the next `begin`."""
 
     def __init__(self):
         self._cv2 = import_cv2()
@@ -110,7 +113,7 @@ class Canvas:
         self._written = lru_cache(256)(self._write)
 
     def begin(self, frame_bgr: np.ndarray, mirror: bool = False, keep_panel: bool = False) -> None:
-        """Start a picture with a frame (height, width, 3) uint8 on it; small frames are enlarged to 360 pixels.
+        """Start a picture with a frame (height, width, 3) uint8 on it; small ones are enlarged to 360 pixels.
 
         With `keep_panel` what was written into the panel stays, unless the frame size has changed.
         """
@@ -177,7 +180,7 @@ class Canvas:
                 self._picture[y[inside] + down, x[inside] + right] = colour
 
     def draw_tags(self, tags: Sequence[tuple[np.ndarray, str, tuple[int, int, int]]]) -> None:
-        """Write a text beside each face (points, text, colour) where it covers no face and no other tag, or nowhere."""
+        """Write a text beside each face (points, text, colour), never over a face or another tag."""
         height, width = self._picture.shape[:2]
         taken = [(*points.min(axis=0), *points.max(axis=0)) for points, _, _ in tags]
         size, gap = round(15 * self.scale), round(6 * self.scale)
@@ -208,7 +211,7 @@ class Canvas:
         weight: int = 400,
         right: bool = False,
     ) -> None:
-        """Write into the panel, in design units; y is the base line, x the left or (`right`) the right end."""
+        """Write into the panel, in design units; y is the base line, x the left or the `right` end."""
         size_px = round(size * self.scale)
         x_px = self._picture.shape[1] + round(x * self.scale)
         if right:
@@ -226,7 +229,7 @@ class Canvas:
         weight: int = 400,
         right: bool = False,
     ) -> None:
-        """Write into the panel as `text` does, in place of what the same call wrote before: at most `width` units of it.
+        """Write into the panel as `text` does, over what the same call wrote before: at most `width` units.
 
         What was written is kept and copied: figures that change ten times a second come back as often.
         """
@@ -278,7 +281,7 @@ class Canvas:
 
 
 class Timeline:
-    """Emotion and confidence of the last ten seconds: a strip whose colour is the one and whose height the other."""
+    """The last ten seconds as a strip: its colour is the emotion, its height the confidence."""
 
     SPAN_MS = 10_000
     _ROOM = 4096
@@ -315,7 +318,7 @@ class Timeline:
     @staticmethod
     @lru_cache(2)
     def _grid(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the age (width,) of each column in milliseconds and the confidence (height, 1) that each row stands for."""
+        """Return the age (width,) of each column in ms and the confidence (height, 1) of each row."""
         return (
             np.linspace(Timeline.SPAN_MS, 0, width).round().astype(np.int64),
             (np.arange(height, 0, -1, dtype=np.float32) / height)[:, None],
@@ -366,7 +369,7 @@ class View:
         message: str = "",
         caption: str = "",
     ) -> np.ndarray:
-        """Return the picture to show: frame_bgr (height, width, 3) with `readings` (smoothing.Reading), the main first.
+        """Return the picture to show of frame_bgr (height, width, 3) and its `readings`, the main one first.
 
         With a timestamp the panel shows the time line and the speed, without (still pictures) the caption.
         The array is reused by the next call.
@@ -472,13 +475,13 @@ def colour_of(emotion: str) -> tuple[int, int, int]:
 
 
 def opencv_build() -> dict[str, str]:
-    """Return what this OpenCV was built with, by the names of its own report: `GUI`, `FFMPEG`, `v4l/v4l2` and so on."""
+    """Return what this OpenCV was built with, by the names of its own report (`GUI`, `FFMPEG`...)."""
     facts = (line.partition(":") for line in import_cv2().getBuildInformation().splitlines())
     return {name.strip(): " ".join(value.split()) for name, colon, value in facts if colon}
 
 
 def display_problem() -> str:
-    """Return why no window can be opened, or "". Ask it first: without a display, cv2.imshow aborts the process."""
+    """Return why no window can be opened, or "". Without a display, cv2.imshow aborts the process."""
     if opencv_build().get("GUI") == "NONE":
         return "this OpenCV is built without windows; pip uninstall opencv-python-headless"
     if sys.platform == "darwin" and "SSH_CONNECTION" in os.environ:
@@ -530,7 +533,7 @@ class Window:
         self._cv2.imshow(self._title, image)
 
     def read_key(self, wait_s: float = 0.001) -> str:
-        """Return the key pressed within `wait_s`, as a character, `esc`, `space` or `closed` (the window), or ""."""
+        """Return the key pressed within `wait_s`: a character, `esc`, `space`, `closed` (window), or ""."""
         if not self._opened:
             time.sleep(wait_s)
             return ""

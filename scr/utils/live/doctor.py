@@ -5,8 +5,9 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from utils.config import MODELS, UserError, relative
 
@@ -27,15 +28,13 @@ BUILD_FACTS = ("GUI", "FFMPEG", "GStreamer", "v4l/v4l2", "DirectShow", "Media Fo
 MODEL_SUFFIXES = (".task", ".tflite", ".keras", ".pkl", ".json", ".onnx")
 
 
-def diagnose(
-    display_problem: str, build: dict[str, str], cameras: Sequence[str], checks: dict[str, Callable[[], str]]
-) -> str:
-    """Return the report as text that one can paste into an issue.
+def diagnose(model: str) -> str:
+    """Return the report as text that one can paste into an issue; `model` is what `--model` names."""
+    from utils.live.capture import list_cameras
+    from utils.live.display import display_problem, opencv_build
 
-    `display_problem` and `build` (`opencv_build`) come from display, `cameras` from capture. `checks` are tried one by
-    one: each returns what it found, or raises UserError with what is wrong.
-    """
-    problems = [f"display: {display_problem}"] if display_problem else []
+    display, build, cameras = display_problem(), opencv_build(), list_cameras()
+    problems = [f"display: {display}"] if display else []
     problems += [] if cameras else ["cameras: none found"]
     lines = [
         f"python    {platform.python_version()} {sys.executable}",
@@ -43,13 +42,13 @@ def diagnose(
     ]
     lines += [f"package   {name} {version}" for name, version in _versions()]
     lines += [f"opencv    {name}: {build[name]}" for name in BUILD_FACTS if name in build]
-    lines += [f"display   {display_problem or os.environ.get('DISPLAY') or 'ok'}"]
+    lines += [f"display   {display or os.environ.get('DISPLAY') or 'ok'}"]
     lines += [f"camera    {camera}" for camera in cameras] or ["camera    none"]
     lines += [
         f"file      {relative(path)} {path.stat().st_size} bytes, sha256 {_sha256(path)}"
         for path in _model_files()
     ]
-    for name, check in checks.items():
+    for name, check in {"landmarker": _try_landmarker, "network": lambda: _try_network(model)}.items():
         try:
             lines.append(f"check     {name}: {check()}")
         except UserError as error:
@@ -57,6 +56,21 @@ def diagnose(
         except Exception as error:  # a diagnosis must come to its end
             problems.append(f"{name}: {type(error).__name__}: {error}")
     return "\n".join(lines + ([f"PROBLEM   {problem}" for problem in problems] or ["nothing wrong found"]))
+
+
+def _try_landmarker() -> str:
+    from utils.faces.landmarks import FaceLandmarker
+
+    with FaceLandmarker() as landmarker:
+        return f"works, {len(landmarker.detect(np.zeros((64, 64, 3), np.uint8)))} faces on a black picture"
+
+
+def _try_network(model: str) -> str:
+    from utils.learning.classifier import EmotionClassifier
+
+    classifier = EmotionClassifier(model)
+    classes = ", ".join(classifier.classes)
+    return f"{classifier.name} reads {classes}; uncertain under {classifier.threshold:.2f}"
 
 
 def _versions() -> list[tuple[str, str]]:

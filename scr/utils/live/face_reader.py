@@ -1,4 +1,4 @@
-"""Frames -> readings, the live demo's way: landmarks, features, network, and in videos identity, smoothing and one's own neutral.
+"""Frames -> readings, the live demo's way: landmarks, features, network; in videos identity, smoothing, neutral baseline.
 
 Stands on the modules of each step; `main.py` is its script.
 """
@@ -62,6 +62,27 @@ class FaceReader:
         if not self.classifier.knows_neutral:
             return "this model knows no neutral face; train it again: python scr/train_model.py"
         return ""
+
+    @property
+    def neutral_state(self) -> str:
+        """What to say of the neutral face: that it is being taken, that it is in use, or ""."""
+        if self.taker:
+            return "neutral face: hold still"
+        return "own neutral face: on" if self.offset is not None else ""
+
+    def begin_neutral(self, calibrate: bool) -> None:
+        """Take the neutral face, or use the one kept of the subject, if the command line says so.
+
+        Raises UserError where no neutral face can be used.
+        """
+        if not calibrate and self.subject is None:
+            return
+        if problem := self.neutral_problem():
+            raise UserError(problem)
+        if calibrate:
+            self.take_neutral()
+        else:
+            self.load_neutral()
 
     def take_neutral(self) -> None:
         """Start to take the neutral face from the frames that come; it is used when a second of it is there."""

@@ -1,0 +1,61 @@
+"""Where a run's answers go: rows, the annotated video, annotated pictures."""
+
+import contextlib
+from pathlib import Path
+
+from utils.config import UserError
+from utils.faces.images import IMAGE_SUFFIXES
+from utils.live.results import ResultWriter
+from utils.live.video_writer import CODECS, VideoRecorder, write_picture
+
+
+def check_save(save: Path | None, source) -> None:
+    """Refuse a name for the annotated picture or video that does not fit the source, or is the source."""
+    if save is None:
+        return
+    if source.kind == "folder" and (save.suffix or save.is_file()):
+        raise UserError(f"--save {save}: for a folder of pictures, name a folder")
+    wanted = {"folder": {""}, "picture": IMAGE_SUFFIXES}.get(source.kind, set(CODECS))
+    if save.suffix.lower() not in wanted:
+        raise UserError(
+            f"--save {save}: for a {source.kind}, end the name in {' or '.join(sorted(wanted)[:4])}"
+        )
+    if save.resolve() == Path(source.name).resolve():
+        raise UserError(f"--save {save} is the source itself; choose another name")
+
+
+class Outputs:
+    """The files of a run, as many as were asked for; a context manager that completes them.
+
+    `output` takes a row for each face and frame, `save` what is shown: a video, a picture, or a folder.
+    """
+
+    def __init__(self, source, classes: tuple[str, ...], output: Path | None, save: Path | None):
+        self.source, self.save = source, save
+        self.paths = [path for path in (output, save) if path]
+        self._files = contextlib.ExitStack()
+        self._results = self._files.enter_context(ResultWriter(output, classes)) if output else None
+        video = save and source.kind not in ("picture", "folder")
+        self._video = (
+            self._files.enter_context(VideoRecorder(save, source.fps, source.live)) if video else None
+        )
+
+    def write_rows(self, frame, readings: list) -> None:
+        """Add the rows of a frame."""
+        if self._results:
+            self._results.write(frame.source, frame.index, frame.timestamp_ms, readings)
+
+    def write_image(self, frame, image) -> None:
+        """Add what is shown of a frame: image (height, width, 3) uint8."""
+        if self._video:
+            self._video.write(image, frame.timestamp_ms)
+        elif self.save and self.source.kind == "folder":
+            write_picture(self.save / Path(frame.source).relative_to(self.source.name), image)
+        elif self.save:
+            write_picture(self.save, image)
+
+    def __enter__(self) -> "Outputs":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._files.__exit__(*exception)
