@@ -70,7 +70,7 @@ def main(args):
     audit_sources(data)
     if not args.keep_split:
         data = replace(data, split=np.full(len(data), ""), missed_split=np.full(len(data.missed_label), ""))
-    data = assign_split(data, args.seed)
+    data = assign_split(data, args.seed, duplicate=np.arange(len(data)))  # one copy of each picture is left
     if args.per_class:
         data = balance(data, args.per_class, args.seed)
     output = args.output.with_suffix("") if args.output.suffix in (".txt", ".npz") else args.output

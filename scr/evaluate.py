@@ -32,10 +32,10 @@ from utils.data.dataset import (
     concatenate,
     family,
     find_labelled_images,
-    from_rows,
     load_landmarks,
     read_ferplus,
 )
+from utils.data.extraction import extract
 from utils.faces.features import face_box
 from utils.learning import classifier, plots, training
 from utils.learning.metrics import (
@@ -98,7 +98,9 @@ def main(args):
         return leave_one_source_out(args)
     model = classifier.EmotionClassifier(args.model)
     if args.images:
-        data, part = extract(args.images.resolve(), args.labels, args.jobs), "all"
+        root = args.images.resolve()
+        images, _ = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root)
+        data, part = extract(images, root, root.name, args.jobs), "all"
     else:
         data, part = choose_split(concatenate([load_landmarks(path) for path in args.data]), args.split)
     other = Counter(name for name in data.label.tolist() if name not in model.classes)
@@ -130,22 +132,6 @@ def main(args):
     plots.plot_reliability(args.output / "reliability.png", label, probabilities, report["ece"], title)
     write_json(args.output / "report.json", report)
     print(f"wrote {relative(args.output)}: report.json, confusion_matrix.png, reliability.png")
-
-
-def extract(root: Path, labels: Path | None, jobs: int) -> LandmarkSet:
-    """Return the landmark set of a folder of pictures, the missed ones included."""
-    from tqdm import tqdm
-
-    from utils.faces.landmarks import CHUNK, extract_parallel
-
-    images, _ = read_ferplus(root, labels) if labels else find_labelled_images(root)
-    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
-    rows = []
-    with tqdm(total=len(images), unit="img", desc=root.name) as bar:
-        for chunk in extract_parallel([[image.path for image in chunk] for chunk in chunks], jobs):
-            rows += chunk
-            bar.update(len(chunk))
-    return from_rows(images, rows, root, root.name)
 
 
 def choose_split(data: LandmarkSet, split: str | None) -> tuple[LandmarkSet, str]:

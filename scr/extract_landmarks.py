@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -20,19 +19,13 @@ from utils.config import (
     add_share_flag,
     atomic_path,
     make_parser,
+    note,
     positive_int,
     relative,
     run_script,
 )
-from utils.data.dataset import (
-    concatenate,
-    find_labelled_images,
-    from_rows,
-    load_landmarks,
-    read_ferplus,
-    save_npz,
-)
-from utils.faces.landmarks import CHUNK, extract_parallel
+from utils.data.dataset import find_labelled_images, read_ferplus, save_npz
+from utils.data.extraction import CHUNK, count_done, extract
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
 """Versions are pinned: an unpinned handle asks the network even when the files are cached."""
@@ -70,13 +63,9 @@ def main(args):
     source = args.source or args.dataset or root.name
     output = args.output or DATA / f"{source}.npz"
     parts_dir = open_parts(output, images, root, source)
-    extract_missing_parts(parts_dir, images, root, source, args.jobs)
-    data = concatenate(
-        [
-            load_landmarks(parts_dir / f"{start:07}.npz", allow_empty=True)
-            for start in range(0, len(images), CHUNK)
-        ]
-    )
+    if done := count_done(len(images), parts_dir):
+        note(f"going on: {done} of {len(images)} pictures were done before")
+    data = extract(images, root, source, args.jobs, parts_dir)
     if len(data) == 0:
         shutil.rmtree(parts_dir)
         raise UserError(
@@ -119,27 +108,11 @@ def open_parts(output: Path, images: list, root: Path, source: str) -> Path:
     job = hashlib.sha256(json.dumps([str(root), source, CHUNK, listing]).encode()).hexdigest()
     manifest = parts_dir / "job.sha256"
     if parts_dir.exists() and not (manifest.exists() and manifest.read_text() == job):
-        print(f"the pictures changed since the last run: starting {relative(output)} afresh", file=sys.stderr)
+        note(f"the pictures changed since the last run: starting {relative(output)} afresh")
         shutil.rmtree(parts_dir)
     with atomic_path(manifest) as partial:
         partial.write_text(job)
     return parts_dir
-
-
-def extract_missing_parts(parts_dir: Path, images: list, root: Path, source: str, jobs: int) -> None:
-    """Extract the chunks that have no part file yet, each written when it is done."""
-    from tqdm import tqdm
-
-    starts = [start for start in range(0, len(images), CHUNK) if not (parts_dir / f"{start:07}.npz").exists()]
-    chunks = [images[start : start + CHUNK] for start in starts]
-    done = len(images) - sum(map(len, chunks))
-    if done:
-        print(f"going on: {done} of {len(images)} pictures were done before", file=sys.stderr)
-    with tqdm(total=len(images), initial=done, unit="img", desc=source) as bar:
-        extracted = extract_parallel([[image.path for image in chunk] for chunk in chunks], jobs)
-        for start, chunk, rows in zip(starts, chunks, extracted):
-            save_npz(parts_dir / f"{start:07}.npz", from_rows(chunk, rows, root, source))
-            bar.update(len(chunk))
 
 
 def report(output: Path, data, left_out: Counter) -> None:

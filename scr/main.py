@@ -171,7 +171,7 @@ class Demo:
         self.summary.count(readings)
         self.outputs.write_rows(frame, readings)
         if frame.image is None:
-            note(f"{frame.source}: not a picture that can be read")
+            note(f"{frame.source}: not a picture that can be read ({frame.problem})")
         elif self.args.save or self.screen.window:
             image = self.screen.draw(frame, readings, time.perf_counter() - start)
             self.outputs.write_image(frame, image)

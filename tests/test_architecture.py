@@ -29,6 +29,7 @@ OWNERS = {
     "onnxruntime": {"export"},
     "matplotlib": {"plots"},
     "cv2": {"images"},
+    "PIL": {"headers"},
 }
 
 

@@ -398,14 +398,21 @@ def class_source_weights(label: np.ndarray, source: np.ndarray) -> np.ndarray:
     return weight / weight.mean()
 
 
-def assign_split(data: LandmarkSet, seed: int = SEED, test: float = 0.1, val: float = 0.2) -> LandmarkSet:
+def assign_split(
+    data: LandmarkSet,
+    seed: int = SEED,
+    test: float = 0.1,
+    val: float = 0.2,
+    duplicate: np.ndarray | None = None,
+) -> LandmarkSet:
     """Return the set with every face in `train`, `val` or `test`, source by source.
 
     A source that has all three keeps them. One that has a held-out part (`val` or `test`) keeps it as `test` and gives
-    a part `val` of the rest to validation. Else both are made. Duplicates, and a subject's faces, stay on one side.
+    a part `val` of the rest to validation. Else both are made. Duplicates, and a subject's faces, stay on one side;
+    `duplicate` gives the numbers of `find_duplicates` where they are known.
     """
     split, missed_split = np.full(len(data), "train"), np.full(len(data.missed_label), "train")
-    groups = split_groups(data)
+    groups = split_groups(data, duplicate)
     generator = np.random.default_rng(seed)
     for source in np.unique(data.source):
         rows = np.flatnonzero(data.source == source)
@@ -432,9 +439,9 @@ def assign_split(data: LandmarkSet, seed: int = SEED, test: float = 0.1, val: fl
     return replace(data, split=split, missed_split=missed_split).select(split != "")
 
 
-def split_groups(data: LandmarkSet) -> np.ndarray:
-    """Return a number (n,) for each face: faces with the same number (same picture, same person) belong on one side."""
-    duplicate = find_duplicates(data)
+def split_groups(data: LandmarkSet, duplicate: np.ndarray | None = None) -> np.ndarray:
+    """Return a number (n,) for each face: those with the same (same picture, same person) belong on one side."""
+    duplicate = find_duplicates(data) if duplicate is None else duplicate
     person = np.array(
         [f"{source}/{subject}" if subject else "" for source, subject in zip(data.source, data.subject)]
     )

@@ -9,16 +9,14 @@ import hashlib
 import os
 import sys
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.util import Finalize
 from pathlib import Path
 
 import numpy as np
 
 from utils.config import MODELS, SHARE_VARIABLE, UserError, native_log_silenced, relative
 from utils.faces.features import face_box
-from utils.faces.images import decode_image, import_cv2, perceptual_hash, shrink
+from utils.faces.images import import_cv2, shrink
 
 LANDMARKER_FILE = MODELS / "face_landmarker.task"
 LANDMARKER_URL = (
@@ -44,10 +42,6 @@ FIRST_SIDE_PX = 170
 """Shorter side of a still picture at which a portrait's face, a third to three fifths of it wide, is found and read in one look."""
 FEW_FACES = 3
 """Whoever asks for more wants the small ones too, which that one look misses."""
-CHUNK = 64
-"""Pictures for each task of a worker, and each part file: a second of work for one core, what a power cut can cost."""
-MIN_SIDE_PX = 24
-"""Pictures with a shorter side are skipped: no expression can be read from them."""
 
 
 @dataclass(frozen=True)
@@ -276,54 +270,3 @@ def _to_face(points, scores, aspect: float) -> Face:
     landmarks = np.ascontiguousarray(np.array((x, y, z), np.float32).T)
     landmarks[:, 1] *= aspect
     return Face(landmarks, np.array([score.score for score in scores], np.float32))
-
-
-_worker_landmarker: FaceLandmarker | None = None
-"""One for each worker process, kept from chunk to chunk: making one costs as much as ten pictures."""
-
-
-def extract_chunk(paths: list[Path]) -> list[dict]:
-    """Return a row for each picture file, in order; made for a worker process.
-
-    A row has `sha256`, `width`, `height` and `phash`, and either `landmarks` (478, 3) and `blendshapes` (52,) of the
-    largest face or `skipped`, the reason why there are none.
-    """
-    global _worker_landmarker
-    if _worker_landmarker is None:
-        _worker_landmarker = FaceLandmarker()
-        Finalize(None, _worker_landmarker.close, exitpriority=10)  # atexit does not run in worker processes
-    return [_extract_one(_worker_landmarker, path) for path in paths]
-
-
-def _extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
-    row = {"sha256": "", "width": 0, "height": 0, "phash": 0}
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return row | {"skipped": "unreadable"}
-    row["sha256"] = hashlib.sha256(data).hexdigest()
-    frame_bgr = decode_image(data)
-    if frame_bgr is None:
-        return row | {"skipped": "unreadable"}
-    row["height"], row["width"] = frame_bgr.shape[:2]
-    if min(frame_bgr.shape[:2]) < MIN_SIDE_PX:
-        return row | {"skipped": "too small"}
-    row["phash"] = perceptual_hash(frame_bgr)
-    try:
-        faces = landmarker.detect_picture(frame_bgr)
-    except RuntimeError:
-        return row | {"skipped": "detector failed"}
-    if not faces:
-        return row | {"skipped": "no face"}
-    return row | {"landmarks": faces[0].landmarks, "blendshapes": faces[0].blendshapes}
-
-
-def extract_parallel(chunks: list[list[Path]], jobs: int) -> Iterator[list[dict]]:
-    """Yield `extract_chunk` of each chunk, in order, worked on by `jobs` processes."""
-    from joblib import Parallel, delayed
-
-    ensure_landmarker_file()  # once, not in every worker
-    # A forked child that inherited a landmarker hangs: loky starts fresh interpreters.
-    yield from Parallel(n_jobs=jobs, backend="loky", return_as="generator")(
-        delayed(extract_chunk)(chunk) for chunk in chunks
-    )

@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import ASSETS, UserError, relative
-from utils.faces.images import IMAGE_SUFFIXES, decode_image, import_cv2, is_image, list_images
+from utils.faces.headers import PictureError
+from utils.faces.images import IMAGE_SUFFIXES, import_cv2, is_image, list_images, load_picture
 
 DEMO_CLIP = ASSETS / "demo.mp4"
 VIDEO_SUFFIXES = {
@@ -64,13 +65,24 @@ FALLBACK_FPS = 30.0
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame; image is None for a picture that can't be read. `captured` is on the clock of time.monotonic()."""
+    """One frame; image is None, and `problem` says why, for a picture that can't be read.
+
+    `captured` is on the clock of time.monotonic(). `full_size` (width, height) is that of a picture whose image is a
+    smaller copy.
+    """
 
     image: np.ndarray | None
     index: int
     timestamp_ms: int
     source: str
     captured: float
+    full_size: tuple[int, int] | None = None
+    problem: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels of what was filmed, which boxes are given in."""
+        return self.full_size[::-1] if self.full_size else self.image.shape[:2]
 
 
 @dataclass(frozen=True)
@@ -180,19 +192,25 @@ class PictureSource(Source):
     def __init__(self, name: str, names: list[str] | None = None):
         super().__init__(name, "picture" if names is None else "folder")
         self.names = [name] if names is None else names
-        if names is None and _read_picture(name) is None:
-            raise UserError(f"{name} is not a picture that can be read (empty or damaged); choose another")
+        self._first = _read_picture(self.names[0])
+        if names is None and self._first.image is None:
+            raise UserError(
+                f"{name} is not a picture that can be read ({self._first.problem}); choose another"
+            )
 
     def __iter__(self) -> Iterator[Frame]:
-        for name in self.names:
-            yield Frame(_read_picture(name), 0, 0, name, time.monotonic())
+        first, self._first = self._first, None
+        yield first or _read_picture(self.names[0])
+        for name in self.names[1:]:
+            yield _read_picture(name)
 
 
-def _read_picture(name: str) -> np.ndarray | None:
+def _read_picture(name: str) -> Frame:
     try:
-        return decode_image(Path(name).expanduser().read_bytes())
-    except OSError:
-        return None
+        picture = load_picture(Path(name).expanduser())
+    except PictureError as error:
+        return Frame(None, 0, 0, name, time.monotonic(), problem=str(error))
+    return Frame(picture.image, 0, 0, name, time.monotonic(), (picture.width, picture.height))
 
 
 class VideoSource(Source):

@@ -38,7 +38,7 @@ class FaceReader:
         try:
             if self.still:
                 landmarks, probabilities = self.read_twice(frame.image)
-                return read_picture(self.classifier.classes, landmarks, probabilities, frame.image.shape)
+                return read_picture(self.classifier.classes, landmarks, probabilities, frame.shape)
             faces = self.landmarker.detect(frame.image, frame.timestamp_ms)[: self.max_faces]
         except RuntimeError as error:
             note(f"{frame.source}, frame {frame.index}: {error}")
@@ -50,7 +50,7 @@ class FaceReader:
         ):
             self._use_taken_neutral()
         return self.tracker.update(
-            [face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.image.shape
+            [face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.shape
         )
 
     def neutral_problem(self) -> str:
