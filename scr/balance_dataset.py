@@ -6,13 +6,15 @@
 Writes OUTPUT.txt (1404 features and the class index a line; numpy.loadtxt reads it) and OUTPUT.npz (all columns).
 """
 
+from utils.script import run_script
+
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, EMOTIONS, SEED, UserError, at_least, make_parser, relative, run_script
+from utils.config import DATA, EMOTIONS, SEED, UserError, at_least, make_parser, relative
 from utils.data.dataset import (
     LandmarkSet,
     assign_split,

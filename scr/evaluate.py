@@ -8,6 +8,8 @@ It runs the LiteRT model, the one that runs live. A picture on which no face is 
 anew without each source in turn, and asks the network about it: the figure that counts.
 """
 
+from utils.script import run_script
+
 import os
 from collections import Counter
 from pathlib import Path
@@ -23,7 +25,6 @@ from utils.config import (
     make_parser,
     positive_int,
     relative,
-    run_script,
     write_json,
 )
 from utils.data.dataset import (

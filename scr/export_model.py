@@ -6,13 +6,15 @@
 Scaler, alignment constants and class names travel inside each file. Parity with Keras is checked after each export.
 """
 
+from utils.script import run_script
+
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, UserError, add_share_flag, atomic_path, make_parser, relative, run_script
+from utils.config import MODELS, UserError, add_share_flag, atomic_path, make_parser, relative
 from utils.data.dataset import load_landmarks
 from utils.faces.features import compute_features
 from utils.learning.metrics import evaluate_predictions

@@ -6,6 +6,8 @@
 Stopped (Ctrl-C, power cut) it goes on where it was: run the same command again.
 """
 
+from utils.script import run_script
+
 import hashlib
 import json
 import os
@@ -22,10 +24,10 @@ from utils.config import (
     note,
     positive_int,
     relative,
-    run_script,
 )
-from utils.data.dataset import find_labelled_images, read_ferplus, save_npz
+from utils.data.dataset import LandmarkSet, find_labelled_images, read_ferplus, save_npz
 from utils.data.extraction import CHUNK, count_done, extract
+from utils.data.locks import writing
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
 """Versions are pinned: an unpinned handle asks the network even when the files are cached."""
@@ -62,10 +64,17 @@ def main(args):
     images, left_out = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root)
     source = args.source or args.dataset or root.name
     output = args.output or DATA / f"{source}.npz"
+    with writing(output, "wait for its end, or choose another --output"):
+        data = extract_to(output, images, root, source, args.jobs)
+    report(output, data, left_out)
+
+
+def extract_to(output: Path, images: list, root: Path, source: str, jobs: int) -> LandmarkSet:
+    """Extract a set of faces, part by part, and write it; raises UserError if there is no face."""
     parts_dir = open_parts(output, images, root, source)
     if done := count_done(len(images), parts_dir):
         note(f"going on: {done} of {len(images)} pictures were done before")
-    data = extract(images, root, source, args.jobs, parts_dir)
+    data = extract(images, root, source, jobs, parts_dir)
     if len(data) == 0:
         shutil.rmtree(parts_dir)
         raise UserError(
@@ -73,7 +82,7 @@ def main(args):
         )
     save_npz(output, data)
     shutil.rmtree(parts_dir)
-    report(output, data, left_out)
+    return data
 
 
 def download(name: str) -> Path:

@@ -8,13 +8,14 @@ Keys: q or Esc quits, m mirrors, l shows the landmarks, n takes a second of your
 Videos and cameras are smoothed in time and may be `uncertain`; the rows of still pictures are neither.
 """
 
-import signal
+from utils.script import run_script
+
 import time
 from argparse import BooleanOptionalAction
 from contextlib import ExitStack
 from pathlib import Path
 
-from utils.config import MODELS, UserError, add_share_flag, make_parser, note, positive_int, run_script
+from utils.config import MODELS, UserError, add_share_flag, make_parser, note, positive_int
 
 
 def build_parser():
@@ -84,7 +85,6 @@ def main(args):
         return print("\n".join(list_cameras()) or "no camera found")
     if args.doctor:
         return print_diagnosis(args.model)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` end a run as Ctrl-C does
     if args.output:
         check_name(args.output)
     settings = CameraSettings(args.camera_backend, args.width, args.height, args.fps)

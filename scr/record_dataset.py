@@ -8,9 +8,12 @@ stops it); 1-4 choose the expression, m mirrors, q or Esc ends. Record two sessi
 you can: one is held out to see what the training gained.
 """
 
+from utils.script import run_script
+
 import shutil
 import time
 from argparse import BooleanOptionalAction
+from contextlib import ExitStack
 from pathlib import Path
 
 from utils.config import (
@@ -23,7 +26,6 @@ from utils.config import (
     note,
     positive_int,
     relative,
-    run_script,
 )
 from utils.data.recordings import (
     NEUTRAL_FILE,
@@ -34,7 +36,9 @@ from utils.data.recordings import (
     has_consent,
     list_sessions,
     read_session,
+    session_path,
     store_consent,
+    writing_session,
 )
 from utils.live.display import QUIT_KEYS
 from utils.live.session_plan import SessionPlan
@@ -296,10 +300,11 @@ def list_recordings(folder: Path) -> None:
 
 def delete_session(folder: Path, subject: str, session: str) -> None:
     """Delete one session's file."""
-    path = folder / check_name(subject) / f"{check_name(session)}.jsonl"
+    path = session_path(subject, session, folder)
     if not path.is_file():
         raise UserError(f"{subject} has no session {session}; see: python scr/record_dataset.py --list")
-    path.unlink()
+    with writing_session(path):
+        path.unlink()
     print(
         f"deleted session {session} of {subject}; models trained on it are not changed: "
         f"train again, or --forget {subject}"
@@ -311,6 +316,10 @@ def forget(folder: Path, subject: str) -> None:
     places = [place for place in (folder / check_name(subject), PERSONAL_MODELS / subject) if place.is_dir()]
     if not places:
         raise UserError(f"nothing is stored about {subject}; see: python scr/record_dataset.py --list")
+    with ExitStack() as stack:
+        for path in list_sessions(folder):
+            if path.parent.name == subject:
+                stack.enter_context(writing_session(path))  # not under a recording that runs
     for place in places:
         shutil.rmtree(place)
         print(f"deleted {relative(place)}")

@@ -6,22 +6,13 @@
 The test part is looked at once, after training. Two runs with one seed give the same weights.
 """
 
+from utils.script import run_script
+
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from utils.config import (
-    DATA,
-    EMOTIONS,
-    MODELS,
-    SEED,
-    UserError,
-    make_parser,
-    note,
-    positive_int,
-    relative,
-    run_script,
-)
+from utils.config import DATA, EMOTIONS, MODELS, SEED, UserError, make_parser, note, positive_int, relative
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.learning import bundle, export, metrics, plots, training
 

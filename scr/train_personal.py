@@ -7,6 +7,8 @@ The base model is never touched: yours goes to models/personal/SUBJECT. If nothi
 What a fine-tuned model forgets about other people is measured on the base model's own test set, and bounded.
 """
 
+from utils.script import run_script
+
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -24,7 +26,6 @@ from utils.config import (
     note,
     positive_int,
     relative,
-    run_script,
 )
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.data.recordings import load_subject, save_neutral

@@ -54,7 +54,7 @@ def test_recording_round_trip_is_exact(tmp_path):
     assert dropped == 0 and [sample.label for sample in samples] == ["happy"] * 3
     np.testing.assert_array_equal([sample.landmarks for sample in samples], landmarks)
     np.testing.assert_array_equal([sample.blendshapes for sample in samples], blendshapes)
-    assert (samples[0].subject, samples[0].session) == ("ann", "1") and samples[0].time[:2] == "20"
+    assert (samples[0].subject, samples[0].session) == ("ann", "1") and samples[0].time.year >= 2026
 
 
 def test_a_torn_line_and_a_flipped_bit_cost_one_sample_each(tmp_path):
@@ -82,7 +82,7 @@ def test_a_refusing_disk_is_said_and_leaves_whole_lines(tmp_path, monkeypatch):
 
 FULL = {  # both leave room for three samples and a half; then there is room again
     "file size limit": "(ulimit -f 28; {record}); status=$?; ",
-    "full disk": "mount -t tmpfs -o size=28k none {data} || exit 77; {record}; status=$?; mount -o remount,size=9m {data}; ",
+    "full disk": "mount -t tmpfs -o size=32k none {data} || exit 77; {record}; status=$?; mount -o remount,size=9m {data}; ",
 }
 
 

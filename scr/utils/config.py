@@ -1,10 +1,14 @@
-"""Paths, class names and the way a script ends. Standard library only."""
+"""Paths, class names, errors, writing files whole, arguments. Standard library only."""
 
 import argparse
 import contextlib
 import json
 import os
+import platform
+import re
+import signal
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +35,7 @@ _SYNONYMS = {
     "surprise": ("surprised",),
 }
 ALL_EMOTIONS = tuple(_SYNONYMS)
-"""Every class that data sets use, by the name this project gives it; surplus ones are kept on disk, not trained on."""
+"""Every class that data sets use, under the name used here; surplus ones are kept on disk, not trained on."""
 
 _CANONICAL = {alias: name for name, aliases in _SYNONYMS.items() for alias in (name, *aliases)}
 
@@ -52,14 +56,18 @@ def relative(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, delete it when it does not.
+def atomic_path(path: Path, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to `path` when the block ends well, else deleted.
 
-    A reader never sees half a file. Raises UserError if the folder or the disk refuses.
+    A reader never sees half a file. What a killed run left in the folder is removed on the way. A private
+    file can be read by its owner only. Raises UserError if the folder or the disk refuses.
     """
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    partial = path.with_name(f".{os.getpid()}{_HOST}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
+        if private:
+            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))
         yield partial
         with partial.open("rb") as written:
             os.fsync(written.fileno())
@@ -73,15 +81,44 @@ def atomic_path(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def write_json(path: Path, content: dict | list) -> None:
+_HOST = f"-{zlib.crc32(platform.node().encode()):08x}"
+"""Of a temporary file's name: a process on another machine that shares the folder is not taken for dead."""
+_swept: set[Path] = set()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of runs on this machine that are no more, once for each folder."""
+    if folder in _swept or os.name == "nt":  # Windows has no question without effect about a process
+        return
+    _swept.add(folder)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            made_by = re.match(rf"\.(\d+){_HOST}\.", entry.name)
+            if made_by and not _runs(int(made_by[1])):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _runs(process: int) -> bool:
+    """Tell whether another process with this number exists."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it does, and is another user's
+        return True
+    return process != os.getpid()  # our own number, before our first file here: a killed run had it too
+
+
+def write_json(path: Path, content: dict | list, private: bool = False) -> None:
     """Write JSON, atomically."""
-    with atomic_path(path) as partial:
+    with atomic_path(path, private) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def native_log_silenced() -> Iterator[None]:
-    """Hide what C++ libraries write to file descriptor 2 (MediaPipe and LiteRT: six lines each, none of use)."""
+    """Hide what C++ libraries write to file descriptor 2: a dozen lines that say nothing."""
     sys.stderr.flush()
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -91,6 +128,19 @@ def native_log_silenced() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+@contextlib.contextmanager
+def interrupts_withheld() -> Iterator[None]:
+    """Hold Ctrl-C back: a process that is started meanwhile does not hear it, this one does so afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def note(text: str) -> None:
@@ -118,7 +168,7 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
 
 
 SHARE_VARIABLE = "EMOTION_SHARE_USAGE_METRICS"
-"""Set in the environment when the user lets MediaPipe report its use to Google; worker processes inherit it."""
+"""Set in the environment if the user lets MediaPipe report its use to Google; worker processes inherit it."""
 
 
 def add_share_flag(parser: argparse.ArgumentParser) -> None:
@@ -143,22 +193,3 @@ def at_least(least: int):
 
 
 positive_int = at_least(1)
-
-
-def run_script(main, parser: argparse.ArgumentParser) -> None:
-    """Parse, run, exit: 0 done, 1 a `UserError` (one line, no traceback), 130 stopped by Ctrl-C."""
-    args = parser.parse_args()
-    os.environ.pop(SHARE_VARIABLE, None)
-    if getattr(args, "share_usage_metrics", False):
-        os.environ[SHARE_VARIABLE] = "1"
-    try:
-        main(args)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except ModuleNotFoundError as error:
-        sys.exit(f"error: the package {error.name} is missing; run: pip install -r requirements.txt")
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader (`| head`) has left: not an error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

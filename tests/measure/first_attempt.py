@@ -15,9 +15,11 @@ sys.path.insert(
     0, str(ROOT / "scr")
 )  # this file is no script of the project and no test: nothing else sets its path
 
+from utils.script import run_script  # noqa: E402
+
 import numpy as np  # noqa: E402
 
-from utils.config import UserError, make_parser, run_script  # noqa: E402
+from utils.config import UserError, make_parser  # noqa: E402
 from utils.data.dataset import LandmarkSet, class_source_weights, load_landmarks  # noqa: E402
 from utils.faces.features import compute_features, fit_recipe  # noqa: E402
 from utils.learning import networks, training  # noqa: E402

@@ -16,10 +16,12 @@ sys.path.insert(
     0, str(ROOT / "scr")
 )  # this file is no script of the project and no test: nothing else sets its path
 
+from utils.script import run_script  # noqa: E402
+
 import numpy as np  # noqa: E402
 
 from train_personal import find_general  # noqa: E402
-from utils.config import EMOTIONS, MODELS, SEED, make_parser, run_script  # noqa: E402
+from utils.config import EMOTIONS, MODELS, SEED, make_parser  # noqa: E402
 from utils.data.dataset import LandmarkSet, load_landmarks  # noqa: E402
 from utils.learning import export, networks, plots, training  # noqa: E402
 from utils.learning.metrics import evaluate_predictions  # noqa: E402

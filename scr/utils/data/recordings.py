@@ -1,8 +1,9 @@
 """Recordings of a person: landmarks only, one line for each sample, on disk before the counter moves.
 
-`data/personal/<subject>/<session>.jsonl`; a line is the CRC-32 of the rest, a space, and a JSON object with label,
-ISO time, and float32 landmarks and blendshapes in base64. A line that was cut off or damaged fails its checksum; it is
-dropped and reported, all others are read.
+`data/personal/<subject>/<session>.jsonl`; a line is the CRC-32 of the rest, a space, and a JSON object with
+label, ISO time (UTC), and float32 landmarks and blendshapes in base64. A line that was cut off or damaged
+fails its checksum; it is dropped and reported, all others are read. One run at a time writes a session. A
+subject's folder and all in it can be read by its owner only.
 """
 
 import base64
@@ -14,29 +15,30 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from utils.config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative, write_json
+from utils.data.locks import writing
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
 from utils.faces.images import sharpness
 
 NEUTRAL_FILE = "neutral.npz"
-"""In a subject's folder: frames of the neutral face that live use takes as reference; no sample to train on."""
+"""In a subject's folder: the neutral baseline of live use, some frames of the face; not trained on."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One recorded face: landmarks (478, 3) and blendshapes (52,) float32, its label, who, when."""
+    """One recorded face: landmarks (478, 3) and blendshapes (52,) float32, its label, who, when (UTC)."""
 
     landmarks: np.ndarray
     blendshapes: np.ndarray
     label: str
     subject: str
     session: str
-    time: str
+    time: datetime
 
 
 def check_name(name: str) -> str:
@@ -46,29 +48,60 @@ def check_name(name: str) -> str:
     return name
 
 
+def open_folder(subject: str, folder: Path = PERSONAL_DATA) -> Path:
+    """Return the folder of a subject, made if need be, for its owner's eyes only."""
+    path = folder / check_name(subject)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.stat().st_mode & 0o077:  # made by an earlier version
+            path.chmod(0o700)
+            for file in path.glob("*"):
+                file.chmod(0o700 if file.is_dir() else 0o600)
+    except OSError as error:
+        raise UserError(f"can't write {relative(path)}: {error.strerror}; check its rights") from error
+    return path
+
+
+def session_path(subject: str, session: str, folder: Path = PERSONAL_DATA) -> Path:
+    """Return where a session is kept, if it is."""
+    return folder / check_name(subject) / f"{check_name(session)}.jsonl"
+
+
+def writing_session(path: Path) -> contextlib.AbstractContextManager:
+    """Hold the only right to change a session's file; raises UserError that names who else does."""
+    return writing(path, "wait for its end, or record another session: --session NAME")
+
+
 class SessionWriter:
-    """Appends samples to one session's file; a context manager. A sample is on disk when `append` returns."""
+    """Appends samples to one session's file; a context manager. A sample is on disk when `append` returns.
+
+    Raises UserError if another run is writing this session, and if the disk refuses.
+    """
 
     def __init__(self, subject: str, session: str, folder: Path = PERSONAL_DATA):
-        self.path = folder / check_name(subject) / f"{check_name(session)}.jsonl"
+        self.path = session_path(subject, session, folder)
+        open_folder(subject, folder)
         self._again = f"python scr/record_dataset.py --subject {subject} --session {session}"
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(writing_session(self.path))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab", buffering=0)
+            self._file = open(self.path, "ab", buffering=0, opener=_open_private)
             if self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n":
                 self._file.write(b"\n")  # ends the line that a power cut tore
         except OSError as error:
+            self._lock.close()
             raise UserError(
-                f"can't write {relative(self.path)}: {error.strerror}; free space or check its rights, then run: "
-                f"{self._again}"
+                f"can't write {relative(self.path)}: {error.strerror}; free space or check its rights, "
+                f"then run: {self._again}"
             ) from error
 
     def append(self, landmarks: np.ndarray, blendshapes: np.ndarray, label: str) -> None:
-        """Write one sample and wait until the disk has it; raises UserError if it refuses, and takes half lines back."""
+        """Write one sample, wait until the disk has it; if it refuses, leave whole lines, raise UserError."""
         body = json.dumps(
             {
                 "label": label,
-                "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "landmarks": _encode(landmarks),
                 "blendshapes": _encode(blendshapes),
             }
@@ -83,17 +116,22 @@ class SessionWriter:
             with contextlib.suppress(OSError):  # a half line that stays fails its checksum
                 self._file.truncate(size)
             raise UserError(
-                f"can't write {relative(self.path)}: {error.strerror or error}; samples so far are safe: free space "
-                f"and go on with: {self._again}"
+                f"can't write {relative(self.path)}: {error.strerror or error}; samples so far are safe: "
+                f"free space and go on with: {self._again}"
             ) from error
 
     def __enter__(self) -> "SessionWriter":
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
-        if self.path.stat().st_size == 0:
-            self.path.unlink()
+        with self._lock:
+            self._file.close()
+            if self.path.stat().st_size == 0:
+                self.path.unlink()
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _encode(values: np.ndarray) -> str:
@@ -124,10 +162,10 @@ def read_session(path: Path) -> tuple[list[Sample], int]:
                     row["label"],
                     path.parent.name,
                     path.stem,
-                    row["time"],
+                    datetime.fromisoformat(row["time"]).astimezone(UTC),
                 )
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             dropped += 1
     return samples, dropped
 
@@ -163,13 +201,14 @@ class SampleFilter:
     """Says what would spoil a set: no face, a face cut off, blur, or nearly the last sample again."""
 
     MIN_SHARPNESS = 25.0
-    """Variance of the Laplacian of the face at 128 pixels width. Measured: sharp clips and portraits 105 and more, the
-    same clips blurred by a Gaussian of 2% of the face's width 9 to 35."""
+    """Variance of the Laplacian of the face at 128 pixels width. Measured: sharp clips and portraits 105 and
+    more, the same clips blurred by a Gaussian of 2% of the face's width 9 to 35."""
     MIN_CHANGE = 0.003
-    """Least mean move of the mesh since the last sample of the class, in face widths. Measured: from frame to frame of a
-    face that holds still .0004 to .001, of one that moves .004 to .006."""
+    """Least mean move of the mesh since the last sample of the class, in face widths. Measured: from frame to
+    frame of a face that holds still .0004 to .001, of one that moves .004 to .006."""
     MAX_OUTSIDE = 0.05
-    """How far the mesh may reach over the picture's edge, in face widths: tight crops cut the outline, not the features."""
+    """How far the mesh may reach over the picture's edge, in face widths: tight crops cut the outline, not
+    the features."""
 
     SAME = "same as last: move a bit"
 
@@ -177,7 +216,7 @@ class SampleFilter:
         self._last: dict[str, np.ndarray] = {}
 
     def problem(self, landmarks: np.ndarray | None, frame_bgr: np.ndarray | None, label: str) -> str:
-        """Return why a frame's face must not be recorded under a label, or ""; landmarks (478, 3) in image widths."""
+        """Return why a face must not be recorded under a label, or ""; landmarks (478, 3) in image widths."""
         if landmarks is None:
             return "no face" if frame_bgr is not None else "unreadable picture"
         height, width = frame_bgr.shape[:2]
@@ -214,7 +253,8 @@ def has_consent(folder: Path) -> bool:
 
 def store_consent(folder: Path) -> None:
     """Note that, and when, the subject of a folder agreed."""
-    write_json(folder / "consent.json", {"agreed": datetime.now().astimezone().isoformat(timespec="seconds")})
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(folder / "consent.json", {"agreed": when}, private=True)
 
 
 def neutral_path(subject: str, folder: Path) -> Path:
@@ -223,15 +263,15 @@ def neutral_path(subject: str, folder: Path) -> Path:
 
 
 def save_neutral(subject: str, landmarks: np.ndarray, blendshapes: np.ndarray, folder: Path) -> Path:
-    """Keep frames of a subject's neutral face, landmarks (n, 478, 3) and blendshapes (n, 52); return where."""
-    path = neutral_path(subject, folder)
-    with atomic_path(path) as partial:
+    """Keep a subject's neutral baseline, landmarks (n, 478, 3) and blendshapes (n, 52); return where."""
+    path = open_folder(subject, folder) / NEUTRAL_FILE
+    with atomic_path(path, private=True) as partial:
         np.savez(partial, landmarks=landmarks.astype(np.float32), blendshapes=blendshapes.astype(np.float32))
     return path
 
 
 def load_neutral(subject: str, folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return what `save_neutral` kept of a subject, or None if nothing is; raises UserError if it is damaged."""
+    """Return what `save_neutral` kept of a subject, None if nothing; raises UserError if it is damaged."""
     path = neutral_path(subject, folder)
     if not path.is_file():
         return None

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
-from utils.config import UserError
+from utils.config import UserError, interrupts_withheld
 
 PATIENCE_S = 120.0
 """A worker that is at one task for longer hangs, and is ended: the dearest picture takes some seconds."""
@@ -60,7 +60,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, open_worker), daemon=True)
-        self.process.start()
+        with interrupts_withheld():
+            self.process.start()
         theirs.close()
         self.held: deque[int] = deque()
         self.ready = False
