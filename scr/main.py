@@ -77,7 +77,8 @@ def build_parser():
 
 
 def main(args):
-    from utils.live.capture import DEMO_CLIP, CameraSettings, list_cameras, open_source
+    from utils.live.cameras import CameraSettings, list_cameras
+    from utils.live.capture import DEMO_CLIP, open_source
     from utils.live.outputs import check_save
     from utils.live.results import check_name
 
@@ -167,16 +168,24 @@ class Demo:
     def step(self, frame) -> bool:
         """Read, write and show a frame; return whether to go on."""
         start = time.perf_counter()
-        readings = self.reader.read(frame) if frame.image is not None else []
+        readings = self.read(frame)
         self.summary.count(readings)
         self.outputs.write_rows(frame, readings)
         if frame.image is None:
-            note(f"{frame.source}: not a picture that can be read ({frame.problem})")
+            note(frame.problem)
         elif self.args.save or self.screen.window:
             image = self.screen.draw(frame, readings, time.perf_counter() - start)
             self.outputs.write_image(frame, image)
             return self.screen.show(image, frame)
         return True
+
+    def read(self, frame) -> list:
+        """Return the readings of a frame's faces."""
+        if frame.image is None:
+            return []
+        if frame.still:
+            return self.reader.read_still(frame)
+        return self.reader.read(frame, self.reader.find(frame))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pytest
 
 import main
 from utils.config import ASSETS, EMOTIONS, UserError
-from utils.live import capture, display, face_reader, video_writer
+from utils.live import cameras, capture, display, face_reader, live_source, video_writer
 from utils.live.display import COLOURS, PANEL
 
 MAIN = Path(main.__file__)
@@ -72,8 +72,8 @@ def frames():
 def clip(frames, tmp_path_factory):
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
     with video_writer.VideoRecorder(path, 10) as video:
-        for frame in frames:
-            video.write(frame, 0)
+        for index, frame in enumerate(frames):
+            video.write(frame, index * 100)
     return path
 
 
@@ -190,7 +190,7 @@ def test_saved_video_shows_what_was_drawn(clip, tmp_path):
 
 
 def test_no_camera_and_no_display_play_the_clip_headless(clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(capture, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(cameras, "_device_problem", lambda camera: "there is no /dev/video0")
     monkeypatch.setattr(capture, "DEMO_CLIP", clip)
     run("--output", tmp_path / "rows.csv")
     err = capsys.readouterr().err
@@ -292,13 +292,13 @@ class PluggedCamera:
         self.pulled = True
 
 
-class PulledAfterThree(capture.LiveSource):
+class PulledAfterThree(live_source.LiveSource):
     """A camera source whose plug is pulled after each third frame, as long as `cameras` last."""
 
     def __init__(self, cameras):
         self.cameras = cameras
         super().__init__(
-            "0", cameras[0], self.plug_in_again, "camera", capture.Patience(gone=1.5, retry=0.02)
+            "0", cameras[0], self.plug_in_again, "camera", live_source.Patience(gone=1.5, retry=0.02)
         )
 
     def plug_in_again(self):
@@ -495,8 +495,8 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
 
 def test_a_video_too_short_for_a_neutral_face_is_said(frames, tmp_path, monkeypatch):
     with video_writer.VideoRecorder(tmp_path / "short.mp4", 10) as video:
-        for frame in frames[:6]:
-            video.write(frame, 0)
+        for index, frame in enumerate(frames[:6]):
+            video.write(frame, index * 100)
     with pytest.raises(UserError, match="no neutral face was taken"):
         run(
             "--source",
@@ -533,7 +533,7 @@ def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkey
 
 
 def test_doctor_comes_to_its_end(monkeypatch, capsys):
-    monkeypatch.setattr(capture, "list_cameras", list)
+    monkeypatch.setattr(cameras, "list_cameras", list)
     run("--doctor")
     out = capsys.readouterr().out
     assert "mediapipe 1." in out and "face_landmarker.task 3758596 bytes, sha256 64184e22" in out
@@ -541,7 +541,7 @@ def test_doctor_comes_to_its_end(monkeypatch, capsys):
 
 
 def test_list_cameras(monkeypatch, capsys):
-    monkeypatch.setattr(capture, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
+    monkeypatch.setattr(cameras, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
     run("--list-cameras")
     assert capsys.readouterr().out == "0 Webcam: 640 x 480, V4L2\n"
 

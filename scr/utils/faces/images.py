@@ -36,10 +36,14 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the pictures anywhere under `folder`, in an order that does not depend on the file system."""
+def list_images(folder: Path, more: frozenset[str] = frozenset()) -> list[Path]:
+    """Return the pictures anywhere under `folder`, in an order that does not depend on the file system.
+
+    `more`: suffixes of other files that are wanted too (videos).
+    """
+    suffixes = IMAGE_SUFFIXES | more
     return sorted(
-        (path for path in folder.rglob("*") if is_image(path) and path.is_file()),
+        (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()),
         key=lambda path: path.relative_to(folder).parts,
     )
 

@@ -18,6 +18,7 @@ PACKAGES = (
     "opencv-python-headless",
     "numpy",
     "ai-edge-litert",
+    "av",
     "keras",
     "tensorflow",
     "scikit-learn",
@@ -30,7 +31,7 @@ MODEL_SUFFIXES = (".task", ".tflite", ".keras", ".pkl", ".json", ".onnx")
 
 def diagnose(model: str) -> str:
     """Return the report as text that one can paste into an issue; `model` is what `--model` names."""
-    from utils.live.capture import list_cameras
+    from utils.live.cameras import list_cameras
     from utils.live.display import display_problem, opencv_build
 
     display, build, cameras = display_problem(), opencv_build(), list_cameras()

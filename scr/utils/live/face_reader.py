@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.config import PERSONAL_DATA, UserError, note, relative
 from utils.data import recordings
-from utils.faces.landmarks import CONFIDENCE, FEW_FACES, FaceLandmarker
+from utils.faces.landmarks import CONFIDENCE, FEW_FACES, Face, FaceLandmarker
 from utils.learning.classifier import EmotionClassifier
 from utils.live.smoothing import FaceTracker, NeutralTaker, read_picture
 
@@ -20,29 +20,51 @@ class FaceReader:
     ):
         self.still, self.max_faces, self.subject = still, max_faces, subject
         self.classifier = EmotionClassifier(model)
-        self.tracker = FaceTracker(self.classifier.classes, self.classifier.threshold, smoothing_ms)
+        self._new_tracker = lambda: FaceTracker(
+            self.classifier.classes, self.classifier.threshold, smoothing_ms
+        )
+        self.tracker = self._new_tracker()
         self.offset: np.ndarray | None = None
         """own_offset of the face, once its neutral is known"""
         self.taker = None
         """of a neutral face, while it is being taken"""
-        # On stills the detector may prefer a small face to the main one unless it is asked for a few; in videos one
-        # face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it must be sure.
-        self.landmarker = FaceLandmarker(
-            video=not still,
-            max_faces=max(FEW_FACES, max_faces) if still else max_faces,
-            confidence=CONFIDENCE if max_faces == 1 else 0.5,
-        )
+        self._landmarkers: dict[bool, FaceLandmarker] = {}
+        """by whether they are for still pictures; a folder may need both"""
+        self._landmarker(still)
+        self._found_on = self._read_from = ""
+        """names of the videos at hand"""
 
-    def read(self, frame) -> list:
-        """Return the readings of a frame's faces; none if MediaPipe fails on it (it has started afresh then)."""
+    def _landmarker(self, still: bool) -> FaceLandmarker:
+        # On stills the detector may prefer a small face to the main one unless it is asked for a few; in videos
+        # one face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it must be
+        # sure.
+        if still not in self._landmarkers:
+            self._landmarkers[still] = FaceLandmarker(
+                video=not still,
+                max_faces=max(FEW_FACES, self.max_faces) if still else self.max_faces,
+                confidence=CONFIDENCE if self.max_faces == 1 else 0.5,
+            )
+        return self._landmarkers[still]
+
+    def find(self, frame) -> list[Face]:
+        """Return the faces of a video's frame; none if MediaPipe fails on it (it has started afresh then).
+
+        Frames must come in order. `find` may run in another thread than `read`, ahead of it.
+        """
+        if self._found_on not in ("", frame.source):  # another video, whose time begins anew
+            self._landmarkers.pop(False).close()
+        self._found_on = frame.source
         try:
-            if self.still:
-                landmarks, probabilities = self.read_twice(frame.image)
-                return read_picture(self.classifier.classes, landmarks, probabilities, frame.shape)
-            faces = self.landmarker.detect(frame.image, frame.timestamp_ms)[: self.max_faces]
+            return self._landmarker(still=False).detect(frame.image, frame.timestamp_ms)[: self.max_faces]
         except RuntimeError as error:
             note(f"{frame.source}, frame {frame.index}: {error}")
-            faces = []
+            return []
+
+    def read(self, frame, faces: list[Face]) -> list:
+        """Return the readings of a video's frame and the `faces` that `find` found on it."""
+        if self._read_from not in ("", frame.source):
+            self.tracker = self._new_tracker()
+        self._read_from = frame.source
         if (
             self.taker
             and faces
@@ -52,6 +74,15 @@ class FaceReader:
         return self.tracker.update(
             [face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.shape
         )
+
+    def read_still(self, frame) -> list:
+        """Return the readings of a still picture; none if MediaPipe fails on it."""
+        try:
+            landmarks, probabilities = self.read_twice(frame.image)
+        except RuntimeError as error:
+            note(f"{frame.source}: {error}")
+            return []
+        return read_picture(self.classifier.classes, landmarks, probabilities, frame.shape)
 
     def neutral_problem(self) -> str:
         """Return why no neutral face can be taken as reference, or ""."""
@@ -127,8 +158,9 @@ class FaceReader:
         Detection jitters by half of what faces differ; the geometric mean of the two answers is worth .007 of balanced
         accuracy (models/README.md), and a face that only one look finds still counts.
         """
-        faces = self.landmarker.detect_picture(image)[: self.max_faces]
-        mirrored = self.landmarker.detect_picture(np.ascontiguousarray(image[:, ::-1]))[: self.max_faces]
+        landmarker = self._landmarker(still=True)
+        faces = landmarker.detect_picture(image)[: self.max_faces]
+        mirrored = landmarker.detect_picture(np.ascontiguousarray(image[:, ::-1]))[: self.max_faces]
         probabilities, again = self.predict(faces), self.predict(mirrored)
         back = [face.landmarks * np.float32([-1, 1, 1]) + np.float32([1, 0, 0]) for face in mirrored]
         if not faces:
@@ -154,4 +186,5 @@ class FaceReader:
         return self
 
     def __exit__(self, *_) -> None:
-        self.landmarker.close()
+        for landmarker in self._landmarkers.values():
+            landmarker.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 from utils.config import UserError
 from utils.faces.images import IMAGE_SUFFIXES
 from utils.live.results import ResultWriter
-from utils.live.video_writer import CODECS, VideoRecorder, write_picture
+from utils.live.video_writer import CODECS, Sound, VideoRecorder, write_picture
 
 
 def check_save(save: Path | None, source) -> None:
@@ -35,10 +35,7 @@ class Outputs:
         self.paths = [path for path in (output, save) if path]
         self._files = contextlib.ExitStack()
         self._results = self._files.enter_context(ResultWriter(output, classes)) if output else None
-        video = save and source.kind not in ("picture", "folder")
-        self._video = (
-            self._files.enter_context(VideoRecorder(save, source.fps, source.live)) if video else None
-        )
+        self._video = None
 
     def write_rows(self, frame, readings: list) -> None:
         """Add the rows of a frame."""
@@ -47,15 +44,33 @@ class Outputs:
 
     def write_image(self, frame, image) -> None:
         """Add what is shown of a frame: image (height, width, 3) uint8."""
-        if self._video:
-            self._video.write(image, frame.timestamp_ms)
-        elif self.save and self.source.kind == "folder":
-            write_picture(self.save / Path(frame.source).relative_to(self.source.name), image)
-        elif self.save:
-            write_picture(self.save, image)
+        if self.save is None:
+            return
+        path = self._path_of(frame)
+        if frame.still:
+            self._end_video()
+            return write_picture(path, image)
+        if self._video is None or self._video.path != path:
+            self._end_video()
+            sound = self.source.sound and Sound(self.source.sound, self.source.start_s)
+            self._video = VideoRecorder(path, self.source.fps, sound)
+        self._video.write(image, frame.timestamp_ms)
+
+    def _path_of(self, frame) -> Path:
+        """Return where a frame goes; in a folder, videos of a kind that is not written become `NAME.mp4`."""
+        if self.source.kind != "folder":
+            return self.save
+        path = self.save / Path(frame.source).relative_to(self.source.name)
+        return path if frame.still or path.suffix.lower() in CODECS else path.with_name(path.name + ".mp4")
+
+    def _end_video(self, *exception) -> None:
+        video, self._video = self._video, None
+        if video:
+            video.__exit__(*(exception or (None, None, None)))
 
     def __enter__(self) -> "Outputs":
         return self
 
     def __exit__(self, *exception) -> None:
-        self._files.__exit__(*exception)
+        with self._files:
+            self._end_video(*exception)

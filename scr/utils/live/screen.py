@@ -19,7 +19,6 @@ class Screen:
 
     def __init__(self, source, reader, mirror: bool, window: bool = True, waits: bool = False):
         self.source, self.reader, self.waits = source, reader, waits
-        self.still = source.kind in ("picture", "folder")
         self.view = display.View(reader.classifier.classes, reader.classifier.name, mirror)
         self._windows = contextlib.ExitStack()
         self.window = open_window(self._windows) if window else None
@@ -42,7 +41,7 @@ class Screen:
     def _draw_last(self):
         frame, readings, latency_ms = self._last
         self.view.neutral = self.reader.neutral_state
-        if self.still:
+        if frame.still:
             return self.view.draw(frame.image, readings, caption=Path(frame.source).name)
         return self.view.draw(
             frame.image, readings, frame.timestamp_ms, self._fps, latency_ms, self.source.message
@@ -53,10 +52,12 @@ class Screen:
         if self.window is None:
             return True
         self.window.show(image)
-        if self.still and self.waits:
+        if frame.still and self.waits:
             return self._wait_for_space()
         ahead = 0.0
-        if not (self.source.live or self.still):
+        if not (self.source.live or frame.still):
+            if frame.index == 0:
+                self._start = time.perf_counter()
             ahead = self._start + frame.timestamp_ms / 1000 - time.perf_counter()
         return self.press(self.window.read_key(max(0.001, ahead)))
 

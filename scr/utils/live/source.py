@@ -1,0 +1,79 @@
+"""What every source of frames has in common.
+
+Files and pictures come whole and in order. Cameras and streams come as the newest frame only: a slow network
+must never show an old face.
+"""
+
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+TICK_S = 0.05
+"""How long a source waits for a frame before it lets the caller look after its window."""
+FALLBACK_FPS = 30.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame; image is None, and `problem` says why, for a file that can't be read.
+
+    `index` and `timestamp_ms` begin at 0 with each picture and each video; `captured` is on the clock of
+    time.monotonic(). `still`: a picture of its own. `full_size` (width, height) is that of a picture whose image is
+    a smaller copy.
+    """
+
+    image: np.ndarray | None
+    index: int
+    timestamp_ms: int
+    source: str
+    captured: float
+    still: bool = False
+    full_size: tuple[int, int] | None = None
+    problem: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels of what was filmed, which boxes are given in."""
+        return self.full_size[::-1] if self.full_size else self.image.shape[:2]
+
+
+class Source:
+    """Base of all sources: iterate over it for `Frame`s (None: nothing new yet); close it by `with`."""
+
+    live = False
+    fps = FALLBACK_FPS
+    """frames a second, roughly: what a file format without time stamps is told"""
+    sound = None
+    """the file or address whose sound goes with the frames, if any"""
+    start_s = 0.0
+    """where on the clock of `sound` the first frame lies"""
+
+    def __init__(self, name: str, kind: str):
+        self.name = name
+        self.kind = kind
+        """camera, stream, video, picture or folder"""
+        self.news: collections.deque[str] = collections.deque()
+        """what happened, for the caller to take out and tell"""
+        self.message = ""
+        """what is wrong at this moment, for the display"""
+        self.failure = ""
+        """why the source ended, if it did not end well"""
+
+    def __iter__(self) -> Iterator[Frame | None]:
+        raise NotImplementedError
+
+    def _warn(self, message: str) -> None:
+        if message != self.message:
+            self.message = message
+            self.news.append(message)
+
+    def close(self) -> None:
+        """Stop reading and free the device."""
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
