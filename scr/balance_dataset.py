@@ -9,12 +9,14 @@ Writes OUTPUT.txt (1404 features and the class index a line; numpy.loadtxt reads
 from utils.script import run_script
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, EMOTIONS, SEED, UserError, at_least, make_parser, relative
+from utils.config import DATA, SEED, at_least, make_parser, relative
+from utils.data.classes import choose_classes
 from utils.data.dataset import (
     LandmarkSet,
     assign_split,
@@ -48,7 +50,10 @@ def build_parser():
         help="where to write, without .txt and .npz",
     )
     parser.add_argument(
-        "--classes", nargs="+", default=list(EMOTIONS), choices=EMOTIONS, help="classes to keep"
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="classes to keep, in the order of their index (default: fear happy neutral sad, or all of a set without them)",
     )
     parser.add_argument(
         "--per-class", type=at_least(0), default=2500, help="most faces of a class; 0: all of them"
@@ -63,12 +68,9 @@ def build_parser():
 
 
 def main(args):
-    data = concatenate([load_landmarks(path) for path in args.data]).of_classes(args.classes)
-    if len(data) == 0:
-        raise UserError(
-            f"no face labelled {', '.join(args.classes)} in {', '.join(map(relative, args.data))}; check --classes"
-        )
-    data = drop_duplicates(data)
+    data = concatenate([load_landmarks(path) for path in args.data])
+    classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
+    data = drop_duplicates(data.of_classes(classes))
     audit_sources(data)
     if not args.keep_split:
         data = replace(data, split=np.full(len(data), ""), missed_split=np.full(len(data.missed_label), ""))
@@ -76,9 +78,9 @@ def main(args):
     if args.per_class:
         data = balance(data, args.per_class, args.seed)
     output = args.output.with_suffix("") if args.output.suffix in (".txt", ".npz") else args.output
-    save_txt(output.with_name(output.name + ".txt"), data)
+    save_txt(output.with_name(output.name + ".txt"), data, classes)
     save_npz(output.with_name(output.name + ".npz"), data)
-    report(output, data, args.classes)
+    report(output, data, classes)
 
 
 def drop_duplicates(data: LandmarkSet) -> LandmarkSet:
@@ -106,10 +108,11 @@ def audit_sources(data: LandmarkSet) -> None:
     classes = sorted(set(data.label.tolist()))
     common = [name for name, count in Counter(families.tolist()).most_common() if count >= 20][:12]
     print("sources, by the family of the file name (rows) and label (columns):")
-    print(" " * 28 + "".join(f"{name:>10}" for name in classes))
+    wide = max(10, *(len(name) + 2 for name in classes))
+    print(" " * 28 + "".join(f"{name:>{wide}}" for name in classes))
     for name in common:
         counts = Counter(data.label[families == name].tolist())
-        print(f"{name:>28}" + "".join(f"{counts[label]:>10}" for label in classes))
+        print(f"{name:>28}" + "".join(f"{counts[label]:>{wide}}" for label in classes))
     if len(classes) < 2:
         return
     chance = 1 / len(classes)
@@ -188,7 +191,7 @@ def balance(data: LandmarkSet, per_class: int, seed: int) -> LandmarkSet:
     return data.select(np.sort(np.concatenate(chosen)))
 
 
-def report(output: Path, data: LandmarkSet, classes: list[str]) -> None:
+def report(output: Path, data: LandmarkSet, classes: Sequence[str]) -> None:
     """Print what was written."""
     for split in ("train", "val", "test"):
         counts = Counter(data.label[data.split == split].tolist())

@@ -2,6 +2,9 @@
 
     python scr/extract_landmarks.py --dataset affectnet
     python scr/extract_landmarks.py --images data/fer2013 --labels data/fer2013/fer2013new.csv
+    python scr/extract_landmarks.py --images data/photos
+
+Each sub-folder is a class, whether it is named `happy` or `wink`; names of the usual emotions are unified (`Joy` is `happy`).
 
 Stopped (Ctrl-C, power cut) it goes on where it was: run the same command again.
 """
@@ -25,6 +28,7 @@ from utils.config import (
     positive_int,
     relative,
 )
+from utils.data.classes import check_classes
 from utils.data.dataset import LandmarkSet, find_labelled_images, read_ferplus, save_npz
 from utils.data.extraction import CHUNK, count_done, extract
 from utils.data.locks import writing
@@ -43,10 +47,16 @@ def build_parser():
         "--images",
         type=Path,
         metavar="DIR",
-        help="any <emotion>/* tree, with or without Train and Test above",
+        help="a folder with a sub-folder for each class, with or without Train and Test above",
     )
     parser.add_argument(
         "--labels", type=Path, metavar="CSV", help="FER+ votes (fer2013new.csv) instead of folder names"
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="folders to take as classes, wherever they are (default: the known emotions and the folders beside them)",
     )
     parser.add_argument(
         "--source", metavar="NAME", help="name of the source in the landmark set (default: the folder's name)"
@@ -61,7 +71,8 @@ def build_parser():
 
 def main(args):
     root = (download(args.dataset) if args.dataset else args.images).resolve()
-    images, left_out = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root)
+    classes = check_classes(args.classes) if args.classes else None
+    images, left_out = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root, classes)
     source = args.source or args.dataset or root.name
     output = args.output or DATA / f"{source}.npz"
     with writing(output, "wait for its end, or choose another --output"):

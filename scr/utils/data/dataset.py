@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import ALL_EMOTIONS, EMOTIONS, SEED, UserError, atomic_path, canonical_emotion, relative
+from utils.config import EMOTIONS, SEED, UserError, atomic_path, canonical_emotion, relative
+from utils.data.classes import MOST_CLASSES, check_classes, class_name, list_names, name_problem
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 from utils.faces.images import list_images
 
@@ -55,37 +56,73 @@ class LabelledImage:
     votes: tuple[int, ...] = (0,) * VOTES
 
 
-def find_labelled_images(root: Path) -> tuple[list[LabelledImage], Counter]:
-    """Return the pictures of any `<emotion>/*` tree, and a count of those left out by reason.
+def find_labelled_images(
+    root: Path, classes: Sequence[str] | None = None
+) -> tuple[list[LabelledImage], Counter]:
+    """Return the pictures of a tree with a folder for each class, and a count of those left out by folder.
 
-    The nearest folder named after an emotion (any case, usual synonyms) is the label; a `Train`/`Valid`/`Test` folder
-    above gives the split, any other folder right above the emotion the subject. Raises UserError if there is nothing.
+    With `classes`, the nearest folder named after one of them is the label. Without, that of a known emotion (any
+    case, usual synonyms), or another folder on the same level as theirs; where none is known, each folder right below
+    `root` is a class. A `Train`/`Valid`/`Test` folder above gives the split, any other folder right above the class
+    the subject. Raises UserError if there is nothing, or more classes than a model can have.
     """
     if not root.is_dir():
         raise UserError(
-            f"no folder {relative(root)}; give --images a folder with one sub-folder for each emotion"
+            f"no folder {relative(root)}; give --images a folder with one sub-folder for each class"
         )
     images, left_out = [], Counter()
-    for path in list_images(root):
-        folders = [root.name, *path.relative_to(root).parts[:-1]]
-        labelled = [index for index, name in enumerate(folders) if canonical_emotion(name)]
-        if not labelled:
-            left_out["not in an emotion's folder"] += 1
+    paths = list_images(root)
+    folders = {path.parent: (root.name, *path.parent.relative_to(root).parts) for path in paths}
+    places = _class_places(folders, classes)
+    for path in paths:
+        names, place = folders[path.parent], places[path.parent]
+        if place is None or name_problem(class_name(names[place])):
+            reason = "" if place is None else f", a name that {name_problem(class_name(names[place]))}"
+            left_out[f"in {'/'.join(names)} (no class's folder{reason})"] += 1
             continue
-        above = folders[1 : labelled[-1]]
+        above = names[1:place]
         splits = [_SPLIT_FOLDERS[name.lower()] for name in above if name.lower() in _SPLIT_FOLDERS]
         subject = above[-1] if above and above[-1].lower() not in _SPLIT_FOLDERS else ""
-        images.append(
-            LabelledImage(path, canonical_emotion(folders[labelled[-1]]), (splits or [""])[-1], subject)
-        )
+        images.append(LabelledImage(path, class_name(names[place]), (splits or [""])[-1], subject))
     if not images:
-        what = (
-            f"{sum(left_out.values())} pictures, none in a folder named after an emotion"
-            if left_out
-            else "no pictures"
-        )
+        named = f" named {' or '.join(classes)}" if classes else " of a class"
+        what = f"{len(paths)} pictures, none in a folder{named}" if paths else "no pictures"
         raise UserError(f"{relative(root)} holds {what}; put them into folders such as {', '.join(EMOTIONS)}")
+    if len(found := sorted({image.label for image in images})) > MOST_CLASSES:
+        raise UserError(
+            f"{relative(root)} holds {len(found)} folders that could be classes ({list_names(found)}), and a model has "
+            f"at most {MOST_CLASSES}; name those you mean: --classes NAME NAME"
+        )
     return images, left_out
+
+
+def _class_places(
+    folders: dict[Path, tuple[str, ...]], classes: Sequence[str] | None
+) -> dict[Path, int | None]:
+    """Return which of a folder's names, its own and those above it from the root on, is its class; None: none is."""
+
+    def is_class(name: str) -> bool:
+        return class_name(name) in classes if classes else canonical_emotion(name) is not None
+
+    def levels(
+        names: tuple[str, ...],
+    ) -> list[int]:  # places of the names that are no split, without the root's
+        return [place for place, name in enumerate(names) if place and name.lower() not in _SPLIT_FOLDERS]
+
+    known = {
+        folder: max((place for place, name in enumerate(names) if is_class(name)), default=None)
+        for folder, names in folders.items()
+    }
+    if classes:
+        return known
+    theirs = {
+        levels(folders[folder]).index(place) for folder, place in known.items() if place
+    }  # how many folders below the root known emotions lie
+    places = {}
+    for folder, names in folders.items():
+        own = [place for level, place in enumerate(levels(names)) if level in (theirs or {0})]
+        places[folder] = known[folder] if known[folder] is not None else max(own, default=None)
+    return places
 
 
 def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter]:
@@ -249,13 +286,19 @@ def save_npz(path: Path, data: LandmarkSet) -> None:
         np.savez(file, **{name: getattr(data, name) for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)})
 
 
-def save_txt(path: Path, data: LandmarkSet) -> None:
-    """Write the published format, atomically: a face a line, 1404 coordinates and the class index.
+_TXT_CLASSES = "# classes: "
+"""Begins the first line of a `.txt` whose classes are not `EMOTIONS`; `numpy.loadtxt` skips it."""
 
-    Nine significant digits bring a float32 back to the bit.
+
+def save_txt(path: Path, data: LandmarkSet, classes: Sequence[str] = EMOTIONS) -> None:
+    """Write the published format, atomically: a face a line, 1404 coordinates and the index of its class.
+
+    Nine significant digits bring a float32 back to the bit. Other classes than `EMOTIONS` are named in the first line.
     """
-    index = data.class_index()
-    with atomic_path(path) as partial, partial.open("w", encoding="ascii") as file:
+    index = data.class_index(classes)
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        if tuple(classes) != EMOTIONS:
+            file.write(f"{_TXT_CLASSES}{', '.join(classes)}\n")
         for face, label in zip(
             data.landmarks[:, :MESH_POINTS].reshape(len(data), -1).tolist(), index.tolist()
         ):
@@ -302,19 +345,26 @@ def _read_npz(path: Path) -> LandmarkSet:
         raise ValueError(f"landmarks of shape {data.landmarks.shape}")
     if not np.isfinite(data.landmarks).all():
         raise ValueError("landmarks that are not numbers")
-    if unknown := sorted(set(data.label.tolist()) - set(ALL_EMOTIONS)):
-        raise ValueError(f"unknown labels {', '.join(unknown)}")
+    labels = {*data.label.tolist(), *data.missed_label.tolist()}
+    if wrong := sorted(name for name in labels if name != class_name(name) or name_problem(name)):
+        raise ValueError(f"labels that are no names of classes: {list_names(wrong)}")
     return data
 
 
 def _read_txt(path: Path) -> LandmarkSet:
-    table = np.loadtxt(path, dtype=np.float32, ndmin=2)
+    with path.open(encoding="utf-8") as file:
+        first = file.readline().strip()
+    named = first.startswith(_TXT_CLASSES)
+    classes = (
+        check_classes(first.removeprefix(_TXT_CLASSES).split(","), relative(path)) if named else EMOTIONS
+    )
+    table = np.loadtxt(path, dtype=np.float32, ndmin=2, encoding="utf-8")
     if table.shape[1] != MESH_POINTS * 3 + 1:
         raise ValueError(f"{table.shape[1]} columns, expected {MESH_POINTS * 3 + 1}")
     index = table[:, -1]
-    if not np.isin(index, range(len(EMOTIONS))).all():
-        raise ValueError(f"labels must be 0 to {len(EMOTIONS) - 1}")
-    label = np.array(EMOTIONS)[index.astype(int)]
+    if not np.isin(index, range(len(classes))).all():
+        raise ValueError(f"labels must be 0 to {len(classes) - 1}")
+    label = np.array(classes)[index.astype(int)]
     source = np.full(len(table), path.stem)
     return LandmarkSet(landmarks=table[:, :-1].reshape(-1, MESH_POINTS, 3), label=label, source=source)
 
