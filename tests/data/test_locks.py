@@ -61,6 +61,7 @@ def test_another_session_can_be_recorded_meanwhile(holder, tmp_path):
     with SessionWriter("ann", "2", tmp_path) as writer:
         writer.append(*FACE, "happy")
     assert len(read_session(tmp_path / "ann" / "2.jsonl")[0]) == 1
+    assert not (tmp_path / "ann" / ".2.jsonl.lock").exists()
 
 
 def test_a_lock_falls_with_its_process(holder, tmp_path):

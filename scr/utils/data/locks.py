@@ -37,6 +37,8 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         _sign(place)
         yield
     finally:
+        with contextlib.suppress(OSError):
+            place.unlink()  # while it is ours; filelock does not take a file that was unlinked meanwhile
         lock.release()
 
 
