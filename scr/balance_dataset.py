@@ -1,9 +1,9 @@
 """Landmark sets -> one clean, balanced set: audited, without duplicates, split, with equal classes.
 
     python scr/balance_dataset.py
-    python scr/balance_dataset.py --data data/affectnet.npz data/fer2013.npz --per-class 0 --keep-split --output data/training
+    python scr/balance_dataset.py --data data/affectnet.npz data/fer2013.npz --per-class 0 --output data/all
 
-Writes OUTPUT.txt (1404 features and the class index a line; numpy.loadtxt reads it) and OUTPUT.npz (all columns).
+Writes OUTPUT.txt (1404 features and the class index a line, for numpy.loadtxt) and OUTPUT.npz (all columns).
 """
 
 from utils.script import run_script
@@ -53,7 +53,8 @@ def build_parser():
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="classes to keep, in the order of their index (default: fear happy neutral sad, or all of a set without them)",
+        help="classes to keep, in the order of their index "
+        "(default: fear happy neutral sad, or all of a set without them)",
     )
     parser.add_argument(
         "--per-class", type=at_least(0), default=2500, help="most faces of a class; 0: all of them"
@@ -96,18 +97,19 @@ def drop_duplicates(data: LandmarkSet) -> LandmarkSet:
     first[order[np.unique(group[order], return_index=True)[1]]] = True
     same_bytes = len(data) - len(np.unique(data.sha256)) if data.sha256.all() else 0
     print(
-        f"duplicates: {len(data) - first.sum()} further copies of {len(data)} pictures ({same_bytes} the same bytes, the rest "
-        f"nearly the same picture); {contradictory.sum()} pictures dropped because their copies carry different labels"
+        f"duplicates: {len(data) - first.sum()} further copies of {len(data)} pictures ({same_bytes} the "
+        f"same bytes, the rest nearly the same picture); {contradictory.sum()} pictures dropped because "
+        "their copies carry different labels"
     )
     return data.select(first & ~contradictory)
 
 
 def audit_sources(data: LandmarkSet) -> None:
-    """Print how labels spread over file families and how well the source alone predicts them; warn in plain words."""
+    """Print how labels spread over file-name prefixes and how well the source alone predicts them."""
     families = np.array([f"{source}/{family(path)}*" for source, path in zip(data.source, data.path)])
     classes = sorted(set(data.label.tolist()))
     common = [name for name, count in Counter(families.tolist()).most_common() if count >= 20][:12]
-    print("sources, by the family of the file name (rows) and label (columns):")
+    print("sources, by the prefix of the file name (rows) and label (columns):")
     wide = max(10, *(len(name) + 2 for name in classes))
     print(" " * 28 + "".join(f"{name:>{wide}}" for name in classes))
     for name in common:
@@ -117,7 +119,7 @@ def audit_sources(data: LandmarkSet) -> None:
         return
     chance = 1 / len(classes)
     clues = {
-        "the file's family": _one_hot(families),
+        "the file name's prefix": _one_hot(families),
         "the picture's size": _one_hot(data.width * 100_000 + data.height),
         "the crop (place, size and tilt of the eyes)": _eye_geometry(data),
     }
@@ -137,8 +139,9 @@ def audit_sources(data: LandmarkSet) -> None:
     print(
         "WARNING: labels can be told from where a picture comes from, without looking at the face: "
         + "; ".join(shares)
-        + ". A network trained on this may learn the source and the crop instead of the expression. Align the landmarks "
-        "(the default recipe does) and measure on another source: python scr/evaluate.py --images DIR"
+        + ". A network trained on this may learn the source and the crop instead of the expression. Align "
+        "the landmarks (the default recipe does) and measure on another source: "
+        "python scr/evaluate.py --images DIR"
     )
 
 
@@ -147,7 +150,10 @@ def _one_hot(values: np.ndarray) -> np.ndarray:
 
 
 def _eye_geometry(data: LandmarkSet) -> np.ndarray:
-    """Return (n, 4): middle of the outer eye corners (points 33 and 263), their distance and tilt; no expression in it."""
+    """Return (n, 4): middle of the outer eye corners (points 33 and 263), their distance and tilt.
+
+    No expression is in it.
+    """
     right, left = data.landmarks[:, 33, :2], data.landmarks[:, 263, :2]
     across = left - right
     return np.column_stack(
@@ -177,8 +183,8 @@ def _predictability(values: np.ndarray, label: np.ndarray) -> float:
 
 
 def balance(data: LandmarkSet, per_class: int, seed: int) -> LandmarkSet:
-    """Return at most `per_class` faces of each class. The training side gives first; validation and test keep theirs,
-    unless they alone would take more than half of `per_class`.
+    """Return at most `per_class` faces of each class. The training side gives first; validation and test keep
+    theirs, unless they alone would take more than half of `per_class`.
     """
     generator = np.random.default_rng(seed)
     chosen = []
@@ -195,9 +201,8 @@ def report(output: Path, data: LandmarkSet, classes: Sequence[str]) -> None:
     """Print what was written."""
     for split in ("train", "val", "test"):
         counts = Counter(data.label[data.split == split].tolist())
-        print(
-            f"{split:>6}: {sum(counts.values()):>6} faces ({', '.join(f'{name} {counts[name]}' for name in classes)})"
-        )
+        by_class = ", ".join(f"{name} {counts[name]}" for name in classes)
+        print(f"{split:>6}: {sum(counts.values()):>6} faces ({by_class})")
     print(f"wrote {relative(output)}.txt and .npz: {len(data)} faces")
 
 

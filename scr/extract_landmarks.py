@@ -4,7 +4,8 @@
     python scr/extract_landmarks.py --images data/fer2013 --labels data/fer2013/fer2013new.csv
     python scr/extract_landmarks.py --images data/photos
 
-Each sub-folder is a class, whether it is named `happy` or `wink`; names of the usual emotions are unified (`Joy` is `happy`).
+Each sub-folder is a class, whether it is named `happy` or `wink`; names of the usual emotions are unified
+(`Joy` is `happy`).
 
 Stopped (Ctrl-C, power cut) it goes on where it was: run the same command again.
 """
@@ -56,7 +57,8 @@ def build_parser():
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="folders to take as classes, wherever they are (default: the known emotions and the folders beside them)",
+        help="folders to take as classes, wherever they are (default: the known emotions and "
+        "the folders beside them)",
     )
     parser.add_argument(
         "--source", metavar="NAME", help="name of the source in the landmark set (default: the folder's name)"
@@ -97,7 +99,7 @@ def extract_to(output: Path, images: list, root: Path, source: str, jobs: int) -
 
 
 def download(name: str) -> Path:
-    """Return the folder of a Kaggle data set, downloaded or cached; raises UserError without network and cache."""
+    """Return the folder of a Kaggle data set, downloaded or cached; raises UserError without either."""
     import kagglehub
 
     try:
@@ -105,13 +107,16 @@ def download(name: str) -> Path:
     except Exception as error:  # requests, urllib3 and kagglehub raise a dozen unrelated types
         handle = DATASETS[name].rsplit("/versions")[0]
         raise UserError(
-            f"can't download {handle} ({type(error).__name__}) and it is not cached; connect to the internet, or "
-            f"unpack it by hand and run: python scr/extract_landmarks.py --images DIR --source {name}"
+            f"can't download {handle} ({type(error).__name__}) and it is not cached; connect to the "
+            f"internet, or unpack it by hand and run: "
+            f"python scr/extract_landmarks.py --images DIR --source {name}"
         ) from error
 
 
 def open_parts(output: Path, images: list, root: Path, source: str) -> Path:
-    """Return the folder for the parts of this very job; parts of another job (files changed since) are thrown away."""
+    """Return the folder for the parts of this very job; parts of another job (files changed since) are thrown
+    away.
+    """
     parts_dir = output.with_name(output.name + ".parts")
     listing = [
         (

@@ -18,7 +18,7 @@ from utils.faces import landmarks
 
 @pytest.fixture(scope="module")
 def many_pictures(pictures, tmp_path_factory):
-    """The pictures, four times over at other sizes: enough for several parts; and three that can't be read."""
+    """The pictures, four times over at other sizes: for several parts; and three that can't be read."""
     root = tmp_path_factory.mktemp("many")
     for path in sorted(pictures.rglob("*.png")):
         frame = cv2.imread(str(path))

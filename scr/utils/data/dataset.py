@@ -61,10 +61,11 @@ def find_labelled_images(
 ) -> tuple[list[LabelledImage], Counter]:
     """Return the pictures of a tree with a folder for each class, and a count of those left out by folder.
 
-    With `classes`, the nearest folder named after one of them is the label. Without, that of a known emotion (any
-    case, usual synonyms), or another folder on the same level as theirs; where none is known, each folder right below
-    `root` is a class. A `Train`/`Valid`/`Test` folder above gives the split, any other folder right above the class
-    the subject. Raises UserError if there is nothing, or more classes than a model can have.
+    With `classes`, the nearest folder named after one of them is the label. Without, that of a known emotion
+    (any case, usual synonyms), or another folder on the same level as theirs; where none is known, each
+    folder right below `root` is a class. A `Train`/`Valid`/`Test` folder above gives the split, any other
+    folder right above the class the subject. Raises UserError if there is nothing, or more classes than a
+    model can have.
     """
     if not root.is_dir():
         raise UserError(
@@ -90,8 +91,9 @@ def find_labelled_images(
         raise UserError(f"{relative(root)} holds {what}; put them into folders such as {', '.join(EMOTIONS)}")
     if len(found := sorted({image.label for image in images})) > MOST_CLASSES:
         raise UserError(
-            f"{relative(root)} holds {len(found)} folders that could be classes ({list_names(found)}), and a model has "
-            f"at most {MOST_CLASSES}; name those you mean: --classes NAME NAME"
+            f"{relative(root)} holds {len(found)} folders that could be classes ({list_names(found)}), "
+            f"and a model "
+            f"has at most {MOST_CLASSES}; name those you mean: --classes NAME NAME"
         )
     return images, left_out
 
@@ -99,7 +101,7 @@ def find_labelled_images(
 def _class_places(
     folders: dict[Path, tuple[str, ...]], classes: Sequence[str] | None
 ) -> dict[Path, int | None]:
-    """Return which of a folder's names, its own and those above it from the root on, is its class; None: none is."""
+    """Return which of a folder's names, its own and those above it from the root, is its class, or None."""
 
     def is_class(name: str) -> bool:
         return class_name(name) in classes if classes else canonical_emotion(name) is not None
@@ -128,8 +130,9 @@ def _class_places(
 def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter]:
     """Return FER2013's pictures with FER+ votes, and a count of those left out by reason.
 
-    The label is the plurality of the ten votes (Barsoum et al. 2016); ties, and pictures that most voters found to be
-    unknown or no face, are left out. Raises UserError if the file is not FER+ or no picture of it is there.
+    The label is the plurality of the ten votes (Barsoum et al. 2016); ties, and pictures that most voters
+    found to be unknown or no face, are left out. Raises UserError if the file is not FER+ or no picture of it
+    is there.
     """
     if not labels.is_file():
         raise UserError(f"no file {relative(labels)}; FER+ calls it fer2013new.csv")
@@ -165,9 +168,10 @@ def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter
 class LandmarkSet:
     """A landmark set, column by column (the data contract); n faces, and m pictures that gave none.
 
-    landmarks (n, 478 or 468, 3) float32 in image widths, blendshapes (n, 52) float32; the rest (n,): label, source,
-    path, sha256, split (`train`, `val`, `test` or empty), subject, session (empty if unknown), width and height in
-    pixels, phash uint64; votes (n, 10) in the order of `FERPLUS_COLUMNS`, all zero without FER+.
+    landmarks (n, 478 or 468, 3) float32 in image widths, blendshapes (n, 52) float32; the rest (n,): label,
+    source, path, sha256, split (`train`, `val`, `test` or empty), subject, session (empty if unknown), width
+    and height in pixels, phash uint64; votes (n, 10) in the order of `FERPLUS_COLUMNS`, all zero without
+    FER+.
     """
 
     landmarks: np.ndarray
@@ -223,7 +227,7 @@ class LandmarkSet:
         return self.select(self.split == split, self.missed_split == split)
 
     def class_index(self, classes: Sequence[str] = EMOTIONS) -> np.ndarray:
-        """Return the labels as indices (n,) int64 into `classes`; raises ValueError for a label that is not among them."""
+        """Return the labels as indices (n,) int64 into `classes`; raises ValueError for any other label."""
         return np.array([tuple(classes).index(name) for name in self.label.tolist()], np.int64)
 
     def missed_index(self, classes: Sequence[str] = EMOTIONS) -> np.ndarray:
@@ -247,7 +251,7 @@ def concatenate(sets: Sequence[LandmarkSet]) -> LandmarkSet:
 
 
 def from_rows(images: Sequence[LabelledImage], rows: Sequence[dict], root: Path, source: str) -> LandmarkSet:
-    """Return the landmark set of pictures and what `landmarks.extract_chunk` made of them; paths relative to `root`."""
+    """Return the landmark set of pictures and their rows (of `extraction.extract_one`) under `root`."""
     pairs = list(zip(images, rows, strict=True))
     found = [(image, row) for image, row in pairs if "skipped" not in row]
     missed = [(image, row) for image, row in pairs if "skipped" in row]
@@ -293,7 +297,8 @@ _TXT_CLASSES = "# classes: "
 def save_txt(path: Path, data: LandmarkSet, classes: Sequence[str] = EMOTIONS) -> None:
     """Write the published format, atomically: a face a line, 1404 coordinates and the index of its class.
 
-    Nine significant digits bring a float32 back to the bit. Other classes than `EMOTIONS` are named in the first line.
+    Nine significant digits bring a float32 back to the bit. Other classes than `EMOTIONS` are named in the
+    first line.
     """
     index = data.class_index(classes)
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
@@ -312,8 +317,8 @@ def load_landmarks(path: Path, allow_empty: bool = False) -> LandmarkSet:
     """
     if not path.is_file():
         raise UserError(
-            f"no landmark set at {relative(path)}; make one with: python scr/extract_landmarks.py, then split it with: "
-            "python scr/balance_dataset.py (--help of both tells how)"
+            f"no landmark set at {relative(path)}; make one with: python scr/extract_landmarks.py, then "
+            "split it with: python scr/balance_dataset.py (--help of both tells how)"
         )
     try:
         data = _read_txt(path) if path.suffix.lower() == ".txt" else _read_npz(path)
@@ -370,15 +375,15 @@ def _read_txt(path: Path) -> LandmarkSet:
 
 
 def family(path: str) -> str:
-    """Return the family of a file name, what stands before its first digit: `Train/happy/ffhq_12.png` -> `ffhq_`."""
+    """Return the prefix group of a file name: what stands before its first digit (`ffhq_12.png`: `ffhq_`)."""
     return re.match(r"\D*", Path(path).stem).group()
 
 
 def find_duplicates(data: LandmarkSet, max_bits: int = 4, max_shift: float = 0.02) -> np.ndarray:
     """Return a group number (n,) for each face; the same number means the same picture, or nearly.
 
-    The same bytes, or perceptual hashes at most `max_bits` apart and mesh points that differ by at most `max_shift`
-    image widths on average (registered portraits of two people can share a hash, not a mesh).
+    The same bytes, or perceptual hashes at most `max_bits` apart and mesh points that differ by at most
+    `max_shift` image widths on average (registered portraits of two people can share a hash, not a mesh).
     """
     parent = np.arange(len(data))
 
@@ -457,9 +462,9 @@ def assign_split(
 ) -> LandmarkSet:
     """Return the set with every face in `train`, `val` or `test`, source by source.
 
-    A source that has all three keeps them. One that has a held-out part (`val` or `test`) keeps it as `test` and gives
-    a part `val` of the rest to validation. Else both are made. Duplicates, and a subject's faces, stay on one side;
-    `duplicate` gives the numbers of `find_duplicates` where they are known.
+    A source that has all three keeps them. One that has a held-out part (`val` or `test`) keeps it as `test`
+    and gives a part `val` of the rest to validation. Else both are made. Duplicates, and a subject's faces,
+    stay on one side; `duplicate` gives the numbers of `find_duplicates` where they are known.
     """
     split, missed_split = np.full(len(data), "train"), np.full(len(data.missed_label), "train")
     groups = split_groups(data, duplicate)
@@ -490,7 +495,7 @@ def assign_split(
 
 
 def split_groups(data: LandmarkSet, duplicate: np.ndarray | None = None) -> np.ndarray:
-    """Return a number (n,) for each face: those with the same (same picture, same person) belong on one side."""
+    """Return a number (n,) for each face: those with the same (picture or person) belong on one side."""
     duplicate = find_duplicates(data) if duplicate is None else duplicate
     person = np.array(
         [f"{source}/{subject}" if subject else "" for source, subject in zip(data.source, data.subject)]

@@ -1,4 +1,4 @@
-"""Labelled pictures -> a landmark set, on all cores; can be stopped at any moment and goes on where it was."""
+"""Labelled pictures -> a landmark set, on all cores; stopped at any moment, it goes on where it was."""
 
 import contextlib
 import hashlib
@@ -23,8 +23,8 @@ def extract(
 ) -> LandmarkSet:
     """Return the landmark set of labelled pictures under `root`, worked on by `jobs` processes.
 
-    With `parts_dir`, each chunk is written there when it is done, and chunks that are there are not done again.
-    """
+    With `parts_dir`, each chunk is written there when it is done, and those that are there are not done
+    again."""
     from tqdm import tqdm
 
     ensure_landmarker_file()  # once, not in every worker
@@ -62,7 +62,9 @@ def _read_part(parts_dir: Path | None, start: int) -> LandmarkSet | None:
 
 
 def _extract_rows(paths: Sequence[Path], jobs: int, parts_dir: Path | None) -> Iterator[dict]:
-    """Yield a row for each picture, in order. Those that workers died of are noted in `parts_dir` and not tried again."""
+    """Yield a row for each picture, in order; those that workers died of are noted in `parts_dir`, to be left
+    alone.
+    """
     note = parts_dir / "deadly" if parts_dir else None
     deadly = set(note.read_bytes().split(b"\0")) if note and note.exists() else set()
     rows = work_through(open_extractor, [path for path in paths if bytes(path) not in deadly], jobs)
@@ -88,8 +90,8 @@ def open_extractor():
 def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
     """Return the row of a picture file.
 
-    A row has `sha256`, `width`, `height` and `phash`, and either `landmarks` (478, 3) and `blendshapes` (52,) of the
-    largest face or `skipped`, the reason why there are none.
+    A row has `sha256`, `width`, `height` and `phash`, and either `landmarks` (478, 3) and `blendshapes` (52,)
+    of the largest face or `skipped`, the reason why there are none.
     """
     row = {"sha256": "", "width": 0, "height": 0, "phash": 0}
     try:

@@ -1,12 +1,18 @@
 """What a picture file says of itself, read before anything is decoded. The sole owner of Pillow.
 
-Decoders allocate what a header claims: a PNG of 47 KB took 4.1 GB. So size, turn and price come from here, and what is too
-dear or contradicts itself is refused by name.
+Decoders allocate what a header claims: a PNG of 47 KB took 4.1 GB. So size, turn and price come from here,
+and what is too dear or contradicts itself is refused by name.
 """
 
+import contextlib
+import functools
+import logging
 import struct
+import warnings
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
 
 MAX_PIXELS = 200_000_000
 """More than the largest sensors of telephones have; a picture of this size is read within 1 GB."""
@@ -14,8 +20,12 @@ MAX_BYTES = 900_000_000
 """What decoding may take, beside the program itself."""
 DEFLATE_RATIO = 1032
 """Deflate can't make less of more (RFC 1951: 258 bytes by two bits)."""
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "GIF", "JPEG2000")
-BYTES_PER_PIXEL = {"AVIF": 10, "HEIF": 10, "JPEG2000": 15}
+HEIF_SUFFIXES = {".heic", ".heif"}
+"""Apple's telephones write them; the package pillow-heif reads them, and is not required."""
+PILLOW_DECODES = ("AVIF", "HEIF")
+"""OpenCV takes twice the memory and time for the one, and reads the other not at all."""
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "GIF", "JPEG2000", "HEIF")
+BYTES_PER_PIXEL = {"AVIF": 10, "HEIF": 10, "JPEG2000": 16}
 """What decoding takes where it is more than three: measured."""
 _ORIENTATION, _SAMPLE_BITS, _STRIP_ROWS, _TILE_WIDTH, _TILE_HEIGHT = 274, 258, 278, 322, 323
 """Tags of EXIF and TIFF."""
@@ -31,7 +41,10 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """Format by Pillow's name, width and height in pixels as stored, EXIF orientation 1 to 8 that is still to be applied."""
+    """Format by Pillow's name, and what the picture is: `width` and `height` upright, in pixels.
+
+    `orientation` (EXIF, 1 to 8) is what is to be done to the stored pixels.
+    """
 
     format: str
     width: int
@@ -39,36 +52,77 @@ class Header:
     orientation: int
 
 
-def read_header(file: BinaryIO, size: int) -> Header:
-    """Return the header of a picture file of `size` bytes; raises PictureError if it is none, or must not be decoded."""
-    from PIL import Image
+@functools.cache
+def heif_is_read() -> bool:
+    """Tell whether the package that reads HEIC pictures is there; it is made known to Pillow then."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
+
+def decode_with_pillow(file: BinaryIO, part: int) -> np.ndarray | None:
+    """Return the stored pixels (height, width, 3) uint8 BGR at a whole fraction of their size; None if
+    damaged.
+    """
+    try:
+        with _open(file) as image:
+            image.load()
+            return np.ascontiguousarray(np.asarray(image.reduce(part).convert("RGB"))[:, :, ::-1])
+    except Exception:  # each of Pillow's decoders has its own
+        return None
+
+
+def read_header(file: BinaryIO, size: int) -> Header:
+    """Return the header of a picture file of `size` bytes.
+
+    Raises PictureError if it is none, or must not be decoded.
+    """
     if size == 0:
         raise PictureError("unreadable", "the file is empty")
-    Image.MAX_IMAGE_PIXELS = None  # our own limit is below, and is an answer, not a warning
-    file.seek(0)
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            header = Header(image.format, *image.size, _orientation(image))
-            price = _price(image, size)
+        with _open(file) as image:
+            header, price = _header_of(image), _price(image, size)
     except Exception as error:  # each of Pillow's parsers has its own
         raise PictureError("unreadable", "no picture, or damaged") from error
     _check(header, price, file, size)
     return header
 
 
-def _orientation(image) -> int:
-    if image.format == "TIFF":  # Pillow's size and OpenCV's pixels are upright already
-        return 1
+@contextlib.contextmanager
+def _open(file: BinaryIO):
+    """Open a picture with Pillow, which says nothing of its own about damage; its pixels are not read yet."""
     from PIL import Image
 
+    Image.MAX_IMAGE_PIXELS = None  # the limit here is an answer, not a warning
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    file.seek(0)
+    if file.read(12)[4:8] == b"ftyp":  # AVIF or HEIC
+        heif_is_read()
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
+
+
+def _header_of(image) -> Header:
+    from PIL import Image
+
+    if image.format == "TIFF":  # Pillow has turned the size already
+        return Header(image.format, *image.size, image.tag_v2.get(_ORIENTATION, 1))
     exif = Image.Exif()
     try:
         exif.load(image.info.get("exif", b""))
         orientation = exif.get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF is no reason to refuse the pixels
-        return 1
-    return orientation if orientation in range(1, 9) else 1
+        orientation = 1
+    if orientation not in range(1, 9):
+        orientation = 1
+    size = image.size[::-1] if orientation >= 5 else image.size
+    return Header(image.format, *size, orientation)
 
 
 def _check(header: Header, price: int, file: BinaryIO, size: int) -> None:
@@ -86,12 +140,13 @@ def _check(header: Header, price: int, file: BinaryIO, size: int) -> None:
 
 
 def _price(image, size: int) -> int:
-    """Return about how many bytes decoding takes: a JPEG is decoded at a fraction of its size, the others in full."""
+    """Return about how many bytes decoding takes: JPEG at a fraction of its size, the others in full."""
     pixels = image.width * image.height
     if image.format in ("JPEG", "MPO"):
         if not image.info.get("progressive"):
             return 0
-        # The coefficients of all scans, two bytes each, wait for the last one; colour is mostly stored at half the size.
+        # The coefficients of all scans, two bytes each, wait for the last one; colour is mostly stored
+        # smaller.
         sampling = [across * down for _, across, down, _ in image.layer]
         return sum(2 * pixels * part // max(sampling) for part in sampling)
     if image.format == "TIFF":  # the file is mapped into memory, and a strip or tile of it decoded at a time
@@ -101,12 +156,13 @@ def _price(image, size: int) -> int:
             tags.get(_TILE_WIDTH, image.width),
         )
         piece = min(rows, max(image.height, 4096)) * across * sum(tags.get(_SAMPLE_BITS, (8,))) // 8
-        return 3 * pixels + size + piece
+        copies = 2 if tags.get(_ORIENTATION, 1) >= 5 else 1
+        return 3 * pixels * copies + size + piece
     return pixels * BYTES_PER_PIXEL.get(image.format, 3)
 
 
 def _check_png(header: Header, file: BinaryIO, size: int) -> None:
-    """Walk through the chunks: none may claim more than is there, and the data must suffice for the pixels."""
+    """Walk through the chunks: none may claim more than is there, and the data must do for the pixels."""
     file.seek(8)
     data = 0
     while len(start := file.read(8)) == 8:

@@ -10,13 +10,21 @@ from typing import BinaryIO
 import numpy as np
 
 from utils.config import UserError, native_log_silenced
-from utils.faces.headers import Header, PictureError, read_header
+from utils.faces.headers import (
+    HEIF_SUFFIXES,
+    PILLOW_DECODES,
+    Header,
+    PictureError,
+    decode_with_pillow,
+    heif_is_read,
+    read_header,
+)
 
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm")
 }
 MAX_READ_PIXELS = 16_000_000
-"""Larger pictures are read at a half, a quarter or an eighth of their width: faces are read at some hundred pixels."""
+"""Larger pictures are read at a half, a quarter or an eighth of their width."""
 
 
 def import_cv2():
@@ -32,8 +40,9 @@ def import_cv2():
 
 
 def is_image(path: Path) -> bool:
-    """Tell by its suffix whether a file is a picture."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    """Tell by its suffix whether a file is a picture that can be read here."""
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and heif_is_read())
 
 
 def list_images(folder: Path, more: frozenset[str] = frozenset()) -> list[Path]:
@@ -50,9 +59,11 @@ def list_images(folder: Path, more: frozenset[str] = frozenset()) -> list[Path]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A still picture: `image` (height, width, 3) uint8 BGR, upright, of at most `MAX_READ_PIXELS`; and its full size in pixels.
+    """A still picture: `image` (height, width, 3) uint8 BGR, upright, of at most `MAX_READ_PIXELS`, and its
+    full size.
 
-    Landmarks are in image widths, so they hold for the full picture as they are; boxes are given in its pixels.
+    Landmarks are in image widths, so they hold for the full picture as they are; boxes are given in its
+    pixels.
     """
 
     image: np.ndarray
@@ -61,9 +72,10 @@ class Picture:
 
 
 def load_picture(path: Path | str) -> Picture:
-    """Return the picture in a file, whatever its format; raises PictureError if it can't, or should not, be read.
+    """Return the picture in a file, whatever its format.
 
-    Pipes and devices are refused, and what a header claims is checked before anything is decoded.
+    Pipes and devices are refused, and what a header claims is checked before anything is decoded. Raises
+    PictureError if it can't, or should not, be read.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -78,40 +90,54 @@ def load_picture(path: Path | str) -> Picture:
         raise PictureError("too large", "memory is short") from error
     if image is None:
         raise PictureError("unreadable", "no picture, or damaged")
-    image = np.ascontiguousarray(_turn(image, header.orientation))
-    turned = header.orientation >= 5
-    return Picture(image, *((header.height, header.width) if turned else (header.width, header.height)))
+    return Picture(np.ascontiguousarray(image), header.width, header.height)
 
 
 def _decode(file: BinaryIO, header: Header) -> np.ndarray | None:
-    """Return the pixels as they are stored, at the fraction of their size that `MAX_READ_PIXELS` allows."""
+    """Return the upright pixels, at the fraction of their size that `MAX_READ_PIXELS` allows."""
     cv2 = import_cv2()
     part = next(part for part in (1, 2, 4, 8) if header.width * header.height <= MAX_READ_PIXELS * part**2)
-    flags = {
-        1: cv2.IMREAD_COLOR,
-        2: cv2.IMREAD_REDUCED_COLOR_2,
-        4: cv2.IMREAD_REDUCED_COLOR_4,
-        8: cv2.IMREAD_REDUCED_COLOR_8,
-    }
+    jpeg, tiff = header.format in ("JPEG", "MPO"), header.format == "TIFF"
+    flags = cv2.IMREAD_COLOR if tiff else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        if part == 1 or header.format in ("JPEG", "MPO"):
-            file.seek(0)
-            data = np.frombuffer(file.read(), np.uint8)
-            return cv2.imdecode(data, flags[part] | cv2.IMREAD_IGNORE_ORIENTATION)
-        # Decoded into an array of ours: OpenCV would make one more, as large. Only a file can be, by a name that is always ASCII.
-        name = f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else file.name
-        whole = np.empty((header.height, header.width, 3), np.uint8)
-        whole = cv2.imread(name, whole, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if header.format in PILLOW_DECODES:
+            image = decode_with_pillow(file, part)
+        elif jpeg:
+            image = cv2.imdecode(_read(file), flags | (0, 0, *_reduced_flags(cv2))[part.bit_length()])
+        elif part == 1 or (tiff and header.orientation >= 5):
+            image = _shrink_by(cv2.imdecode(_read(file), flags), part)
+        else:
+            # Into an array of ours, else OpenCV makes one more. Through the open file, whose own name may be
+            # odd.
+            name = f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else file.name
+            size = (header.height, header.width) if header.orientation < 5 else (header.width, header.height)
+            image = _shrink_by(cv2.imread(name, np.empty((*size, 3), np.uint8), flags), part)
     except cv2.error:
         return None
-    if whole is None:
-        return None
-    size = -(-header.width // part), -(-header.height // part)
-    return cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
+    return _turn(image, 1 if tiff else header.orientation)  # OpenCV's TIFF decoder turns by itself
 
 
-def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
+def _read(file: BinaryIO) -> np.ndarray:
+    file.seek(0)
+    return np.frombuffer(file.read(), np.uint8)
+
+
+def _reduced_flags(cv2) -> tuple[int, int, int]:
+    return cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_8
+
+
+def _shrink_by(image: np.ndarray | None, part: int) -> np.ndarray | None:
+    """Return a picture at a whole fraction of its size, rounded up, as reduced JPEGs come."""
+    if image is None or part == 1:
+        return image
+    size = -(-image.shape[1] // part), -(-image.shape[0] // part)
+    return import_cv2().resize(image, size, interpolation=import_cv2().INTER_AREA)
+
+
+def _turn(image: np.ndarray | None, orientation: int) -> np.ndarray | None:
     """Return stored pixels upright (EXIF 2.3, tag Orientation)."""
+    if image is None:
+        return None
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -122,9 +148,11 @@ def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def shrink(picture: np.ndarray, scale: float) -> np.ndarray:
-    """Return a picture (height, width, 3) uint8 scaled down without aliasing; as it is for a scale of 1 or more.
+    """Return a picture (height, width, 3) uint8 scaled down without aliasing; as it is for a scale of 1 or
+    more.
 
-    Halved as often as it goes, then bilinear: ten times faster than cv2's INTER_AREA at a scale that is no fraction.
+    Halved as often as it goes, then bilinear: ten times faster than INTER_AREA at a scale that is no
+    fraction.
     """
     cv2 = import_cv2()
     if scale >= 1:
@@ -153,7 +181,7 @@ def perceptual_hash(frame_bgr: np.ndarray) -> int:
 
 
 def sharpness(picture_bgr: np.ndarray, width: int = 128) -> float:
-    """Return the variance of the Laplacian of a picture at a common width: low for blur (Pech-Pacheco et al. 2000)."""
+    """Return the variance of the Laplacian at a common width: low for blur (Pech-Pacheco et al. 2000)."""
     cv2 = import_cv2()
     if 0 in picture_bgr.shape:
         return 0.0

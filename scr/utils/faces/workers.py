@@ -1,7 +1,7 @@
-"""Work shared out to processes, any of which may die: a task that kills its worker costs that task, never the run.
+"""Work shared out to processes, any of which may die: that costs the task it was at, never the run.
 
-joblib and concurrent.futures give up everything in flight when one worker dies. Here each worker answers task by task through
-a pipe of its own, so the task that it died of is known.
+joblib and concurrent.futures give up everything in flight when one worker dies. Here each worker answers task
+by task through a pipe of its own, so the task that it died of is known.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ AHEAD = 256
 IN_HAND = 2
 """Tasks that a worker holds, so that it need not wait for the next one."""
 CHANCES = 2
-"""Workers that a task may kill before it is given up: the first may have died of what another one took in memory."""
+"""Workers that a task may kill before it is given up: the first may have died of another one's hunger for
+memory."""
 BAD_STARTS = 3
 
 DIED = "worker died"
@@ -35,11 +36,11 @@ def work_through(
     jobs: int,
     patience_s: float = PATIENCE_S,
 ) -> Iterator:
-    """Yield what the function that `open_worker()` opens makes of each task, in order; `DIED` where no worker survived it.
+    """Yield what the function that `open_worker()` opens makes of each task, in order; `DIED` where it kills
+    workers.
 
-    `open_worker` is called once in each of `jobs` fresh processes (nothing is inherited: a forked MediaPipe hangs). It, the
-    tasks and the results are pickled. What the function raises is raised here.
-    """
+    `open_worker` is called once in each of `jobs` fresh processes (a forked MediaPipe hangs). It, the tasks
+    and the results are pickled. What the function raises is raised here."""
     crew = _Crew(open_worker, tasks, patience_s)
     try:
         crew.hire(min(jobs, len(tasks)))
@@ -132,7 +133,8 @@ class _Crew:
             self._bad_starts += 1
             if self._bad_starts >= BAD_STARTS:
                 raise UserError(
-                    f"worker processes don't start (exit code {worker.process.exitcode}); is memory free? try --jobs 1"
+                    f"worker processes don't start (exit code {worker.process.exitcode}); "
+                    "free memory, or try --jobs 1"
                 )
         elif worker.held:
             culprit = worker.held.popleft()

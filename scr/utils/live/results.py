@@ -32,8 +32,9 @@ def check_name(path: Path) -> None:
 class ResultWriter:
     """Writes readings to a `.csv` or `.jsonl` file; a context manager.
 
-    Boxes are whole pixels of the frame, cut at its edges; a frame without a face gives one row with those fields empty
-    (null in JSON lines). Every row is handed to the system at once, so stopping the program loses none.
+    Boxes are whole pixels of the frame, cut at its edges; a frame without a face gives one row with those
+    fields empty (null in JSON lines). Every row is handed to the system at once, so stopping the program
+    loses none.
     """
 
     def __init__(self, path: Path, classes: tuple[str, ...]):
