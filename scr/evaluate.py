@@ -4,8 +4,8 @@
     python scr/evaluate.py --data data/training.npz --split test
     python scr/evaluate.py --leave-one-source-out --data data/training.npz --foreign data/london.npz data/portraits.npz
 
-It runs the LiteRT model, the one that runs live. A picture on which no face is found counts as wrong. The last form trains
-anew without each source in turn, and asks the network about it: the figure that counts.
+It runs the LiteRT model, the one that runs live. A picture on which no face is found counts as wrong. The
+last form trains anew without each source in turn, and asks the network about it: the figure that counts.
 """
 
 from utils.script import run_script
@@ -80,7 +80,7 @@ def build_parser():
     leave_out.add_argument(
         "--leave-one-source-out",
         action="store_true",
-        help="train on --data without each source and file family in turn",
+        help="train on --data without each source and file-name prefix group in turn",
     )
     leave_out.add_argument(
         "--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are only asked about"
@@ -177,7 +177,8 @@ def score_groups(
 
 
 def face_width_group(data: LandmarkSet) -> np.ndarray:
-    """Return for each face found the span of pixels (n,) that its width lies in; empty where the picture's size is unknown."""
+    """Return for each face found the span of pixels (n,) that its width lies in; empty where the
+    picture's size is unknown."""
     width = face_box(data.landmarks)[:, 2] * data.width
     names = np.array(
         [
@@ -202,7 +203,8 @@ def print_groups(title: str, groups: dict, classes: tuple[str, ...]) -> None:
 
 
 def leave_one_source_out(args) -> None:
-    """Print, and write as JSON, what networks that never saw a source say about it, beside what others say."""
+    """Print, and write as JSON, what networks that never saw a source say about it, beside what others
+    say."""
     if not args.data:
         raise UserError("--leave-one-source-out trains on landmark sets; name them with --data")
     data = assign_split(concatenate([load_landmarks(path) for path in args.data]).of_classes(EMOTIONS))
@@ -233,11 +235,11 @@ def leave_one_source_out(args) -> None:
 
 
 def sources_to_leave_out(data: LandmarkSet, least: int = 500) -> list[str]:
-    """Return each source, and each file family of at least `least` faces in a source that has several."""
+    """Return each source, and each file-name prefix group of at least `least` faces in a source that has several."""
     names = []
     for source in sorted(set(data.source.tolist())):
-        families = Counter(family(path) for path in data.path[data.source == source].tolist())
-        large = sorted(name for name, count in families.items() if count >= least)
+        groups = Counter(family(path) for path in data.path[data.source == source].tolist())
+        large = sorted(name for name, count in groups.items() if count >= least)
         names += [source] * (len(set(data.source.tolist())) > 1) + [
             f"{source}/{name}*" for name in large if len(large) > 1
         ]
@@ -245,7 +247,8 @@ def sources_to_leave_out(data: LandmarkSet, least: int = 500) -> list[str]:
 
 
 def of_source(data: LandmarkSet, name: str, missed: bool = False) -> np.ndarray:
-    """Return a mask of the faces, or the missed pictures, of a source or of a file family in it (`affectnet/ffhq_*`)."""
+    """Return a mask of the faces, or the missed pictures, of a source or of a file-name prefix group in it
+    (`affectnet/ffhq_*`)."""
     sources, paths = (data.missed_source, data.missed_path) if missed else (data.source, data.path)
     source, _, wanted = name.removesuffix("*").partition("/")
     return np.array(
@@ -258,7 +261,7 @@ def of_source(data: LandmarkSet, name: str, missed: bool = False) -> np.ndarray:
 
 
 def only(data: LandmarkSet, name: str) -> LandmarkSet:
-    """Return the faces and missed pictures of one source or file family."""
+    """Return the faces and missed pictures of one source or file-name prefix group."""
     return data.select(of_source(data, name), of_source(data, name, missed=True))
 
 

@@ -3,13 +3,15 @@
     python scr/export_model.py
     python scr/export_model.py --model models/personal/ann --formats onnx
 
-Scaler, alignment constants and class names travel inside each file. Parity with Keras is checked after each export.
+Scaler, alignment constants and class names travel inside each file. Parity with Keras is checked after
+each export.
 """
 
 from utils.script import run_script
 
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,56 +47,110 @@ def build_parser():
 
 
 def main(args):
-    from utils.learning import bundle, export, networks, training
+    from utils.learning import bundle, export
 
-    network, scaler, info = export.load_bundle(args.model)
-    landmarks, blendshapes, label = load_faces(args.data, info["classes"])
-    features = compute_features(landmarks, blendshapes, info["features"])
-    expected = networks.predict_network(network, training.standardise(scaler, features))
+    trained = export.load_bundle(args.model)
+    faces = load_faces(args.data, trained[-1]["classes"])
+    reference = ask_keras(trained, faces)
     output = args.output or args.model
-    print(
-        f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'same answer':>14}{'balanced accuracy':>20}"
-    )
+    print_header()
     for name in args.formats:
         path = output / f"{bundle.NAME}{FORMATS[name]}"
-        with atomic_path(path) as partial:
-            if name == "onnx":
-                export.export_onnx(partial, network, scaler, info)
-            else:
-                export.export_tflite(partial, network, scaler, info, int8=name == "int8")
-        if (output / f"{bundle.NAME}.json").is_file():
-            bundle.add_to_bundle(output, [path])
-        run = export.open_exported(path)
-        answers = run(features)
-        difference = float(np.abs(answers - expected).max())
-        same = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
-        scores = (
-            [balanced_accuracy(label, values) for values in (expected, answers)] if label is not None else []
-        )
-        print(
-            f"{path.name:<28}{path.stat().st_size / 1e6:>7.2f} MB{latency_ms(run, features):>9.3f} ms{difference:>21.1e}{same:>14.1%}"
-            f"{' -> '.join(f'{score:.4f}' for score in scores) or 'no labels':>20}"
-        )
-        check_parity(path, name, difference, same, scores)
+        write(path, name, trained)
+        parity = compare(path, *reference)
+        print_row(path, parity)
+        check_parity(path, name, parity)
     print(
-        f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(features)} faces"
+        f"wrote {relative(output)}; one input, one output and parity with Keras checked on "
+        f"{len(reference[0])} faces"
     )
 
 
-def check_parity(path: Path, name: str, difference: float, same: float, scores: list[float]) -> None:
+@dataclass(frozen=True)
+class Parity:
+    """How an exported file answers, against Keras: largest difference of a probability, share of the same
+    answers, balanced accuracy of both (empty without labels), milliseconds a face."""
+
+    difference: float
+    same: float
+    scores: list[float]
+    latency_ms: float
+
+
+def ask_keras(trained: tuple, faces: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return features (n, d), what Keras answers (n, classes), and the labels, of faces as `load_faces`
+    gives them."""
+    from utils.learning import networks, training
+
+    network, scaler, info = trained
+    landmarks, blendshapes, label = faces
+    features = compute_features(landmarks, blendshapes, info["features"])
+    return features, networks.predict_network(network, training.standardise(scaler, features)), label
+
+
+def write(path: Path, name: str, trained: tuple) -> None:
+    """Write one format, and enter it into the JSON of the bundle in whose folder it is."""
+    from utils.learning import bundle, export
+
+    with atomic_path(path) as partial:
+        if name == "onnx":
+            export.export_onnx(partial, *trained)
+        else:
+            export.export_tflite(partial, *trained, int8=name == "int8")
+    if (path.parent / f"{bundle.NAME}.json").is_file():
+        bundle.add_to_bundle(path.parent, [path])
+
+
+def compare(path: Path, features: np.ndarray, expected: np.ndarray, label: np.ndarray | None) -> Parity:
+    """Run an exported file on features (n, d) that Keras answered by `expected` (n, classes)."""
+    from utils.learning import export
+
+    run = export.open_exported(path)
+    answers = run(features)
+    scores = [] if label is None else [balanced_accuracy(label, values) for values in (expected, answers)]
+    return Parity(
+        float(np.abs(answers - expected).max()),
+        float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        scores,
+        latency_ms(run, features),
+    )
+
+
+def print_header() -> None:
+    """Print the names of the columns of `print_row`."""
+    print(
+        f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'same answer':>14}"
+        f"{'balanced accuracy':>20}"
+    )
+
+
+def print_row(path: Path, parity: Parity) -> None:
+    """Print the row of one file."""
+    scores = " -> ".join(f"{score:.4f}" for score in parity.scores) or "no labels"
+    print(
+        f"{path.name:<28}{path.stat().st_size / 1e6:>7.2f} MB{parity.latency_ms:>9.3f} ms"
+        f"{parity.difference:>21.1e}{parity.same:>14.1%}{scores:>20}"
+    )
+
+
+def check_parity(path: Path, name: str, parity: Parity) -> None:
     """Raise ValueError if an export answers otherwise than Keras does."""
-    if name != "int8" and difference > FLOAT_TOLERANCE:
-        raise ValueError(f"{path} differs from Keras by {difference:.1e}, more than {FLOAT_TOLERANCE}")
-    if name == "int8" and scores and abs(scores[1] - scores[0]) > INT8_TOLERANCE:
-        raise ValueError(
-            f"{path} changes balanced accuracy by {scores[1] - scores[0]:+.4f}, more than {INT8_TOLERANCE}"
-        )
-    if name == "int8" and not scores and 1 - same > INT8_CHANGED:
-        raise ValueError(f"{path} changes {1 - same:.1%} of the answers, more than {INT8_CHANGED:.0%}")
+    if name != "int8":
+        if parity.difference > FLOAT_TOLERANCE:
+            raise ValueError(
+                f"{path} differs from Keras by {parity.difference:.1e}, more than {FLOAT_TOLERANCE}"
+            )
+    elif parity.scores:
+        change = parity.scores[1] - parity.scores[0]
+        if abs(change) > INT8_TOLERANCE:
+            raise ValueError(f"{path} changes balanced accuracy by {change:+.4f}, more than {INT8_TOLERANCE}")
+    elif 1 - parity.same > INT8_CHANGED:
+        raise ValueError(f"{path} changes {1 - parity.same:.1%} of the answers, more than {INT8_CHANGED:.0%}")
 
 
 def load_faces(path: Path | None, classes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return landmarks (n, points, 3) and blendshapes (n, 52) of real faces, and class indices (n,) if they are labelled."""
+    """Return landmarks (n, points, 3) and blendshapes (n, 52) of real faces, and class indices (n,) if
+    they are labelled."""
     if path is None:
         return *demo_faces(), None
     data = load_landmarks(path).of_classes(classes)

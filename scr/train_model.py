@@ -55,7 +55,9 @@ def main(args):
             "face, a few dozen do: python scr/train_personal.py --help"
         )
     if trained.dropped:
-        note(f"left out {trained.dropped} faces with doubtful labels")
+        note(
+            f"label-noise filtering left out {trained.dropped} faces (out-of-fold confidence of their label under {recipe.min_label_confidence:g})"
+        )
 
     test = parts["test"]
     answers = metrics.with_missed(test.class_index(), training.predict(trained, test), test.missed_index())

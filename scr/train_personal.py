@@ -1,15 +1,18 @@
-"""Your recordings -> your own model: fine-tunes the general one and shows, on a held-out session, what it gains.
+"""Your recordings -> your own model: fine-tunes the general one and shows, on a held-out session, what it
+gains.
 
     python scr/train_personal.py --subject ann
     python scr/main.py --model ann
 
-The base model is never touched: yours goes to models/personal/SUBJECT. If nothing beats the base model, that is said.
-What a fine-tuned model forgets about other people is measured on the base model's own test set, and bounded.
+The base model is never touched: yours goes to models/personal/SUBJECT. If nothing beats the base model,
+that is said. What a fine-tuned model forgets about other people is measured on the base model's own test
+set, and bounded.
 """
 
 from utils.script import run_script
 
 from argparse import ArgumentTypeError
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +38,8 @@ from utils.learning.personal import METHODS, Others, Trial, make_folds
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
 MOST_BLOCKS = 3
-"""Sessions are held out one by one, or, if there are more, in this many blocks: more would take longer than a minute."""
+"""Sessions are held out one by one, or, if there are more, in this many blocks: more would take longer
+than a minute."""
 
 
 def build_parser():
@@ -81,10 +85,57 @@ def share(text: str) -> float:
 
 def main(args):
     output = args.output or PERSONAL_MODELS / args.subject
-    if output.resolve() == args.base.resolve():
+    refuse_base(output, args.base)
+    recorded = load_recordings(args)
+    tell_recorded(args.subject, recorded)
+    make_folder(output)
+    base, trial = open_trial(args, recorded)
+    reports = trial.run(recorded.folds)
+    report_comparison(output, args, recorded, trial, reports)
+    best = trial.best(reports)
+    if best == "base":
+        tell_nothing_gained(output, args.subject)
+    elif METHODS[best].neutral_baseline:
+        keep_neutral(args, recorded)
+    else:
+        write_model(output, args, recorded, base, trial, best, reports)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A person's recordings: faces, class index and block (n,), and which rows are held out in turn."""
+
+    person: LandmarkSet
+    label: np.ndarray
+    block: np.ndarray
+    sessions: list[str]
+    folds: list[tuple[np.ndarray, np.ndarray]]
+    held_out: str
+
+    @property
+    def absent(self) -> list[str]:
+        """The classes without a sample."""
+        return [name for index, name in enumerate(EMOTIONS) if not (self.label == index).any()]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that is started from."""
+
+    scaler: object
+    info: dict
+
+
+def refuse_base(output: Path, base: Path) -> None:
+    """Raise UserError if the personal model would overwrite the base model."""
+    if output.resolve() == base.resolve():
         raise UserError(
             f"{relative(output)} holds the base model, which is never overwritten; choose another --output"
         )
+
+
+def load_recordings(args) -> Recorded:
+    """Return the subject's recordings; raises UserError if there are too few to hold any out."""
     samples, dropped = load_subject(args.subject, args.data)
     if dropped:
         note(f"{dropped} damaged lines in the recordings were dropped; all others are used")
@@ -99,129 +150,150 @@ def main(args):
     folds, held_out = make_folds(label, block)
     if not folds:
         raise UserError(
-            "too few recordings to compare anything: each session needs two expressions or more, two samples each; "
-            f"run: python scr/record_dataset.py --subject {args.subject}"
-        )
-    counts = np.bincount(label, minlength=len(EMOTIONS))
-    if never := [name for name, count in zip(EMOTIONS, counts) if count == 0]:
-        note(
-            f"no samples of {', '.join(never)}: what these look like on this face is not learned, and may be forgotten"
-        )
-    if counts.min() < FEW:
-        note(
-            f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more"
+            "too few recordings to compare anything: each session needs two expressions or more, "
+            f"two samples each; run: python scr/record_dataset.py --subject {args.subject}"
         )
     if len(sessions) > MOST_BLOCKS:
         held_out = f"each third of the {len(sessions)} sessions in turn"
+    return Recorded(person, label, block, sessions, folds, held_out)
+
+
+def tell_recorded(subject: str, recorded: Recorded) -> None:
+    """Print what was recorded, and what is missing in it."""
+    if recorded.absent:
+        note(
+            f"no samples of {', '.join(recorded.absent)}: what these look like on this face is not learned, "
+            "and may be forgotten"
+        )
+    if np.bincount(recorded.label, minlength=len(EMOTIONS)).min() < FEW:
+        note(
+            f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more"
+        )
     print(
-        f"{args.subject}: {len(samples)} samples, {len(sessions)} session(s); held out: {held_out}",
+        f"{subject}: {len(recorded.label)} samples, {len(recorded.sessions)} session(s); "
+        f"held out: {recorded.held_out}",
         flush=True,
     )
 
+
+def make_folder(output: Path) -> None:
+    """Make the model's folder now, not after the work; raises UserError if that fails."""
     try:
-        output.mkdir(parents=True, exist_ok=True)  # now, not after the work
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"can't write to {relative(output)}: {error.strerror}; choose another --output"
         ) from error
 
+
+def open_trial(args, recorded: Recorded) -> tuple[Base, Trial]:
+    """Return the base model and the trial that trains copies of it and measures what they gain and forget."""
     note("loading faces of other people, to see what is forgotten ...")
     general, problem = find_general(args.general, bundle.load_info(args.base))
     if problem:
         note(
-            f"{problem}; so what the model forgets about other people is not measured, and {unmeasured(args.max_forgetting)}"
+            f"{problem}; so what the model forgets about other people is not measured, "
+            f"and {unmeasured(args.max_forgetting)}"
         )
-
     note("loading TensorFlow and the base model ...")
     network, scaler, info = export.load_bundle(args.base)
     networks.set_seed(args.seed)
-    others = (
-        Others(training.network_input(general, info["features"], scaler), general, network)
-        if not problem
-        else None
-    )
+
+    def seen(faces: LandmarkSet) -> np.ndarray:
+        return training.network_input(faces, info["features"], scaler)
+
     trial = Trial(
         network,
-        training.network_input(person, info["features"], scaler),
-        label,
-        block,
+        seen(recorded.person),
+        recorded.label,
+        recorded.block,
         args.steps,
-        others,
+        None if problem else Others(seen(general), general, network),
         args.max_forgetting,
-        None if "neutral" in never else training.mean_neutral(info["features"], scaler),
+        None if "neutral" in recorded.absent else training.mean_neutral(info["features"], scaler),
     )
-    reports = trial.run(folds)
+    return Base(scaler, info), trial
+
+
+def report_comparison(output: Path, args, recorded: Recorded, trial: Trial, reports: dict) -> None:
+    """Print and plot how the methods do on what they were not trained on."""
     print_table(reports)
     title = (
         f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
-        f"held out: {held_out} ({len(folds)} split{'s' * (len(folds) > 1)}, {reports['base']['faces']} samples)"
+        f"held out: {recorded.held_out} ({len(recorded.folds)} split{'s' * (len(recorded.folds) > 1)}, "
+        f"{reports['base']['faces']} samples)"
     )
-    plots.plot_comparison(output / "comparison.png", *comparison(reports, others, args.max_forgetting), title)
-
+    panels = comparison(reports, trial.others, args.max_forgetting)
+    plots.plot_comparison(output / "comparison.png", *panels, title)
     before, after = (reports[name]["balanced_accuracy"] for name in ("base", "picked"))
     print(
-        f"averaged over the expressions, the base model is right on {before:.0%} of what was held out; what is chosen now can be expected "
-        f"to be right on about {after:.0%} (last row)"
+        f"averaged over the expressions, the base model is right on {before:.0%} of what was held out; "
+        f"what is chosen now can be expected to be right on about {after:.0%} (last row)"
     )
 
-    best = trial.best(reports)
-    if best == "base":
-        earlier = (
-            " (an earlier model there is left as it is)" if (output / f"{bundle.NAME}.json").is_file() else ""
-        )
-        print(
-            f"nothing is better than the base model on the held-out samples: keeping it, no model written{earlier}; "
-            f"see {relative(output / 'comparison.png')}, and record another session: "
-            f"python scr/record_dataset.py --subject {args.subject}"
-        )
-        return
-    if METHODS[best].own_neutral:
-        neutral = person.of_classes(["neutral"])
-        path = save_neutral(args.subject, neutral.landmarks, neutral.blendshapes, args.data)
-        print(
-            f"nothing is better than the base model with your own neutral face: no model written, that face is kept in "
-            f"{relative(path)}; run: python scr/main.py --subject {args.subject}"
-        )
-        return
+
+def tell_nothing_gained(output: Path, subject: str) -> None:
+    """Say that the base model is kept."""
+    earlier = (
+        " (an earlier model there is left as it is)" if (output / f"{bundle.NAME}.json").is_file() else ""
+    )
+    print(
+        "nothing is better than the base model on the held-out samples: keeping it, no model written"
+        f"{earlier}; see {relative(output / 'comparison.png')}, and record another session: "
+        f"python scr/record_dataset.py --subject {subject}"
+    )
+
+
+def keep_neutral(args, recorded: Recorded) -> None:
+    """Keep the subject's neutral face as the baseline that live use takes."""
+    neutral = recorded.person.of_classes(["neutral"])
+    path = save_neutral(args.subject, neutral.landmarks, neutral.blendshapes, args.data)
+    print(
+        "nothing is better than the base model with your neutral baseline: no model written, that face is "
+        f"kept in {relative(path)}; run: python scr/main.py --subject {args.subject}"
+    )
+
+
+def write_model(
+    output: Path, args, recorded: Recorded, base: Base, trial: Trial, best: str, reports: dict
+) -> None:
+    """Train by the best method on all samples, write the model's folder and say what it has forgotten."""
     note("training on all samples and writing the model ...")
-    outcome = trial.fit(METHODS[best], np.arange(len(label)))
+    title = METHODS[best].title
+    outcome = trial.fit(METHODS[best], np.arange(len(recorded.label)))
     forgetting = {"bound": args.max_forgetting, "share": outcome.share}
-    if others:
+    if trial.others:
         forgetting |= {
             "faces": relative(args.general) if args.general else "the base model's own test set",
-            "before": others.base,
+            "before": trial.others.base,
             "after": outcome.others,
         }
-    export.save_bundle(
-        output,
-        outcome.network,
-        scaler,
-        info
-        | {
-            "name": args.subject,
-            "recipe": f"personal: {METHODS[best].title}",
-            "base": info["sha256"][f"{bundle.NAME}.keras"],
-            "data": {"subject": args.subject, "samples": len(samples), "sessions": sessions},
-            "metrics": {"held_out": reports, "forgetting": forgetting},
-        },
-    )
+    about = {
+        "name": args.subject,
+        "recipe": f"personal: {title}",
+        "base": base.info["sha256"][f"{bundle.NAME}.keras"],
+        "data": {"subject": args.subject, "samples": len(recorded.label), "sessions": recorded.sessions},
+        "metrics": {"held_out": reports, "forgetting": forgetting},
+    }
+    export.save_bundle(output, outcome.network, base.scaler, base.info | about)
     plots.plot_confusion_matrix(
         output / "confusion_matrix.png",
         reports[best]["confusion_matrix"],
         EMOTIONS,
-        f"{args.subject}, {METHODS[best].title}, held out: {held_out}\n"
+        f"{args.subject}, {title}, held out: {recorded.held_out}\n"
         f"balanced accuracy {reports[best]['balanced_accuracy']:.3f} "
         f"(base model {reports['base']['balanced_accuracy']:.3f})",
     )
     print(describe_forgetting(forgetting))
     print(
-        f"wrote {relative(output)} ({METHODS[best].title}, trained on all samples; comparison.png compares the ways); run: "
+        f"wrote {relative(output)} ({title}, trained on all samples; comparison.png compares the ways); run: "
         f"python scr/main.py --model {args.subject if args.output is None else output}"
     )
 
 
 def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str]:
-    """Return faces of other people, or None and why: those of a file or, by default, the base model's own test set."""
+    """Return faces of other people, or None and why: those of a file or, by default, the base model's own
+    test set."""
     if path:
         data = load_landmarks(path).of_classes(EMOTIONS)
         if not len(data):
@@ -274,7 +346,8 @@ def describe_forgetting(forgetting: dict) -> str:
 
 
 def comparison(reports: dict, others: Others | None, max_forgetting: float) -> tuple[list[str], dict]:
-    """Return the names and the panels of the figure that compares the methods: whatever rows `reports` has."""
+    """Return the names and the panels of the figure that compares the methods: whatever rows `reports`
+    has."""
     rows = reports.values()
     panels = {
         "balanced accuracy on held-out samples\n(bar: 95% interval)": [

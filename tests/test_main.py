@@ -34,7 +34,7 @@ class EmotionClassifier:
         self.classes, self.name, self.threshold = ("fear", "happy", "neutral", "sad"), "stand-in", 0.4
         self.knows_neutral = True
 
-    def own_offset(self, landmarks, blendshapes):
+    def neutral_offset(self, landmarks, blendshapes):
         return 0.1 * len(landmarks)
 
     def predict(self, landmarks, blendshapes=None, offset=None):

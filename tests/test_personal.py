@@ -1,4 +1,5 @@
-"""Recordings are never lost and never leak; fine-tuning is judged on a held-out session and leaves the base model alone."""
+"""Recordings are never lost and never leak; fine-tuning is judged on a held-out session and leaves the
+base model alone."""
 
 import json
 import os
@@ -28,7 +29,7 @@ from utils.data.recordings import (
     read_session,
     save_neutral,
 )
-from utils.faces.features import OWN_NEUTRAL_SHARE
+from utils.faces.features import NEUTRAL_BASELINE_SHARE
 from utils.learning.bundle import NAME
 from utils.learning.classifier import EmotionClassifier
 from utils.learning.metrics import evaluate_predictions, with_missed
@@ -186,7 +187,8 @@ def test_what_would_spoil_the_set_is_refused(portrait):
 def recorded(tmp_path_factory):
     """Two sessions of a subject, recorded by the script from folders of frames of two clips.
 
-    The labels are moved on by one class against those of the base model: a person whom it misreads thoroughly.
+    The labels are moved on by one class against those of the base model: a person whom it misreads
+    thoroughly.
     """
     root = tmp_path_factory.mktemp("recorded")
     for emotion, (clip, indices) in SEGMENTS.items():
@@ -423,13 +425,13 @@ def make_trial(max_forgetting, measured=True):
 
 
 @pytest.mark.parametrize("bound", (0.0, 0.02, 0.05, 0.1, 0.2, 0.3))
-def test_weights_are_pulled_back_until_the_bound_holds(bound):
+def test_weights_are_interpolated_until_the_bound_holds(bound):
     trial, tuned = make_trial(bound)
     assert (
         trial.others.base["balanced_accuracy"] == 1
         and trial.others.forgotten(trial.others.report(tuned)) > 0.4
     )
-    kept = trial.pull_back(tuned)
+    kept, _ = trial.interpolate(tuned)
     assert trial.others.forgotten(trial.others.report(tuned)) <= bound and 0 <= kept < 1
     assert kept > 0 or bound < 0.05, "no more is taken back than needed"
     assert not trial.may_pick("scratch")
@@ -438,7 +440,7 @@ def test_weights_are_pulled_back_until_the_bound_holds(bound):
 def test_without_faces_of_others_nothing_is_claimed_and_half_the_way_is_gone(tmp_path):
     trial, tuned = make_trial(0.05, measured=False)
     base, changed = trial.network.get_weights(), tuned.get_weights()
-    assert trial.pull_back(tuned) == UNMEASURED_SHARE == 0.5
+    assert trial.interpolate(tuned)[0] == UNMEASURED_SHARE == 0.5
     np.testing.assert_allclose(tuned.get_weights()[0], (base[0] + changed[0]) / 2)
     info = {"data": {"files": ["data/nowhere.npz"]}}
     general, problem = find_general(None, info)
@@ -446,14 +448,14 @@ def test_without_faces_of_others_nothing_is_claimed_and_half_the_way_is_gone(tmp
     assert "does not say" in find_general(None, {"data": {"subject": "ann"}})[1]
 
 
-def test_own_neutral_row_reads_a_person_against_the_neutral_faces_it_was_given():
+def test_neutral_baseline_row_reads_a_person_against_the_neutral_faces_it_was_given():
     trial, _ = make_trial(0.05)
     assert "neutral" not in trial.methods, "a base model that knows no neutral face has no such row"
     neutral = np.full(8, 0.5, np.float32)
     trial = Trial(trial.network, trial.x + 2, trial.label, trial.block, 1, None, 1.0, neutral)
     rows = np.arange(100)
     own = trial.x[rows][trial.label[rows] == EMOTIONS.index("neutral")].mean(axis=0)
-    np.testing.assert_allclose(trial.offset(rows), OWN_NEUTRAL_SHARE * (own - neutral), rtol=1e-5)
+    np.testing.assert_allclose(trial.offset(rows), NEUTRAL_BASELINE_SHARE * (own - neutral), rtol=1e-5)
     outcome = trial.fit(METHODS["neutral"], rows)
     np.testing.assert_allclose(
         outcome.probabilities, trial.network(trial.x - trial.offset(rows)).numpy(), rtol=1e-5
@@ -467,7 +469,7 @@ def test_no_bound_leaves_the_fine_tuned_weights_alone():
     for measured in (True, False):
         trial, tuned = make_trial(1.0, measured)
         before = tuned.get_weights()
-        assert trial.pull_back(tuned) == 1 and trial.may_pick("scratch")
+        assert trial.interpolate(tuned)[0] == 1 and trial.may_pick("scratch")
         np.testing.assert_array_equal(tuned.get_weights()[0], before[0])
 
 

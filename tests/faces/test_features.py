@@ -8,7 +8,7 @@ from conftest import DATA
 from utils.config import MODELS
 from utils.faces.features import (
     ALL_POINTS,
-    OWN_NEUTRAL_SHARE,
+    NEUTRAL_BASELINE_SHARE,
     align,
     compute_features,
     face_box,
@@ -16,7 +16,7 @@ from utils.faces.features import (
     fit_reference,
     mirror_faces,
     mirror_map,
-    own_offset,
+    neutral_offset,
 )
 from utils.faces.images import shrink
 from utils.faces.landmarks import READ_WIDTH_PX, FaceLandmarker
@@ -31,7 +31,8 @@ def landmarker():
 
 @pytest.fixture(scope="module")
 def faces(landmarker, portrait):
-    """Landmarks (4, 478, 3) of one portrait: as it is, moved, half as large in a wider picture, turned by 25 degrees."""
+    """Landmarks (4, 478, 3) of one portrait: as it is, moved, half as large in a wider picture, turned by
+    25 degrees."""
     height, width = portrait.shape[:2]
     moved = cv2.warpAffine(
         portrait, np.float32([[1, 0, 40], [0, 1, 25]]), (width, height), borderMode=cv2.BORDER_REPLICATE
@@ -144,7 +145,8 @@ def test_features_with_blendshapes_need_them(faces):
 
 
 def test_mirroring_landmarks_is_like_mirroring_the_picture(landmarker, portrait, faces):
-    """The partner of each point is where MediaPipe finds it on the mirrored picture; without the map it is far off."""
+    """The partner of each point is where MediaPipe finds it on the mirrored picture; without the map it
+    is far off."""
     from_picture = landmarker.detect_picture(np.ascontiguousarray(portrait[:, ::-1]))[0]
     original = landmarker.detect_picture(portrait)[0]
     partner = mirror_map(np.array(load_info(MODELS)["features"]["reference"]))
@@ -224,15 +226,15 @@ def test_shrinking_keeps_shape_and_mean(portrait):
 def test_own_neutral_takes_part_of_a_face_s_own_form_away(faces):
     recipe = fit_recipe("aligned", faces[:1]) | {"neutral": [0.25] * 1404}
     features = compute_features(faces, None, recipe)
-    offset = own_offset(features, recipe)
+    offset = neutral_offset(features, recipe)
     mine, mean = features.mean(axis=0), np.full(1404, 0.25)
     np.testing.assert_allclose(
         compute_features(faces, None, recipe, offset).mean(axis=0),
-        mine + OWN_NEUTRAL_SHARE * (mean - mine),
+        mine + NEUTRAL_BASELINE_SHARE * (mean - mine),
         atol=1e-6,
     )
     with pytest.raises(ValueError, match="no mean neutral face"):
-        own_offset(features, fit_recipe("aligned", faces[:1]))
+        neutral_offset(features, fit_recipe("aligned", faces[:1]))
 
 
 def test_face_box_is_in_image_widths(faces, portrait):

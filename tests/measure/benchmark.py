@@ -1,16 +1,19 @@
-"""Speed, as ratios to bare loops measured side by side in the same run. Not a test: a loaded machine spares neither side.
+"""Speed, as ratios to bare loops measured side by side in the same run. Not a test: a loaded machine
+spares neither side.
 
     python tests/measure/benchmark.py
     python tests/measure/benchmark.py --only labels memory --frames 2000 --json benchmark.json
 
-Keys: loop_ratio (the whole live loop, drawing included, to a bare loop of read and detect_for_video; goal 1.15),
-after_landmarks_ms (features, network, smoothing and drawing of one face, median; goal 0.5; after_landmarks_mean_ms has the
-frames that draw the panel anew in it, every third), published_speedup (to the published
-loop: IMAGE mode, scaler.transform, model.predict; goal 5), startup_ratio (start to first labelled picture, to a bare
-script that imports mediapipe without TensorFlow and detects once; goal 1.25), rss_growth_mb (of memory_frames frames, after
-the first 500; goal 20), extraction_efficiency (extract_landmarks.py to cores x a bare detect loop on the same pictures;
-goal 0.85). How calm the labels of the crying, then laughing demo clip are: label_changes_raw (a minute, without smoothing
-and hysteresis), label_changes_shown (with both), label_delay_ms (how much later a class is shown for it, median).
+Keys: loop_ratio (the whole live loop, drawing included, to a bare loop of read and detect_for_video; goal
+1.15), after_landmarks_ms (features, network, smoothing and drawing of one face, median; goal 0.5;
+after_landmarks_mean_ms has the frames that draw the panel anew in it, every third), published_speedup (to
+the published loop: IMAGE mode, scaler.transform, model.predict; goal 5), startup_ratio (start to first
+labelled picture, to a bare script that imports mediapipe without TensorFlow and detects once; goal 1.25),
+rss_growth_mb (of memory_frames frames, after the first 500; goal 20), extraction_efficiency
+(extract_landmarks.py to cores x a bare detect loop on the same pictures; goal 0.85). How calm the labels
+of the crying, then laughing demo clip are: label_changes_raw (a minute, without smoothing and
+hysteresis), label_changes_shown (with both), label_delay_ms (how much later a class is shown for it,
+median).
 """
 
 import argparse
@@ -125,7 +128,8 @@ class NoWindow:
 
 
 def whole_loop() -> tuple[float, float, float]:
-    """Return the seconds of the live demo's own loop for the clip, and median and mean milliseconds after the landmarks."""
+    """Return the seconds of the live demo's own loop for the clip, and median and mean milliseconds after
+    the landmarks."""
     import main as demo_script
     from utils.live.capture import open_source
 
@@ -185,7 +189,8 @@ def measure_published(fps: float, frames: int = 60) -> float:
 
 
 def measure_startup(rounds: int = 5) -> float:
-    """Return the median ratio of two whole processes that each read one picture; the demo's also names the emotion."""
+    """Return the median ratio of two whole processes that each read one picture; the demo's also names
+    the emotion."""
 
     def seconds(command: list) -> float:
         start = time.perf_counter()
@@ -252,7 +257,8 @@ def resident_mb() -> float:
 
 
 def measure_labels() -> dict:
-    """Return how often the label of the clip's face changes without and with smoothing and hysteresis, and the delay.
+    """Return how often the label of the clip's face changes without and with smoothing and hysteresis,
+    and the delay.
 
     Without them, a label is the likeliest class of its frame, `uncertain` below the threshold.
     """

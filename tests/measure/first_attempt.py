@@ -1,9 +1,11 @@
-"""Why FER2013 gave "15%": the README's first attempt again, with seven classes, in step and out of step. Not a test.
+"""Why FER2013 gave "15%": the README's first attempt again, with seven classes, in step and out of step.
+Not a test.
 
     python scr/extract_landmarks.py --images data/fer2013 --labels data/fer2013/fer2013new.csv
     python tests/measure/first_attempt.py
 
-It trains on FER2013Train and asks about FER2013Valid, faces found, labels by FER+ plurality; about five minutes on two cores.
+It trains on FER2013Train and asks about FER2013Valid, faces found, labels by FER+ plurality; about five
+minutes on two cores.
 """
 
 import sys
@@ -78,7 +80,8 @@ def train_and_ask(
     scaled: bool,
     seed: int,
 ) -> np.ndarray:
-    """Return the class indices that one network, told `label` (n,) of the training part, gives to the other part."""
+    """Return the class indices that one network, told `label` (n,) of the training part, gives to the
+    other part."""
     networks.set_seed(seed)
     features = fit_recipe(recipe.features, train_part.landmarks, recipe.blendshapes)
     x, x_val = (
@@ -109,7 +112,8 @@ def train_and_ask(
 
 
 def out_of_step(data: LandmarkSet) -> np.ndarray:
-    """Return the labels (n,) that the faces get if a picture without a face is left out of the features but not of the labels."""
+    """Return the labels (n,) that the faces get if a picture without a face is left out of the features
+    but not of the labels."""
     path, label = (
         np.concatenate([data.path, data.missed_path]),
         np.concatenate([data.label, data.missed_label]),

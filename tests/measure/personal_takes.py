@@ -1,10 +1,12 @@
-"""What fine-tuning gains on JAFFE: for each woman, train on two takes of each expression and ask about the third. Not a test.
+"""What fine-tuning gains on JAFFE: for each woman, train on two takes of each expression and ask about
+the third. Not a test.
 
     python scr/extract_landmarks.py --images data/portraits
     python tests/measure/personal_takes.py
     python tests/measure/personal_takes.py --max-forgetting 1
 
-It prints, and with --plot FILE draws, the table in models/README.md, "Personal models"; one to two minutes on two cores.
+It prints, and with --plot FILE draws, the table in models/README.md, "Personal models"; one to two
+minutes on two cores.
 """
 
 import sys
@@ -124,7 +126,8 @@ def number_takes(data: LandmarkSet) -> np.ndarray:
 
 
 def unfold(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and answers (n,) that give a confusion matrix (classes, classes + 1), without its column of missed faces."""
+    """Return labels and answers (n,) that give a confusion matrix (classes, classes + 1), without its
+    column of missed faces."""
     label, answer = np.indices(matrix[:, :-1].shape)
     return tuple(np.repeat(part.ravel(), matrix[:, :-1].ravel()) for part in (label, answer))
 

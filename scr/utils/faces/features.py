@@ -1,12 +1,14 @@
 """The waist: landmarks -> feature vector. Extraction, recording, training and live use all cross it here.
 
-Landmarks are (478, 3) float32, isotropic, in units of the image width: (x, y * height / width, z). The first 468 are
-the face mesh, the last 10 the irises. A feature recipe is a plain dictionary, kept in the model's JSON:
+Landmarks are (478, 3) float32, isotropic, in units of the image width: (x, y * height / width, z). The
+first 468 are the face mesh, the last 10 the irises. A feature recipe is a plain dictionary, kept in the
+model's JSON:
 
     {"kind": "raw", "points": 468, "blendshapes": false}            # coordinates as they are (the published recipe)
     {"kind": "aligned", "points": 468, "blendshapes": true,         # how the points differ from the reference face, after
-     "reference": [[x, y, z]...],                                   # similarity alignment; then the 52 blendshapes
-     "neutral": [...]}                                              # mean features of neutral faces it was trained on
+     "reference": [[x, y, z]...],                                   # similarity alignment; then the 52
+     blendshapes "neutral": [...]}                                              # mean features of neutral
+     faces it was trained on
 """
 
 import numpy as np
@@ -14,10 +16,10 @@ import numpy as np
 MESH_POINTS = 468
 ALL_POINTS = 478
 BLENDSHAPES = 52
-OWN_NEUTRAL_SHARE = 0.6
-"""Part of a neutral face's own form that is taken off: a few looks at it jitter too, and the network has never seen a face without
-its form. Measured on JAFFE at 0, .25, .4, .5, .6, .75 and 1: .827, .827, .846, .904, .885, .865, .827
-(51 pictures; models/README.md)."""
+NEUTRAL_BASELINE_SHARE = 0.6
+"""Part of a neutral face's own form that is taken off: a few looks at it jitter too, and the network has
+never seen a face without its form. Measured on JAFFE at 0, .25, .4, .5, .6, .75 and 1: .827, .827, .846,
+.904, .885, .865, .827 (51 pictures; models/README.md)."""
 
 
 def align(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -39,14 +41,16 @@ def align(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def _mean_point(points: np.ndarray) -> np.ndarray:
-    # `mean` to the bit, in a third of its time: its checks cost more than the sum, and live use does it twice a frame.
+    # `mean` to the bit, in a third of its time: its checks cost more than the sum, and live use does it
+    # twice a frame.
     return np.add.reduce(points, axis=-2, keepdims=True) / points.shape[-2]
 
 
 def fit_reference(landmarks: np.ndarray, iterations: int = 5, most: int = 4000) -> np.ndarray:
     """Return the mean face (points, 3) of `landmarks` (n, points, 3), centred, of unit RMS radius.
 
-    Generalised Procrustes analysis (Gower 1975) of at most `most` faces, evenly picked. Fit it on the training part only.
+    Generalised Procrustes analysis (Gower 1975) of at most `most` faces, evenly picked. Fit it on the
+    training part only.
     """
     landmarks = landmarks[:: -(-len(landmarks) // most)]
     reference = _normalise(landmarks.mean(axis=0))
@@ -61,7 +65,8 @@ def _normalise(shape: np.ndarray) -> np.ndarray:
 
 
 def fit_recipe(kind: str, landmarks: np.ndarray, blendshapes: bool = False) -> dict:
-    """Return the feature recipe of a kind (`raw` or `aligned`), its reference fitted on `landmarks` (n, >= 468, 3)."""
+    """Return the feature recipe of a kind (`raw` or `aligned`), its reference fitted on `landmarks` (n,
+    >= 468, 3)."""
     recipe = {"kind": kind, "points": MESH_POINTS, "blendshapes": blendshapes}
     if kind == "aligned":
         recipe["reference"] = fit_reference(landmarks[:, :MESH_POINTS]).round(6).tolist()
@@ -73,10 +78,11 @@ def fit_recipe(kind: str, landmarks: np.ndarray, blendshapes: bool = False) -> d
 def compute_features(
     landmarks: np.ndarray, blendshapes: np.ndarray | None, recipe: dict, offset: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the features (n, d) float32 of faces by a recipe of `fit_recipe`, less `offset` (d,), a person's `own_offset`.
+    """Return the features (n, d) float32 of faces by a recipe of `fit_recipe`, less `offset` (d,), a
+    person's `neutral_offset`.
 
-    landmarks (n, points or more, 3); blendshapes (n, 52), needed only if the recipe says so. d is points * 3, and 52
-    more with blendshapes. Raises ValueError for other shapes.
+    landmarks (n, points or more, 3); blendshapes (n, 52), needed only if the recipe says so. d is points
+    * 3, and 52 more with blendshapes. Raises ValueError for other shapes.
     """
     if landmarks.ndim != 3 or landmarks.shape[1] < recipe["points"] or landmarks.shape[2] != 3:
         raise ValueError(f"landmarks of shape {landmarks.shape}, expected (n, {recipe['points']} or more, 3)")
@@ -99,17 +105,17 @@ def compute_features(
     return flat.astype(np.float32, copy=False)
 
 
-def own_offset(features: np.ndarray, recipe: dict) -> np.ndarray:
+def neutral_offset(features: np.ndarray, recipe: dict) -> np.ndarray:
     """Return what to take off a person's features, (d,), given features (n, d) of that person's neutral face.
 
-    `OWN_NEUTRAL_SHARE` of what sets this neutral face apart from the mean one that the network was trained on. Raises ValueError if the
-    recipe knows no mean neutral face.
+    `NEUTRAL_BASELINE_SHARE` of what sets this neutral face apart from the mean one that the network was
+    trained on. Raises ValueError if the recipe knows no mean neutral face.
     """
     if "neutral" not in recipe:
         raise ValueError("this feature recipe has no mean neutral face")
-    return (OWN_NEUTRAL_SHARE * (features.mean(axis=0) - np.asarray(recipe["neutral"], np.float32))).astype(
-        np.float32
-    )
+    return (
+        NEUTRAL_BASELINE_SHARE * (features.mean(axis=0) - np.asarray(recipe["neutral"], np.float32))
+    ).astype(np.float32)
 
 
 MIRRORED_BLENDSHAPES = np.array(
@@ -168,13 +174,15 @@ MIRRORED_BLENDSHAPES = np.array(
         50,
     ]
 )
-"""For each blendshape the one that stands in its place on the mirrored face (`browDownLeft`: `browDownRight`)."""
+"""For each blendshape the one that stands in its place on the mirrored face (`browDownLeft`:
+`browDownRight`)."""
 
 
 def mirror_map(reference: np.ndarray) -> np.ndarray:
     """Return for each point of a reference (points, 3) the one in its place on the mirrored face.
 
-    The cheapest matching of the reference with its mirror image; a mean face is symmetric enough to make it exact.
+    The cheapest matching of the reference with its mirror image; a mean face is symmetric enough to make
+    it exact.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -189,13 +197,15 @@ def mirror_map(reference: np.ndarray) -> np.ndarray:
 def mirror_faces(
     landmarks: np.ndarray, blendshapes: np.ndarray, partner: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mirror images of faces, landmarks (n, points, 3) and blendshapes (n, 52); partner: `mirror_map`."""
+    """Return the mirror images of faces, landmarks (n, points, 3) and blendshapes (n, 52); partner:
+    `mirror_map`."""
     mirrored = landmarks[:, : len(partner)][:, partner] * np.array([-1, 1, 1], landmarks.dtype)
     return mirrored, blendshapes[:, MIRRORED_BLENDSHAPES]
 
 
 def face_box(landmarks: np.ndarray) -> np.ndarray:
-    """Return (x, y, width, height) of the mesh's bounding box for landmarks (..., 478, 3), in image widths."""
+    """Return (x, y, width, height) of the mesh's bounding box for landmarks (..., 478, 3), in image
+    widths."""
     mesh = np.ascontiguousarray(
         landmarks[..., :MESH_POINTS, :2].swapaxes(-1, -2)
     )  # all x, all y: twice as fast to reduce

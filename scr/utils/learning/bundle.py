@@ -1,8 +1,8 @@
 """What a model's folder holds and how it is checked.
 
-A model is a bundle, a folder with `emotion_mlp.json` and the files whose sha256 it lists. Whatever loads a file checks it
-first. A `.tflite` also carries its classes and feature recipe, as a file in a zip archive behind the flat buffer (as TFLite
-Metadata packs its associated files), so it works alone.
+A model is a bundle, a folder with `emotion_mlp.json` and the files whose sha256 it lists. Whatever loads
+a file checks it first. A `.tflite` also carries its classes and feature recipe, as a file in a zip
+archive behind the flat buffer (as TFLite Metadata packs its associated files), so it works alone.
 """
 
 import hashlib
@@ -40,7 +40,8 @@ def find_tflite(path: Path | str) -> Path:
 
 
 def read_metadata(path: Path) -> dict:
-    """Return the classes, feature recipe, name and threshold packed in a `.tflite`; raises UserError if there are none."""
+    """Return the classes, feature recipe, name and threshold packed in a `.tflite`; raises UserError if
+    there are none."""
     try:
         with zipfile.ZipFile(path) as archive:
             metadata = json.loads(archive.read(METADATA_FILE))

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, UserError, native_log_silenced, relative
-from utils.faces.features import compute_features, own_offset
+from utils.faces.features import compute_features, neutral_offset
 from utils.learning.bundle import check_file, find_tflite, read_metadata
 
 
 class EmotionClassifier:
     """A trained network on LiteRT: landmarks in, probabilities out.
 
-    `path` is a `.tflite` file, a bundle's folder, or the name of a personal model. Raises UserError if it is missing,
-    not one of ours, or differs from what its bundle says.
+    `path` is a `.tflite` file, a bundle's folder, or the name of a personal model. Raises UserError if it
+    is missing, not one of ours, or differs from what its bundle says.
     """
 
     def __init__(self, path: Path | str = MODELS):
@@ -47,9 +47,10 @@ class EmotionClassifier:
     def predict(
         self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None, offset: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return probabilities (n, classes) float32 of landmarks (n, 478, 3) and blendshapes (n, 52), both float32.
+        """Return probabilities (n, classes) float32 of landmarks (n, 478, 3) and blendshapes (n, 52),
+        both float32.
 
-        offset: `own_offset` of the person whose faces they are.
+        offset: `neutral_offset` of the person whose faces they are.
         """
         if len(landmarks) == 0:
             return np.empty((0, len(self.classes)), np.float32)
@@ -57,12 +58,13 @@ class EmotionClassifier:
 
     @property
     def knows_neutral(self) -> bool:
-        """Tell whether the model can take a person's own neutral face as reference."""
+        """Tell whether the model can take a person's neutral face as baseline."""
         return "neutral" in self._features
 
-    def own_offset(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None) -> np.ndarray:
-        """Return the offset (d,) for `predict` from a person's neutral face, landmarks (n, 478, 3) and blendshapes (n, 52)."""
-        return own_offset(compute_features(landmarks, blendshapes, self._features), self._features)
+    def neutral_offset(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None) -> np.ndarray:
+        """Return the offset (d,) for `predict` from a person's neutral face, landmarks (n, 478, 3) and
+        blendshapes (n, 52)."""
+        return neutral_offset(compute_features(landmarks, blendshapes, self._features), self._features)
 
     def predict_features(self, features: np.ndarray) -> np.ndarray:
         """Return probabilities (n, classes) float32 of features (n, d) float32."""

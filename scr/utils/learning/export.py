@@ -37,7 +37,8 @@ def save_bundle(folder: Path, network, scaler, info: dict) -> None:
 
 
 def load_bundle(folder: Path) -> tuple:
-    """Return (network, scaler, info) of a bundle; each file is checked against the JSON before it is opened."""
+    """Return (network, scaler, info) of a bundle; each file is checked against the JSON before it is
+    opened."""
     import joblib
 
     keras = import_keras()
@@ -55,10 +56,12 @@ def load_bundle(folder: Path) -> tuple:
 
 
 def deployable(network, scaler):
-    """Return the network with the scaler in front: features as `compute_features` gives them -> probabilities."""
+    """Return the network with the scaler in front: features as `compute_features` gives them ->
+    probabilities."""
     keras = import_keras()
     # Rescaling, not Normalization: the ONNX export of the latter grows extra inputs.
-    # Two of them, so that the mean is subtracted first: in float32, x / s - m / s loses a digit that (x - m) / s keeps.
+    # Two of them, so that the mean is subtracted first: in float32, x / s - m / s loses a digit that (x -
+    # m) / s keeps.
     centre = keras.layers.Rescaling(1.0, (-scaler.mean_).tolist())
     scale = keras.layers.Rescaling((1 / scaler.scale_).tolist())
     inputs = keras.Input((len(scaler.mean_),), name="features")
@@ -66,7 +69,8 @@ def deployable(network, scaler):
 
 
 def export_tflite(path: Path, network, scaler, info: dict, int8: bool = False) -> None:
-    """Write a LiteRT model, float32 or with dynamic-range int8 weights, scaler folded in, metadata packed behind it."""
+    """Write a LiteRT model, float32 or with dynamic-range int8 weights, scaler folded in, metadata packed
+    behind it."""
     import tensorflow
 
     options = {"optimizations": [tensorflow.lite.Optimize.DEFAULT]} if int8 else {}
@@ -90,7 +94,8 @@ def export_onnx(path: Path, network, scaler, info: dict) -> None:
 
 
 def open_exported(path: Path):
-    """Return a function features (n, d) -> probabilities (n, classes) that runs an exported `.tflite` or `.onnx`.
+    """Return a function features (n, d) -> probabilities (n, classes) that runs an exported `.tflite` or
+    `.onnx`.
 
     Raises ValueError if the file has not exactly one input and one output.
     """

@@ -8,7 +8,8 @@ MISSED = -1
 
 
 def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return counts (classes, classes + 1): rows are labels, columns predictions, the last column is 'no face'."""
+    """Return counts (classes, classes + 1): rows are labels, columns predictions, the last column is 'no
+    face'."""
     matrix = np.zeros((classes, classes + 1), np.int64)
     np.add.at(matrix, (label, predicted), 1)  # MISSED indexes the last column
     return matrix
@@ -17,7 +18,8 @@ def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> 
 def with_missed(
     label: np.ndarray, probabilities: np.ndarray, missed_label: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (label, predicted) of faces (n,) and (n, classes), and of missed pictures (m,): both (n + m,)."""
+    """Return (label, predicted) of faces (n,) and (n, classes), and of missed pictures (m,): both (n +
+    m,)."""
     return (
         np.concatenate([label, missed_label]),
         np.concatenate([probabilities.argmax(axis=1), np.full(len(missed_label), MISSED)]),
@@ -35,7 +37,8 @@ def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, floa
 
 
 def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al. 2017)."""
+    """Return the mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al.
+    2017)."""
     if len(label) == 0:
         return 0.0
     confidence = probabilities.max(axis=1)
@@ -46,7 +49,8 @@ def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bin
 
 
 def answer_threshold(label: np.ndarray, probabilities: np.ndarray, right: float) -> tuple[float, float]:
-    """Return the lowest confidence from which at least a share `right` of the answers are right, and the share answered.
+    """Return the lowest confidence from which at least a share `right` of the answers are right, and the
+    share answered.
 
     label (n,), probabilities (n, classes). (1.0, 0.0) if no confidence will do.
     """
@@ -62,11 +66,12 @@ def answer_threshold(label: np.ndarray, probabilities: np.ndarray, right: float)
 
 
 def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict:
-    """Return accuracy, balanced accuracy with its 95% interval, macro-F1, recalls with intervals and the confusion matrix.
+    """Return accuracy, balanced accuracy with its 95% interval, macro-F1, recalls with intervals and the
+    confusion matrix.
 
-    Intervals of recalls are Wilson's; that of their mean combines them (MOVER, Zou and Donner 2008), so that it holds for
-    few faces too. label and predicted (n,) are class indices, predicted may be `MISSED`. Balanced accuracy and macro-F1 are means over
-    the classes that occur in `label`.
+    Intervals of recalls are Wilson's; that of their mean combines them (MOVER, Zou and Donner 2008), so
+    that it holds for few faces too. label and predicted (n,) are class indices, predicted may be
+    `MISSED`. Balanced accuracy and macro-F1 are means over the classes that occur in `label`.
     """
     matrix = confusion_matrix(label, predicted, len(classes))
     hits, total = matrix.diagonal(), matrix.sum(axis=1)

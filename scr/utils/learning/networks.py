@@ -1,6 +1,8 @@
-"""Networks in Keras: build, fit, copy, fold into one, fine-tune, predict. With `export`, the owner of Keras and TensorFlow."""
+"""Networks in Keras: build, fit, copy, fold into one, fine-tune, predict. With `export`, the owner of
+Keras and TensorFlow."""
 
 import os
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +42,8 @@ def build_network(
     input_noise: float = 0.0,
     weight_decay: float = 0.0,
 ):
-    """Return an MLP on standardised features: `layers` of (units, dropout, batch norm), then a softmax of `classes`."""
+    """Return an MLP on standardised features: `layers` of (units, dropout, batch norm), then a softmax of
+    `classes`."""
     keras = import_keras()
     penalty = keras.regularizers.L2(weight_decay) if weight_decay else None
     network = keras.Sequential([keras.Input((features,))])
@@ -66,16 +69,18 @@ def fit_networks(
     epochs: int,
     batch_size: int,
     patience: int,
-    within_family: float = 0.0,
+    within_prefix_group: float = 0.0,
     draw_seed: int | None = None,
     progress: bool = True,
 ) -> dict[str, list[float]]:
-    """Train networks side by side with Adam; return the learning curves: loss, accuracy, val_loss, val_accuracy by epoch.
+    """Train networks side by side with Adam; return the learning curves: loss, accuracy, val_loss,
+    val_accuracy by epoch.
 
-    train and val are (features (n, d), target (n, 2 * classes), weight (n,)), the target as `training.targets` gives it. With
-    `patience`, ReduceLROnPlateau and EarlyStopping (best weights restored) watch the validation loss; without, the rate warms
-    up and falls as a cosine over all epochs. With `draw_seed`, batches are drawn by weight, so that rare classes are seen as
-    often as common ones; else each face is seen once an epoch and the weight multiplies its loss.
+    train and val are (features (n, d), target (n, 2 * classes), weight (n,)), the target as
+    `training.targets` gives it. With `patience`, ReduceLROnPlateau and EarlyStopping (best weights
+    restored) watch the validation loss; without, the rate warms up and falls as a cosine over all epochs.
+    With `draw_seed`, batches are drawn by weight, so that rare classes are seen as often as common ones;
+    else each face is seen once an epoch and the weight multiplies its loss.
     """
     keras = import_keras()
     inputs = keras.Input(networks[0].input_shape[1:])
@@ -99,7 +104,7 @@ def fit_networks(
         )
 
     def loss(target, probabilities):  # target (b, 2 * classes), probabilities (b, networks, classes)
-        log_likelihood = _log_likelihood(keras, target[:, None], probabilities, classes, within_family)
+        log_likelihood = _log_likelihood(keras, target[:, None], probabilities, classes, within_prefix_group)
         return -keras.ops.sum(target[:, None, :classes] * log_likelihood, axis=(1, 2))
 
     def accuracy(target, probabilities):
@@ -133,13 +138,13 @@ def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
     )
 
 
-def _log_likelihood(keras, target, probabilities, classes: int, within_family: float):
-    """Return log-probabilities, a share of them taken among the classes of the face's file family only."""
+def _log_likelihood(keras, target, probabilities, classes: int, within_prefix_group: float):
+    """Return log-probabilities, a share of them taken among the classes of the face's file-name prefix group only."""
     whole = keras.ops.log(probabilities + 1e-7)
-    if not within_family:
+    if not within_prefix_group:
         return whole
     among = probabilities * target[..., classes:] + 1e-7
-    return (1 - within_family) * whole + within_family * keras.ops.log(
+    return (1 - within_prefix_group) * whole + within_prefix_group * keras.ops.log(
         among / keras.ops.sum(among, axis=-1, keepdims=True)
     )
 
@@ -169,10 +174,11 @@ def predict_network(network, x: np.ndarray) -> np.ndarray:
 
 
 def assemble(networks: Sequence, projection: np.ndarray | None = None):
-    """Return one network from several with one hidden layer, after a fixed projection (features, components) if given.
+    """Return one network from several with one hidden layer, after a fixed projection (features,
+    components) if given.
 
-    Hidden layers stand side by side and the last layers are averaged, so it gives the normalised geometric mean of their
-    answers. A single network, of any depth, is copied.
+    Hidden layers stand side by side and the last layers are averaged, so it gives the normalised
+    geometric mean of their answers. A single network, of any depth, is copied.
     """
     keras = import_keras()
     first = networks[0]
@@ -231,7 +237,8 @@ def copy_network(network, reset: bool = False):
 
 
 def freeze_early_layers(network, trainable: int | None) -> None:
-    """Leave only the last `trainable` Dense layers (and what stands between them) trainable; None: all that were."""
+    """Leave only the last `trainable` Dense layers (and what stands between them) trainable; None: all
+    that were."""
     keras = import_keras()
     dense = [
         index
@@ -243,19 +250,47 @@ def freeze_early_layers(network, trainable: int | None) -> None:
         layer.trainable = False
 
 
-def fine_tune(network, train: tuple, learning_rate: float, steps: int, batch_size: int = 32) -> None:
-    """Train on a few samples (features, class index, weight) for a fixed number of steps."""
-    batch_size = min(batch_size, len(train[0]))
-    generator = np.random.default_rng(0)
-    passes = -(-steps * batch_size // len(train[0]))
-    rows = np.concatenate([generator.permutation(len(train[0])) for _ in range(passes)])[: steps * batch_size]
-    network.compile(import_keras().optimizers.Adam(learning_rate), "sparse_categorical_crossentropy")
-    # All passes in one epoch: with a dozen samples, Keras spends its time between epochs.
-    network.fit(
-        *(values[rows] for values in train[:2]),
-        sample_weight=train[2][rows],
-        epochs=1,
-        batch_size=batch_size,
-        shuffle=False,
-        verbose=0,
-    )
+class Tuner:
+    """Fine-tunes copies of one network, all by the same layers and rate; compiled once, which takes
+    longer than a fit."""
+
+    def __init__(self, network, trainable: int | None, learning_rate: float):
+        state = random.getstate()
+        self._network = copy_network(network)
+        random.setstate(
+            state
+        )  # Keras draws the seeds of layers from it: the networks to be trained get the same ones
+        freeze_early_layers(self._network, trainable)
+        self._network.compile(
+            import_keras().optimizers.Adam(learning_rate), "sparse_categorical_crossentropy"
+        )
+        self._network.optimizer.build(self._network.trainable_variables)
+        self._fresh = [value.numpy() for value in self._network.optimizer.variables]
+
+    def fit(self, network, train: tuple, steps: int, batch_size: int = 32) -> None:
+        """Train a copy on a few samples (features, class index, weight) for a fixed number of steps."""
+        for variable, value in zip(self._network.optimizer.variables, self._fresh):
+            variable.assign(value)
+        _assign_variables(self._network, network)
+        batch_size = min(batch_size, len(train[0]))
+        generator = np.random.default_rng(0)
+        passes = -(-steps * batch_size // len(train[0]))
+        rows = np.concatenate([generator.permutation(len(train[0])) for _ in range(passes)])
+        rows = rows[: steps * batch_size]
+        # All passes in one epoch: with a dozen samples, Keras spends its time between epochs.
+        self._network.fit(
+            *(values[rows] for values in train[:2]),
+            sample_weight=train[2][rows],
+            epochs=1,
+            batch_size=batch_size,
+            shuffle=False,
+            verbose=0,
+        )
+        _assign_variables(network, self._network)
+
+
+def _assign_variables(network, other) -> None:
+    """Give a network the weights, and the states of the random generators, of another of the same layers."""
+    for one, source in zip(network.layers, other.layers, strict=True):
+        for variable, value in zip(one.variables, source.variables, strict=True):
+            variable.assign(value)

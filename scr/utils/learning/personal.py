@@ -1,4 +1,5 @@
-"""Ways to a personal network: trained, pulled back to what they may forget, compared on what was held out, and chosen.
+"""Ways to a personal network: trained, interpolated with the base network so that little is forgotten,
+compared, chosen.
 
 Stands on `training`; `train_personal.py` is its script.
 """
@@ -9,7 +10,7 @@ import numpy as np
 
 from utils.config import EMOTIONS
 from utils.data.dataset import LandmarkSet, class_source_weights
-from utils.faces.features import own_offset
+from utils.faces.features import neutral_offset
 from utils.learning import networks
 from utils.learning.metrics import evaluate_predictions, with_missed
 
@@ -19,7 +20,7 @@ class Method:
     """A way to get a personal model."""
 
     title: str
-    own_neutral: bool = False  # faces are read against the person's own neutral face
+    neutral_baseline: bool = False  # features less the person's neutral baseline
     from_scratch: bool = False
     trainable_layers: int | None = None  # the last ones; None: all
     learning_rate: float = 1e-3
@@ -32,7 +33,7 @@ class Method:
 
 METHODS = {  # of the shipped network two layers learn: there `last` and `all` differ in their rate alone
     "base": Method("base model, as it is", trainable_layers=0),
-    "neutral": Method("base model, your own neutral face", own_neutral=True, trainable_layers=0),
+    "neutral": Method("base model, your neutral baseline", neutral_baseline=True, trainable_layers=0),
     "head": Method("fine-tuned: last layer", trainable_layers=1),
     "last": Method("fine-tuned: last two layers", trainable_layers=2, learning_rate=3e-4),
     "all": Method("fine-tuned: all layers, small rate", learning_rate=1e-4),
@@ -40,15 +41,17 @@ METHODS = {  # of the shipped network two layers learn: there `last` and `all` d
 }
 PICKED, PICKED_TITLE = "picked", "to expect: chosen by inner validation"
 SHARES = 20
-"""Steps in which a network is pulled back to the base model."""
+"""Steps of the interpolation between the base model and the fine-tuned one."""
 UNMEASURED_SHARE = 0.5
-"""How far a network goes from the base model where nothing tells what it forgets: WiSE-FT's own default."""
+"""Share of the change that is kept where nothing tells what is forgotten: WiSE-FT's own default."""
 
 
 def make_folds(label: np.ndarray, session: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    """Return (train, test) index pairs and what is held out: each session in turn or, with one session, its last third.
+    """Return (train, test) index pairs and what is held out: each session in turn or, with one session,
+    its last third.
 
-    Never neighbouring frames: they are the same moment twice, and make any model look good. Rows are in order of time.
+    Never neighbouring frames: they are the same moment twice, and make any model look good. Rows are in
+    order of time.
     """
     names = sorted(set(session.tolist()))
     if len(names) > 1:
@@ -67,7 +70,8 @@ def make_folds(label: np.ndarray, session: np.ndarray) -> tuple[list[tuple[np.nd
 
 
 class Others:
-    """Faces of other people, x (n, d) standardised features: what is forgotten about them, against the base network."""
+    """Faces of other people, x (n, d) standardised features: what is forgotten about them, against the
+    base network."""
 
     def __init__(self, x: np.ndarray, data: LandmarkSet, base_network):
         self.x, self.data = x, data
@@ -87,7 +91,8 @@ class Others:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained network, its probabilities (n, classes) for all samples, the share of its change kept, its report on others."""
+    """A trained network, its probabilities (n, classes) for all samples, the share of its change kept,
+    its report on others."""
 
     network: object
     probabilities: np.ndarray
@@ -96,9 +101,11 @@ class Outcome:
 
 
 class Trial:
-    """Trains each method on some rows and asks it about others; x (n, d) standardised features, label and block (n,).
+    """Trains each method on some rows and asks it about others; x (n, d) standardised features, label and
+    block (n,).
 
-    neutral: the base model's mean neutral face (d,), standardised; None if it knows none, and the row with one's own is left out.
+    neutral: the base model's mean neutral face (d,), standardised; None if it knows none, and the row
+    with one's own is left out.
     """
 
     def __init__(
@@ -114,15 +121,18 @@ class Trial:
     ):
         self.network, self.x, self.label, self.block, self.steps = network, x, label, block, steps
         self.others, self.max_forgetting, self.neutral = others, max_forgetting, neutral
+        self._tuners: dict[Method, networks.Tuner] = {}
         self.methods = {
-            name: method for name, method in METHODS.items() if neutral is not None or not method.own_neutral
+            name: method
+            for name, method in METHODS.items()
+            if neutral is not None or not method.neutral_baseline
         }
 
     def run(self, folds: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, dict]:
         """Return the report of each method on the held-out samples.
 
-        The row `picked` chooses its method for each fold by validation inside the fold's own training rows: what one can
-        expect of the choice, without a look at the test.
+        The row `picked` chooses its method for each fold by validation inside the fold's own training
+        rows: what one can expect of the choice, the test untouched.
         """
         from tqdm import tqdm
 
@@ -157,7 +167,8 @@ class Trial:
         }
 
     def pick(self, folds: list[tuple[np.ndarray, np.ndarray]], outcomes: dict) -> str:
-        """Return the method that does best on inner folds; the base model where there is nothing to judge by."""
+        """Return the method that does best on inner folds; the base model where there is nothing to judge
+        by."""
         return (
             self.best(
                 {
@@ -174,7 +185,8 @@ class Trial:
         return not METHODS[name].from_scratch or self.max_forgetting >= 1
 
     def best(self, reports: dict[str, dict]) -> str:
-        """Return the best method: of equals the base model, else the one that gives the labels the greatest likelihood."""
+        """Return the best method: of equals the base model, else the one that gives the labels the
+        greatest likelihood."""
         return max(
             filter(self.may_pick, self.methods),
             key=lambda name: (
@@ -187,33 +199,42 @@ class Trial:
     def fit(self, method: Method, rows: np.ndarray) -> Outcome:
         """Return what a copy of the network, trained by a method on some rows, has become."""
         tuned = networks.copy_network(self.network, reset=method.from_scratch)
-        kept = 1.0
-        if not method.unchanged:
-            networks.freeze_early_layers(tuned, method.trainable_layers)
+        x = self.x - self.offset(rows) if method.neutral_baseline else self.x
+        if method.unchanged:
+            kept, others = 1.0, self.others and self.others.base
+        else:
             label = self.label[rows]
             weight = class_source_weights(label, np.zeros(len(rows)))
-            networks.fine_tune(tuned, (self.x[rows], label, weight), method.learning_rate, self.steps)
-            if (
-                not method.from_scratch
-            ):  # weights that did not grow from the base model's can't be mixed with them
-                kept = self.pull_back(tuned)
-        x = self.x - self.offset(rows) if method.own_neutral else self.x
-        others = self.others and (self.others.base if method.unchanged else self.others.report(tuned))
+            self.tuner(method).fit(tuned, (self.x[rows], label, weight), self.steps)
+            # Weights that did not grow from the base model's can't be mixed with them.
+            kept, others = (
+                (1.0, self.others and self.others.report(tuned))
+                if method.from_scratch
+                else self.interpolate(tuned)
+            )
         return Outcome(tuned, tuned(x, training=False).numpy(), kept, others)
 
+    def tuner(self, method: Method) -> networks.Tuner:
+        """Return what trains by a method; made once, for all rows."""
+        if method not in self._tuners:
+            self._tuners[method] = networks.Tuner(self.network, method.trainable_layers, method.learning_rate)
+        return self._tuners[method]
+
     def offset(self, rows: np.ndarray) -> np.ndarray:
-        """Return what the neutral faces among some rows take off the person's features, (d,); zeros if there are none."""
+        """Return what the neutral faces among some rows take off the person's features, (d,); zeros if
+        there are none."""
         neutral = rows[self.label[rows] == EMOTIONS.index("neutral")]
         return (
-            own_offset(self.x[neutral], {"neutral": self.neutral})
+            neutral_offset(self.x[neutral], {"neutral": self.neutral})
             if len(neutral)
             else np.zeros_like(self.neutral)
         )
 
-    def pull_back(self, tuned) -> float:
-        """Mix weights with the base model's until no more is forgotten than allowed; return the share of the change kept.
+    def interpolate(self, tuned) -> tuple[float, dict | None]:
+        """Mix weights with the base model's until no more is forgotten than allowed.
 
-        WiSE-FT (Wortsman et al. 2022). The share that is returned was measured, so the bound holds on the faces of `others`
+        Weight interpolation as in WiSE-FT (Wortsman et al. 2022). Returns the share of the change that is
+        kept and the report on `others` at that share: it was measured, so the bound holds on these faces
         even where forgetting does not grow with the share, as bisection supposes.
         """
         base, changed = self.network.get_weights(), tuned.get_weights()
@@ -224,22 +245,25 @@ class Trial:
         if self.others is None:
             kept = 1.0 if self.max_forgetting >= 1 else UNMEASURED_SHARE
             mix(kept)
-            return kept
-        if self.others.forgotten(self.others.report(tuned)) <= self.max_forgetting:
-            return 1.0
-        low, high = 0, SHARES
+            return kept, None
+        report = self.others.report(tuned)
+        if self.others.forgotten(report) <= self.max_forgetting:
+            return 1.0, report
+        low, high, best = 0, SHARES, self.others.base
         while high - low > 1:
             middle = (low + high) // 2
             mix(middle / SHARES)
-            if self.others.forgotten(self.others.report(tuned)) <= self.max_forgetting:
-                low = middle
+            report = self.others.report(tuned)
+            if self.others.forgotten(report) <= self.max_forgetting:
+                low, best = middle, report
             else:
                 high = middle
         mix(low / SHARES)
-        return low / SHARES
+        return low / SHARES, best
 
     def compare(self, name: str, folds: list[tuple[np.ndarray, np.ndarray]], outcomes: list[Outcome]) -> dict:
-        """Return the report over all held-out samples, with the balanced accuracy, share and forgetting of each fold."""
+        """Return the report over all held-out samples, with the balanced accuracy, share and forgetting
+        of each fold."""
         tests = [
             (self.label[test], outcome.probabilities[test]) for (_, test), outcome in zip(folds, outcomes)
         ]

@@ -56,7 +56,8 @@ def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str]
 
 
 def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str) -> None:
-    """Write a PNG of loss and weighted accuracy by epoch, training against validation; the least loss is marked."""
+    """Write a PNG of loss and weighted accuracy by epoch, training against validation; the least loss is
+    marked."""
     figure, axes = _figure(10, 3.8, columns=2)
     epochs = np.arange(1, len(history["loss"]) + 1)
     best = int(np.argmin(history["val_loss"]))
@@ -76,7 +77,8 @@ def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str
 def plot_reliability(
     path: Path, label: np.ndarray, probabilities: np.ndarray, error: float, title: str
 ) -> None:
-    """Write a PNG of accuracy against confidence in 15 bins, with the number of faces in each; `error` is the ECE."""
+    """Write a PNG of accuracy against confidence in 15 bins, with the number of faces in each; `error` is
+    the ECE."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
     bin_of = np.minimum((confidence * 15).astype(int), 14)
     count = np.bincount(bin_of, minlength=15)
@@ -102,7 +104,8 @@ def plot_reliability(
 def plot_comparison(
     path: Path, names: Sequence[str], panels: dict[str, Sequence[tuple[float, float, float]]], title: str
 ) -> None:
-    """Write a PNG that compares rows (a name each) by value and interval, (value, low, high) in [0, 1], first row on top.
+    """Write a PNG that compares rows (a name each) by value and interval, (value, low, high) in [0, 1],
+    first row on top.
 
     One panel for each axis label; the dashed line is the first row's value.
     """

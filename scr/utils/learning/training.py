@@ -1,6 +1,8 @@
-"""How a network is trained: the recipes, and the run from landmark sets to a network. Stands on all other modules.
+"""How a network is trained: the recipes, and the run from landmark sets to a network. Stands on all other
+modules.
 
-Both `train_model.py` and `evaluate.py --leave-one-source-out` train by `train`, so what is judged is what is shipped.
+Both `train_model.py` and `evaluate.py --leave-one-source-out` train by `train`, so what is judged is what
+is shipped.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +25,8 @@ from utils.learning.metrics import answer_threshold
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a model is trained; what a field costs or gains stands in models/README.md."""
+    """Everything that decides how a model is trained; what a field costs or gains stands in
+    models/README.md."""
 
     features: str
     layers: tuple[tuple[int, float, bool], ...]
@@ -32,7 +35,8 @@ class Recipe:
     epochs: int
     batch_size: int
     patience: int = 0
-    """epochs without a better validation loss before it stops; 0: a fixed number of epochs, the rate falling as a cosine"""
+    """epochs without a better validation loss before it stops; 0: a fixed number of epochs, the rate
+    falling as a cosine"""
     blendshapes: bool = False
     """beside the points"""
     components: int = 0
@@ -47,10 +51,11 @@ class Recipe:
     """batches are drawn by weight; else the weight multiplies the loss"""
     mirror: bool = False
     """each face also as its mirror image"""
-    within_family: float = 0.0
-    """share of the loss that asks a face only to be told from the classes that its file family holds"""
-    drop_below: float = 0.0
-    """faces whose label gets a smaller probability from networks that did not see them are left out as doubtful"""
+    within_prefix_group: float = 0.0
+    """share of the loss that asks a face only to be told from the classes of its file-name prefix group"""
+    min_label_confidence: float = 0.0
+    """faces whose label gets a smaller probability from networks that did not see them are left out as
+    doubtful"""
     networks: int = 1
     """trained side by side and folded into one wide network"""
     calibrate: bool = False
@@ -67,8 +72,9 @@ RECIPES = {
         batch_size=32,
         patience=15,
     ),
-    # What limits is noise between sources, not capacity: aligned points say nothing about the crop, one small layer sees
-    # their main components under strong noise, and no source may say anything about the class.
+    # What limits is noise between sources, not capacity: aligned points say nothing about the crop, one
+    # small layer sees their main components under strong noise, and no source may say anything about the
+    # class.
     "default": Recipe(
         "aligned",
         ((128, 0.0, False),),
@@ -83,21 +89,23 @@ RECIPES = {
         source_share=True,
         draw_by_weight=True,
         mirror=True,
-        within_family=0.3,
-        drop_below=0.1,
+        within_prefix_group=0.3,
+        min_label_confidence=0.1,
         networks=5,
         calibrate=True,
     ),
 }
 
 BLENDSHAPE_WEIGHT = 23.0
-"""Of a blendshape's own range [0, 1] against a standardised coordinate, before the principal components are taken."""
+"""Of a blendshape's own range [0, 1] against a standardised coordinate, before the principal components
+are taken."""
 ANSWERED_RIGHT = 0.85
 """Share of the answers that must be right where the network is sure enough to answer."""
-ENOUGH_TO_DOUBT = 2000
-"""Faces that it takes for networks that see three quarters of them to know a doubtful label from a rare face."""
-FAMILY_SHARE = 0.02
-"""A class is one of a file family's if it has at least this share of its faces."""
+ENOUGH_TO_FILTER = 2000
+"""Faces that it takes for networks that see three quarters of them to know a wrong label from a rare
+face."""
+PREFIX_GROUP_SHARE = 0.02
+"""A class is one of a file-name prefix group's if it has at least this share of its faces."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,8 @@ class Trained:
     history: dict[str, list[float]]
     temperature: float
     threshold: float
-    """confidence from which at least `ANSWERED_RIGHT` of the validation answers are right; 0 if it was not asked for"""
+    """confidence from which at least `ANSWERED_RIGHT` of the validation answers are right; 0 if it was
+    not asked for"""
     dropped: int
 
 
@@ -123,15 +132,15 @@ def train(
     """
     networks.set_seed(seed)
     dropped = 0
-    if recipe.drop_below and len(train_part) >= ENOUGH_TO_DOUBT:
-        kept = label_probability(train_part, recipe, seed) >= recipe.drop_below
+    if recipe.min_label_confidence and len(train_part) >= ENOUGH_TO_FILTER:
+        kept = out_of_fold_confidence(train_part, recipe, seed) >= recipe.min_label_confidence
         dropped = int((~kept).sum())
         train_part = train_part.select(kept)
     features = fit_recipe(
         recipe.features, train_part.landmarks, recipe.blendshapes and has_blendshapes(train_part)
     )
     if recipe.mirror:
-        train_part = with_mirror_images(train_part)
+        train_part = with_mirror_images(train_part, features.get("reference"))
     x = compute_features(train_part.landmarks, train_part.blendshapes, features)
     if recipe.features == "aligned" and (neutral := train_part.label == "neutral").any():
         features["neutral"] = x[neutral].mean(axis=0).round(5).tolist()
@@ -157,7 +166,7 @@ def train(
         recipe.epochs,
         recipe.batch_size,
         recipe.patience,
-        recipe.within_family,
+        recipe.within_prefix_group,
         seed if recipe.draw_by_weight else None,
         progress,
     )
@@ -178,12 +187,14 @@ def predict(trained: Trained, data: LandmarkSet) -> np.ndarray:
 
 
 def network_input(faces, features: dict, scaler) -> np.ndarray:
-    """Return what a network sees, standardised features (n, d) float32, of faces: any object with landmarks and blendshapes."""
+    """Return what a network sees, standardised features (n, d) float32, of faces: any object with
+    landmarks and blendshapes."""
     return standardise(scaler, compute_features(faces.landmarks, faces.blendshapes, features))
 
 
 def mean_neutral(features: dict, scaler) -> np.ndarray | None:
-    """Return the mean neutral face of a feature recipe as a network sees it, (d,), or None if the recipe knows none."""
+    """Return the mean neutral face of a feature recipe as a network sees it, (d,), or None if the recipe
+    knows none."""
     return standardise(scaler, np.array([features["neutral"]]))[0] if "neutral" in features else None
 
 
@@ -192,15 +203,18 @@ def has_blendshapes(data: LandmarkSet) -> bool:
     return bool(data.blendshapes.any(axis=1).all())
 
 
-def with_mirror_images(data: LandmarkSet) -> LandmarkSet:
-    """Return the set with every face once more as its mirror image."""
-    partner = mirror_map(fit_reference(data.landmarks[:, :MESH_POINTS]))
-    landmarks, blendshapes = mirror_faces(data.landmarks, data.blendshapes, partner)
+def with_mirror_images(data: LandmarkSet, reference: list | None = None) -> LandmarkSet:
+    """Return the set with every face once more as its mirror image; reference (468, 3): the mean face, if
+    it is known."""
+    if reference is None:
+        reference = fit_reference(data.landmarks[:, :MESH_POINTS])
+    landmarks, blendshapes = mirror_faces(data.landmarks, data.blendshapes, mirror_map(np.array(reference)))
     return concatenate([data, replace(data, landmarks=landmarks, blendshapes=blendshapes)])
 
 
 def fit_scaler(x: np.ndarray):
-    """Return a `StandardScaler` fitted on features (n, d), its constants rounded to float32, as deployment has them."""
+    """Return a `StandardScaler` fitted on features (n, d), its constants rounded to float32, as
+    deployment has them."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x)
@@ -218,10 +232,11 @@ def standardise(scaler, x: np.ndarray) -> np.ndarray:
 def fit_projection(
     x: np.ndarray, scaler, features: dict, recipe: Recipe, seed: int, rows: int = 8000
 ) -> np.ndarray | None:
-    """Return the matrix (d, components) onto the principal components of standardised features (n, d), or None.
+    """Return the matrix (d, components) onto the principal components of standardised features (n, d), or
+    None.
 
-    Standardised, a blendshape that hardly ever moves is as loud as a smile: they are taken by their own size again, all
-    of them together about as strong as the coordinates.
+    Standardised, a blendshape that hardly ever moves is as loud as a smile: they are taken by their own
+    size again, all of them together about as strong as the coordinates.
     """
     if not recipe.components:
         return None
@@ -235,21 +250,22 @@ def fit_projection(
 
 
 def targets(data: LandmarkSet, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    """Return (target, weight): target (n, 2 * classes), the label one-hot, then 1 for each class of the face's file family.
+    """Return (target, weight): target (n, 2 * classes), the label one-hot, then 1 for each class of the
+    face's file-name prefix group.
 
-    A label outside its family's classes, and a family with one class, are told from all classes.
+    A label outside its group's classes, and a group with one class, are told from all classes.
     """
     index = data.class_index()
     one_hot = np.eye(len(EMOTIONS), dtype=np.float32)[index]
-    of_family = np.ones_like(one_hot)
+    of_group = np.ones_like(one_hot)
     names = np.array(
         [f"{source}/{family(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())]
     )
     for name in np.unique(names):
         rows = names == name
-        held = np.bincount(index[rows], minlength=len(EMOTIONS)) >= FAMILY_SHARE * rows.sum()
+        held = np.bincount(index[rows], minlength=len(EMOTIONS)) >= PREFIX_GROUP_SHARE * rows.sum()
         if held.sum() > 1:
-            of_family[rows & held[index]] = held
+            of_group[rows & held[index]] = held
     weight = class_source_weights(
         data.label, data.source if recipe.balance_within_source else np.full(len(data), "")
     )
@@ -257,13 +273,20 @@ def targets(data: LandmarkSet, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
         for name in np.unique(data.source):
             weight[data.source == name] /= weight[data.source == name].sum()
         weight *= len(weight) / weight.sum()
-    return np.concatenate([one_hot, of_family], axis=1), weight
+    return np.concatenate([one_hot, of_group], axis=1), weight
 
 
-def label_probability(data: LandmarkSet, recipe: Recipe, seed: int, folds: int = 4) -> np.ndarray:
-    """Return the probability (n,) that a network trained on the other folds gives to each face's own label."""
+def out_of_fold_confidence(data: LandmarkSet, recipe: Recipe, seed: int, folds: int = 4) -> np.ndarray:
+    """Return the probability (n,) that a network trained on the other folds gives to each face's own
+    label."""
     small = replace(
-        recipe, drop_below=0.0, networks=1, mirror=False, calibrate=False, components=150, input_noise=0.5
+        recipe,
+        min_label_confidence=0.0,
+        networks=1,
+        mirror=False,
+        calibrate=False,
+        components=150,
+        input_noise=0.5,
     )
     fold = np.random.default_rng(seed).permutation(len(data)) % folds
     probability = np.empty(len(data))

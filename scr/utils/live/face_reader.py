@@ -25,7 +25,7 @@ class FaceReader:
         )
         self.tracker = self._new_tracker()
         self.offset: np.ndarray | None = None
-        """own_offset of the face, once its neutral is known"""
+        """neutral_offset of the face, once its neutral is known"""
         self.taker = None
         """of a neutral face, while it is being taken"""
         self._landmarkers: dict[bool, FaceLandmarker] = {}
@@ -122,7 +122,7 @@ class FaceReader:
     def load_neutral(self) -> None:
         """Use the neutral face that is kept of the subject, if there is one."""
         if kept := recordings.load_neutral(self.subject, PERSONAL_DATA):
-            self.offset = self.classifier.own_offset(*kept)
+            self.offset = self.classifier.neutral_offset(*kept)
             note(f"faces are read against the neutral face of {self.subject}")
         else:
             note(f"no neutral face of {self.subject} is kept yet: press n, or run again with --calibrate")
@@ -134,7 +134,7 @@ class FaceReader:
     def _use_taken_neutral(self) -> None:
         taken, self.taker = self.taker.taken(), None
         looked = self.classifier.predict(*taken).mean(axis=0)
-        self.offset = self.classifier.own_offset(*taken)
+        self.offset = self.classifier.neutral_offset(*taken)
         note("the neutral face is taken: from here on faces are read against it")
         if self.classifier.classes[int(looked.argmax())] == "happy" and looked.max() > 0.5:
             note("it looked happy, though; if it was not at rest, take it again")
