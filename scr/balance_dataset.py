@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, SEED, at_least, make_parser, relative
+from utils.config import DATA, SEED, at_least, make_parser, relative, seed
 from utils.data.classes import choose_classes
 from utils.data.dataset import (
     LandmarkSet,
@@ -64,7 +64,7 @@ def build_parser():
         action="store_true",
         help="keep a source's own held-out folder as test part instead of merging and splitting anew",
     )
-    parser.add_argument("--seed", type=int, default=SEED, help="seed of the split and the choice")
+    parser.add_argument("--seed", type=seed, default=SEED, help="seed of the split and the choice")
     return parser
 
 

@@ -15,7 +15,7 @@ from argparse import BooleanOptionalAction
 from contextlib import ExitStack
 from pathlib import Path
 
-from utils.config import MODELS, UserError, add_share_flag, make_parser, note, positive_int
+from utils.config import MODELS, UserError, add_share_flag, make_parser, note, number, positive_int
 
 
 def build_parser():
@@ -43,7 +43,7 @@ def build_parser():
     )
     parser.add_argument(
         "--smoothing-ms",
-        type=float,
+        type=number(0, 60_000),
         default=300,
         metavar="MS",
         help="time constant of the smoothing; 0: none",

@@ -12,7 +12,18 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from utils.config import DATA, EMOTIONS, MODELS, SEED, UserError, make_parser, note, positive_int, relative
+from utils.config import (
+    DATA,
+    EMOTIONS,
+    MODELS,
+    SEED,
+    UserError,
+    make_parser,
+    note,
+    positive_int,
+    relative,
+    seed,
+)
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.learning import bundle, export, metrics, plots, training
 
@@ -35,7 +46,7 @@ def build_parser():
     )
     parser.add_argument("--output", type=Path, default=MODELS, metavar="DIR", help="folder for the model")
     parser.add_argument("--epochs", type=positive_int, help="most epochs (default: the recipe's)")
-    parser.add_argument("--seed", type=int, default=SEED, help="seed of split, weights and order")
+    parser.add_argument("--seed", type=seed, default=SEED, help="seed of split, weights and order")
     return parser
 
 

@@ -11,7 +11,6 @@ set, and bounded.
 
 from utils.script import run_script
 
-from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +26,10 @@ from utils.config import (
     UserError,
     make_parser,
     note,
+    number,
     positive_int,
     relative,
+    seed,
 )
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.data.recordings import load_subject, save_neutral
@@ -56,7 +57,7 @@ def build_parser():
     )
     parser.add_argument(
         "--max-forgetting",
-        type=share,
+        type=number(0, 1),
         default=0.05,
         metavar="SHARE",
         help="balanced accuracy that the model may lose on other people's faces; 1: no bound",
@@ -68,19 +69,8 @@ def build_parser():
         help="landmark set of other people's faces (default: the base model's own test set)",
     )
     parser.add_argument("--steps", type=positive_int, default=150, help="training steps of each method")
-    parser.add_argument("--seed", type=int, default=SEED, help="seed of weights and order")
+    parser.add_argument("--seed", type=seed, default=SEED, help="seed of weights and order")
     return parser
-
-
-def share(text: str) -> float:
-    """Return a number from 0 to 1, for argparse; raises ArgumentTypeError for another."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
 
 
 def main(args):

@@ -180,16 +180,31 @@ def add_share_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def at_least(least: int):
-    """Return an argparse type: an integer of at least `least`."""
+def at_least(least: int, most: int = 10**9):
+    """Return an argparse type: an integer from `least` to `most`."""
 
     def integer(text: str) -> int:
         value = int(text)
         if value < least:
             raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is more than {most}")
         return value
 
     return integer
 
 
 positive_int = at_least(1)
+seed = at_least(0, 2**32 - 1)
+
+
+def number(low: float, high: float):
+    """Return an argparse type: a number from `low` to `high`, and none that is not finite."""
+
+    def real(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:  # NaN neither
+            raise argparse.ArgumentTypeError(f"{text} is not a number from {low:g} to {high:g}")
+        return value
+
+    return real

@@ -173,7 +173,7 @@ def _explain(error: BaseException) -> int:
     from utils.config import UserError, note
 
     if isinstance(error, UserError) and not (_stop.number and isinstance(error.__cause__, ImportError)):
-        note(f"error: {error}")
+        note(f"error: {' '.join(str(error).split())[:1000]}")  # one line, whatever a library told us
     if _stop.number or isinstance(error, KeyboardInterrupt):
         # Whatever was raised: libraries turn the interrupt into exceptions of their own, an ImportError say.
         note("stopped")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import EMOTIONS, SEED, UserError, atomic_path, canonical_emotion, relative
+from utils.data.checks import check_columns, check_faces
 from utils.data.classes import MOST_CLASSES, check_classes, class_name, list_names, name_problem
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 from utils.faces.images import list_images
@@ -136,17 +137,12 @@ def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter
     """
     if not labels.is_file():
         raise UserError(f"no file {relative(labels)}; FER+ calls it fer2013new.csv")
-    with labels.open(newline="", encoding="utf-8") as text:
-        table = csv.DictReader(text)
-        if not set(FERPLUS_COLUMNS) <= set(table.fieldnames or ()):
-            raise UserError(
-                f"{relative(labels)} is not a FER+ label file; expected columns {', '.join(FERPLUS_COLUMNS)}"
-            )
-        rows = {
-            row["Image name"]: tuple(int(row[name] or 0) for name in FERPLUS_COLUMNS)
-            for row in table
-            if row.get("Image name")
-        }
+    try:
+        rows = _read_votes(labels)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"{relative(labels)} is not a FER+ label file ({error}); give --labels FER+'s fer2013new.csv"
+        ) from error
     images, left_out = [], Counter()
     for path in list_images(root):
         votes = rows.get(path.name)
@@ -162,6 +158,28 @@ def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter
     if not images:
         raise UserError(f"no picture under {relative(root)} is named in {relative(labels)}; check --images")
     return images, left_out
+
+
+def _read_votes(labels: Path) -> dict[str, tuple[int, ...]]:
+    """Return the ten votes on each picture, by its file's name."""
+    data = labels.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # as spreadsheets save it: names and numbers are the same
+    table = csv.DictReader(text.splitlines())
+    if missing := {"Image name", *FERPLUS_COLUMNS} - set(table.fieldnames or ()):
+        raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
+    rows = {}
+    for row in table:
+        if None in row.values():
+            raise ValueError(f"line {table.line_num} is too short")
+        votes = tuple(int(row[name] or 0) for name in FERPLUS_COLUMNS)
+        if not all(0 <= vote <= 255 for vote in votes):
+            raise ValueError(f"line {table.line_num} has {min(votes)} to {max(votes)} votes")
+        if row["Image name"]:
+            rows[row["Image name"]] = votes
+    return rows
 
 
 @dataclass
@@ -342,14 +360,7 @@ def _read_npz(path: Path) -> LandmarkSet:
         data = LandmarkSet(
             **{name: archive[name] for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS) if name in archive.files}
         )
-    if (
-        data.landmarks.ndim != 3
-        or data.landmarks.shape[1] not in (MESH_POINTS, ALL_POINTS)
-        or data.landmarks.shape[2] != 3
-    ):
-        raise ValueError(f"landmarks of shape {data.landmarks.shape}")
-    if not np.isfinite(data.landmarks).all():
-        raise ValueError("landmarks that are not numbers")
+    check_columns({name: getattr(data, name) for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)}, VOTES)
     labels = {*data.label.tolist(), *data.missed_label.tolist()}
     if wrong := sorted(name for name in labels if name != class_name(name) or name_problem(name)):
         raise ValueError(f"labels that are no names of classes: {list_names(wrong)}")
@@ -371,7 +382,9 @@ def _read_txt(path: Path) -> LandmarkSet:
         raise ValueError(f"labels must be 0 to {len(classes) - 1}")
     label = np.array(classes)[index.astype(int)]
     source = np.full(len(table), path.stem)
-    return LandmarkSet(landmarks=table[:, :-1].reshape(-1, MESH_POINTS, 3), label=label, source=source)
+    data = LandmarkSet(landmarks=table[:, :-1].reshape(-1, MESH_POINTS, 3), label=label, source=source)
+    check_faces(data.landmarks, data.blendshapes, (MESH_POINTS,))
+    return data
 
 
 def family(path: str) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative, write_json
+from utils.data.checks import check_faces, parse_json
 from utils.data.locks import writing
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
 from utils.faces.images import sharpness
@@ -145,29 +145,32 @@ def _decode(text: str, shape: tuple[int, ...]) -> np.ndarray:
 def read_session(path: Path) -> tuple[list[Sample], int]:
     """Return the samples in a session's file and the number of damaged lines that were dropped."""
     samples, dropped = [], 0
-    for line in path.read_bytes().split(b"\n"):
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"can't read {relative(path)}: {error.strerror}; check its rights") from error
+    for line in data.split(b"\n"):
         if not line:
             continue
         checksum, _, body = line.partition(b" ")
         try:
             if int(checksum, 16) != zlib.crc32(body):
                 raise ValueError("checksum")
-            row = json.loads(body)
-            if row["label"] not in EMOTIONS:
-                raise ValueError("label")
-            samples.append(
-                Sample(
-                    _decode(row["landmarks"], (ALL_POINTS, 3)),
-                    _decode(row["blendshapes"], (BLENDSHAPES,)),
-                    row["label"],
-                    path.parent.name,
-                    path.stem,
-                    datetime.fromisoformat(row["time"]).astimezone(UTC),
-                )
-            )
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            samples.append(_read_sample(parse_json(body), path))
+        except (ValueError, KeyError, TypeError, OverflowError):
             dropped += 1
     return samples, dropped
+
+
+def _read_sample(row: dict, path: Path) -> Sample:
+    """Return the sample in a line of a session's file; raises ValueError, and others, if it is none."""
+    if row["label"] not in EMOTIONS:
+        raise ValueError(f"label {row['label']}")
+    landmarks = _decode(row["landmarks"], (ALL_POINTS, 3))
+    blendshapes = _decode(row["blendshapes"], (BLENDSHAPES,))
+    check_faces(landmarks[None], blendshapes[None])
+    time = datetime.fromisoformat(row["time"]).astimezone(UTC)  # a time without zone is a local one
+    return Sample(landmarks, blendshapes, row["label"], path.parent.name, path.stem, time)
 
 
 def list_sessions(folder: Path = PERSONAL_DATA) -> list[Path]:
@@ -278,13 +281,12 @@ def load_neutral(subject: str, folder: Path) -> tuple[np.ndarray, np.ndarray] | 
     try:
         with np.load(path, allow_pickle=False) as kept:
             landmarks, blendshapes = kept["landmarks"], kept["blendshapes"]
-        if (
-            landmarks.shape[1:] != (ALL_POINTS, 3)
-            or blendshapes.shape != (len(landmarks), BLENDSHAPES)
-            or not len(landmarks)
-        ):
-            raise ValueError("its shapes")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        check_faces(landmarks, blendshapes)
+        if not len(landmarks):
+            raise ValueError("no face in it")
+    except (
+        Exception
+    ) as error:  # a damaged archive raises many types: zipfile's, zlib's, struct's, MemoryError
         raise UserError(
             f"{relative(path)} is damaged ({error}); take the neutral face again: "
             f"python scr/main.py --subject {subject} --calibrate"

@@ -1,0 +1,137 @@
+"""What may be in a file that comes in: shape, type and range, one check for each kind of file.
+
+The checks raise ValueError that says what is wrong; loaders add which file it is, and what to do. None lets a
+NaN or an infinity through: a network answers them with NaN, and nobody notices.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
+
+FARTHEST = 1e4
+"""Landmarks are in image widths; on a picture of 1 x 16000 pixels y would reach this."""
+SPLITS = ("", "train", "val", "test")
+
+
+def check_array(name: str, values, shape: tuple, kinds: str, low: float = 0.0, high: float = np.inf) -> None:
+    """Raise ValueError unless `values` is an array of this shape (None: any length), kind of type and range.
+
+    kinds: letters of numpy's type kinds: `f` floating, `iu` whole numbers, `U` text. Bounds are included;
+    text has none.
+    """
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in kinds:
+        raise ValueError(f"{name} of type {getattr(values, 'dtype', type(values).__name__)}")
+    if len(values.shape) != len(shape) or any(
+        want not in (None, got) for want, got in zip(shape, values.shape)
+    ):
+        wanted = ", ".join("n" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} of shape {values.shape}, expected ({wanted})")
+    if values.dtype.kind == "U" or not values.size:
+        return
+    smallest, largest = values.min(), values.max()
+    if not (np.isfinite(smallest) and np.isfinite(largest)):  # NaN spreads to both
+        raise ValueError(f"{name} that are no numbers (NaN or infinite)")
+    if smallest < low or largest > high:
+        raise ValueError(f"{name} from {smallest:g} to {largest:g}, expected {low:g} to {high:g}")
+
+
+def check_faces(
+    landmarks: np.ndarray, blendshapes: np.ndarray, points: tuple[int, ...] = (ALL_POINTS,)
+) -> None:
+    """Raise ValueError unless these are landmarks (n, one of `points`, 3) and blendshapes (n, 52)."""
+    check_array("landmarks", landmarks, (None, None, 3), "f", -FARTHEST, FARTHEST)
+    if landmarks.shape[1] not in points:
+        raise ValueError(
+            f"landmarks of shape {landmarks.shape}, expected (n, {' or '.join(map(str, points))}, 3)"
+        )
+    # A hundredth on either side: MediaPipe's scores leave [0, 1] by some millionths.
+    check_array("blendshapes", blendshapes, (len(landmarks), BLENDSHAPES), "f", -0.01, 1.01)
+
+
+def check_columns(columns: Mapping[str, np.ndarray], votes: int) -> None:
+    """Raise ValueError unless these are the columns of a set of faces (`dataset.LandmarkSet`), by their
+    names.
+
+    votes: the number of things that FER+ annotators could vote for.
+    """
+    check_faces(columns["landmarks"], columns["blendshapes"], (MESH_POINTS, ALL_POINTS))
+    faces, missed = (len(columns[name]) for name in ("landmarks", "missed_label"))
+    for name, values in columns.items():
+        if name in ("landmarks", "blendshapes", "crop"):
+            continue
+        rows = missed if name.startswith("missed_") else faces
+        if name in ("width", "height"):
+            check_array(name, values, (rows,), "iu", 0, 2**31)
+        elif name == "phash":
+            check_array(name, values, (rows,), "u")
+        elif name == "votes":
+            check_array(name, values, (rows, votes), "iu", 0, 255)
+        else:
+            check_array(name, values, (rows,), "U")
+    for name in ("split", "missed_split"):
+        if unknown := sorted(set(columns[name].tolist()) - set(SPLITS)):
+            raise ValueError(
+                f"unknown parts {', '.join(map(repr, unknown[:3]))}, expected train, val or test"
+            )
+
+
+def parse_json(data: bytes) -> dict:
+    """Return the JSON object in some bytes; raises ValueError for all else, NaN and endless nesting."""
+
+    def refuse(constant: str):
+        raise ValueError(f"{constant} in it")
+
+    try:
+        content = json.loads(data.decode("utf-8"), parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    return content
+
+
+def read_json(path: Path) -> dict:
+    """Return the JSON object in a file; raises as `parse_json` does, and OSError."""
+    return parse_json(path.read_bytes())
+
+
+Check = Callable[[object], bool]
+
+
+def is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) < 1000
+
+
+def is_number(low: float, high: float, whole: bool = False) -> Check:
+    """Return a check for a JSON number from `low` to `high`; true and false are none."""
+    kinds = int if whole else (int, float)
+    return lambda value: isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_list(of: Check, count: int | None = None) -> Check:
+    """Return a check for a JSON list whose members pass a check."""
+    return lambda value: (
+        isinstance(value, list) and count in (None, len(value)) and all(of(member) for member in value)
+    )
+
+
+def is_map(of: Check) -> Check:
+    """Return a check for a JSON object whose values pass a check."""
+    return lambda value: isinstance(value, dict) and all(of(member) for member in value.values())
+
+
+def check_fields(
+    content: object, fields: Mapping[str, Check], optional: Mapping[str, Check] | None = None
+) -> None:
+    """Raise ValueError unless an object has these fields and each passes its check; others are free."""
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    if missing := sorted(set(fields) - set(content)):
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    for name, check in (dict(fields) | dict(optional or {})).items():
+        if name in content and not check(content[name]):
+            raise ValueError(f"{name} is {str(content[name])[:40]!r}")

@@ -1,0 +1,410 @@
+"""Damaged and forged files for every loader: none may end in a traceback, a crash, a hang or a NaN.
+
+    python tests/measure/fuzz.py --cases 10000 --seed 1
+
+Each case damages a good file (bits, cuts, repeated blocks) or forges one (a column, a field, a number that no
+recording holds) and loads it. Allowed: what was loaded has no NaN and no infinity, or a UserError of one
+line. A worker process does the work, so a crash or a hang costs its case and is counted.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scr"))
+
+from utils.script import run_script
+
+import base64
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+import traceback
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.config import MODELS, UserError, make_parser, positive_int, seed
+from utils.faces.workers import DIED, work_through
+
+ODD_NUMBERS = (
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    -1,
+    0,
+    0.5,
+    1e30,
+    1e308,
+    2**31,
+    2**63,
+    2**64,
+    -(2**63),
+)
+ODD_VALUES = (None, True, "", "x" * 3000, "nan", "../../etc", [], {}, [[]], [None], {"a": 1}, *ODD_NUMBERS)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: its name in the folder, a good one, how to forge one, and how it is loaded.
+
+    `load` gets the folder and returns the arrays and numbers that it got out of the file, to be looked at.
+    """
+
+    name: str
+    good: Callable[[], bytes]
+    forge: Callable[[bytes, np.random.Generator], bytes]
+    load: Callable[[Path], list]
+
+
+def damage(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return bytes with bits turned over, blocks cut out, doubled, zeroed or moved, or the end missing."""
+    damaged = bytearray(data)
+    for _ in range(generator.integers(1, 4)):
+        size = len(damaged)
+        if size < 2:
+            return bytes(damaged)
+        a, b = np.sort(generator.integers(0, size, 2))
+        b = min(int(b), int(a) + int(generator.choice([1, 8, 200, 5000])))
+        a, how = int(a), generator.integers(7)
+        if how == 0:
+            damaged[a] ^= 1 << int(generator.integers(8))
+        elif how == 1:
+            del damaged[a:]
+        elif how == 2:
+            del damaged[a:b]
+        elif how == 3:
+            damaged[a:a] = damaged[a:b]
+        elif how == 4:
+            damaged[a:b] = bytes(b - a)
+        elif how == 5:
+            damaged[a:b] = generator.bytes(b - a)
+        else:
+            damaged[a:b] = b"\xff" * (b - a)
+    return bytes(damaged)
+
+
+def forge_json(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return JSON with one value at a random place exchanged for an odd one, or gone."""
+    content = json.loads(data)
+    place, key = None, None
+    node = content
+    while isinstance(node, dict | list) and node and (place is None or generator.random() < 0.8):
+        keys = list(node) if isinstance(node, dict) else range(len(node))
+        place, key = node, keys[int(generator.integers(len(keys)))]
+        node = node[key]
+    if generator.random() < 0.2:
+        del place[key]
+    else:
+        place[key] = ODD_VALUES[generator.integers(len(ODD_VALUES))]
+    if generator.random() < 0.02:
+        return b"[" * 100_000
+    return json.dumps(content).encode()
+
+
+def forge_npz(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return an archive of arrays with one column of another type, shape or range, or gone."""
+    with np.load(io.BytesIO(data)) as archive:
+        columns = dict(archive)
+    name = list(columns)[generator.integers(len(columns))]
+    values = columns[name]
+    how = generator.integers(9)
+    if how == 0:
+        del columns[name]
+    elif how == 1:
+        kinds = ["f8", "f2", ">f4", "i8", "u1", "S5", "U3", "c8", "?", "M8[s]", "O"]
+        with contextlib.suppress(ValueError, TypeError):
+            columns[name] = values.astype(kinds[generator.integers(len(kinds))])
+    elif how == 2:
+        columns[name] = values[..., None]
+    elif how == 3:
+        columns[name] = values[: generator.integers(len(values) + 1)]
+    elif how == 4:
+        columns[name] = values.reshape(-1)[:1].reshape(())
+    elif how == 5 and values.dtype.kind in "fiu":
+        values = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
+        with np.errstate(over="ignore"):
+            values.reshape(-1)[generator.integers(values.size)] = ODD_NUMBERS[generator.integers(8)]
+        columns[name] = values
+    elif how == 6:
+        columns[name] = np.roll(values.T, 1) if values.ndim > 1 else np.concatenate([values, values])
+    elif how == 7:
+        columns[name] = np.full_like(values, "nan" if values.dtype.kind == "U" else 0)
+    else:
+        columns[name] = np.empty((0, *values.shape[1:]), values.dtype)
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=True, **columns)
+    return file.getvalue()
+
+
+def forge_text(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return a table with some of its words exchanged, doubled or gone."""
+    words = data.replace(b",", b" , ").replace(b"\n", b" \n ").split(b" ")
+    odd = [
+        b"nan",
+        b"inf",
+        b"-1",
+        b"1e999",
+        b"999999999999999999999",
+        b"",
+        b"#",
+        b"\n",
+        b"\xe9",
+        b"\x00",
+        b"4",
+        b'"',
+    ]
+    for _ in range(generator.integers(1, 4)):
+        words[generator.integers(len(words))] = odd[generator.integers(len(odd))]
+    return b" ".join(words).replace(b" , ", b",").replace(b" \n ", b"\n")
+
+
+def forge_session(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return a session whose first line was forged with a right checksum."""
+    first, *others = data.split(b"\n")
+    body = json.loads(first.partition(b" ")[2])
+    if generator.random() < 0.5:
+        values = np.frombuffer(base64.b64decode(body["landmarks"]), "<f4").copy()
+        with np.errstate(over="ignore"):
+            values[generator.integers(len(values))] = ODD_NUMBERS[generator.integers(8)]
+        body["landmarks"] = base64.b64encode(values.tobytes()).decode()
+        text = json.dumps(body).encode()
+    else:
+        text = forge_json(json.dumps(body).encode(), generator)
+    return b"\n".join([b"%08x %s" % (zlib.crc32(text), text), *others])
+
+
+def forge_tflite(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return a LiteRT model whose metadata was forged."""
+    from utils.learning.bundle import METADATA_FILE
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        metadata, start = archive.read(METADATA_FILE), archive.infolist()[0].header_offset
+    file = io.BytesIO(data[:start])
+    file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(METADATA_FILE, forge_json(metadata, generator))
+    return file.getvalue()
+
+
+def faces(count: int = 6):
+    """Return a good set of faces, as recordings and extraction make them."""
+    from utils.data.dataset import LandmarkSet
+
+    generator = np.random.default_rng(0)
+    text = np.array([f"x{index}.png" for index in range(count)])
+    return LandmarkSet(
+        landmarks=generator.random((count, 478, 3), np.float32),
+        label=np.array(["fear", "happy", "neutral", "sad", "happy", "sad"])[:count],
+        blendshapes=generator.random((count, 52), np.float32),
+        **{name: text for name in ("source", "path", "sha256", "subject", "session")},
+        split=np.array(["train", "val", "test", "train", "", "val"])[:count],
+        missed_label=np.array(["sad"]),
+        missed_source=np.array(["x"]),
+        missed_path=np.array(["y.png"]),
+        missed_reason=np.array(["no face"]),
+        missed_split=np.array([""]),
+    )
+
+
+def made_by(write: Callable[[Path], object], name: str) -> bytes:
+    """Return the bytes of a file that a function writes into a folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        return (Path(folder) / name).read_bytes()
+
+
+def good_npz() -> bytes:
+    from utils.data.dataset import save_npz
+
+    return made_by(lambda folder: save_npz(folder / "a.npz", faces()), "a.npz")
+
+
+def good_txt() -> bytes:
+    from utils.data.dataset import save_txt
+
+    return made_by(lambda folder: save_txt(folder / "a.txt", faces(3)), "a.txt")
+
+
+def good_session() -> bytes:
+    from utils.data.recordings import SessionWriter
+
+    def write(folder: Path) -> None:
+        with SessionWriter("ann", "1", folder) as writer:
+            for one in range(2):
+                writer.append(faces().landmarks[one], faces().blendshapes[one], "happy")
+
+    return made_by(write, "ann/1.jsonl")
+
+
+def good_neutral() -> bytes:
+    from utils.data.recordings import save_neutral
+
+    return made_by(
+        lambda folder: save_neutral("ann", faces().landmarks, faces().blendshapes, folder), "ann/neutral.npz"
+    )
+
+
+def good_ferplus() -> bytes:
+    from utils.data.dataset import FERPLUS_COLUMNS
+
+    names = [f"fer{index:07}.png" for index in range(4)]
+    rows = [
+        f"Training,{name},{','.join(map(str, [index, 7, *[0] * 7, 1]))}" for index, name in enumerate(names)
+    ]
+    return "\n".join(["Usage,Image name," + ",".join(FERPLUS_COLUMNS), *rows, ""]).encode()
+
+
+def values_of(data) -> list:
+    """Return the numbers of a set of faces, and what the network would get of them."""
+    from utils.faces.features import compute_features
+
+    recipe = json.loads((MODELS / "emotion_mlp.json").read_bytes())["features"]
+    columns = [data.landmarks, data.blendshapes, data.width, data.height, data.votes]
+    return [*columns, compute_features(data.landmarks, data.blendshapes, recipe)] if len(data) else columns
+
+
+def load_set(folder: Path, name: str) -> list:
+    from utils.data.dataset import assign_split, load_landmarks
+
+    data = load_landmarks(folder / name)
+    with contextlib.suppress(UserError):  # too few faces for some class
+        assign_split(data)
+    return values_of(data)
+
+
+def load_session(folder: Path) -> list:
+    from utils.data.recordings import load_subject
+
+    with contextlib.suppress(UserError):  # no sample is left
+        samples, _ = load_subject("ann", folder)
+        return [values for sample in samples for values in (sample.landmarks, sample.blendshapes)]
+    return []
+
+
+def load_neutral(folder: Path) -> list:
+    from utils.data.recordings import load_neutral as load
+
+    return list(load("ann", folder))
+
+
+def load_ferplus(folder: Path) -> list:
+    from utils.data.dataset import read_ferplus
+
+    for index in range(4):
+        (folder / f"fer{index:07}.png").touch()
+    return [np.array([image.votes for image in read_ferplus(folder, folder / "votes.csv")[0]])]
+
+
+def load_info(folder: Path) -> list:
+    from utils.learning import bundle
+
+    shutil.copy(MODELS / "emotion_mlp.tflite", folder)
+    info = bundle.load_info(folder)
+    return [ask(folder), np.asarray(info["threshold"])]
+
+
+def load_tflite(folder: Path) -> list:
+    return [ask(folder / "a.tflite")]
+
+
+def ask(path: Path) -> np.ndarray:
+    """Return what a model answers to some faces."""
+    from utils.learning.classifier import EmotionClassifier
+
+    classifier = EmotionClassifier(path)
+    return classifier.predict(faces().landmarks, faces().blendshapes)
+
+
+def load_picture(folder: Path) -> list:
+    from utils.faces.headers import PictureError
+    from utils.faces.images import load_picture as load
+
+    try:
+        return [load(folder / "a.jpg").image]
+    except PictureError as error:
+        raise UserError(str(error)) from error
+
+
+KINDS = {
+    "set of faces, .npz": Kind("a.npz", good_npz, forge_npz, lambda folder: load_set(folder, "a.npz")),
+    "set of faces, .txt": Kind("a.txt", good_txt, forge_text, lambda folder: load_set(folder, "a.txt")),
+    "session": Kind("ann/1.jsonl", good_session, forge_session, load_session),
+    "neutral baseline": Kind("ann/neutral.npz", good_neutral, forge_npz, load_neutral),
+    "FER+ table": Kind("votes.csv", good_ferplus, forge_text, load_ferplus),
+    "model's JSON": Kind(
+        "emotion_mlp.json", lambda: (MODELS / "emotion_mlp.json").read_bytes(), forge_json, load_info
+    ),
+    "model, .tflite": Kind(
+        "a.tflite", lambda: (MODELS / "emotion_mlp.tflite").read_bytes(), forge_tflite, load_tflite
+    ),
+    "picture": Kind(
+        "a.jpg", lambda: (ROOT / "tests" / "assets" / "astronaut.jpg").read_bytes(), damage, load_picture
+    ),
+}
+_good: dict[str, bytes] = {}
+
+
+def try_case(case: tuple[str, int]) -> str:
+    """Return what is wrong with how a case (kind of file, seed of what is done to it) ended, or ""."""
+    kind, number = KINDS[case[0]], case[1]
+    generator = np.random.default_rng(number)
+    if case[0] not in _good:
+        _good[case[0]] = kind.good()
+    change = kind.forge if generator.random() < 0.6 else damage
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / kind.name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(change(_good[case[0]], generator))
+        try:
+            sane = all(np.isfinite(value).all() for value in kind.load(Path(folder)))
+        except UserError as error:
+            return "" if "\n" not in str(error) else f"several lines: {error}"
+        except BaseException:
+            return traceback.format_exc(limit=-3)
+    return "" if sane else "let NaN or infinity through"
+
+
+@contextlib.contextmanager
+def open_tester():
+    """Open what `work_through` calls for each case."""
+    yield try_case
+
+
+def list_cases(count: int, first: int) -> list[tuple[str, int]]:
+    """Return the cases of a seed: each kind of file in turn."""
+    return [(list(KINDS)[index % len(KINDS)], first + index) for index in range(count)]
+
+
+def build_parser():
+    parser = make_parser(__doc__)
+    parser.add_argument("--cases", type=positive_int, default=10_000, help="number of files")
+    parser.add_argument("--seed", type=seed, default=1, help="seed of the first")
+    parser.add_argument("--jobs", type=positive_int, default=2, help="worker processes")
+    return parser
+
+
+def main(args):
+    cases = list_cases(args.cases, args.seed)
+    faults, tried = Counter(), Counter()
+    for case, fault in zip(cases, work_through(open_tester, cases, args.jobs, patience_s=60)):
+        tried[case[0]] += 1
+        if fault:
+            faults[case[0]] += 1
+            if faults[case[0]] <= 5:
+                what = "crashed, or took more than a minute" if fault == DIED else fault
+                print(f"{case[0]}, seed {case[1]}: {what}")
+    for kind, count in tried.items():
+        print(f"{kind:<20}{count:>7} files, {faults[kind]} faults")
+    if faults:
+        raise UserError(f"{sum(faults.values())} faults in {len(cases)} files")
+
+
+if __name__ == "__main__":
+    run_script(main, build_parser())
