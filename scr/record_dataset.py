@@ -1,17 +1,22 @@
 """Camera, video or pictures -> your own labelled landmarks in data/personal/. Pictures are never stored.
 
     python scr/record_dataset.py --subject ann
+    python scr/record_dataset.py --subject ann --classes wink kiss neutral
     python scr/record_dataset.py --subject ann --session 1 --source photos/happy --label happy
+    python scr/record_dataset.py --subject ann --source photos
+
+The classes are fear, happy, neutral and sad, or your own: they are kept with the recordings. The last form takes a
+folder with a sub-folder for each class in one run.
 
 Keys: space counts down from three and records until there are enough, at most ten seconds (space again
-stops it); 1-4 choose the expression, m mirrors, q or Esc ends. Record two sessions, on different days if
-you can: one is held out to see what the training gained.
+stops it; a clip is recorded from at once, and begins again at its end); digits choose the expression, m
+mirrors, q or Esc ends. Record two sessions, on different days if you can: one is held out to see what the
+training gained.
 """
 
 from utils.script import run_script
 
 import shutil
-import time
 from argparse import BooleanOptionalAction
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,20 +32,19 @@ from utils.config import (
     positive_int,
     relative,
 )
+from utils.data.classes import check_classes, class_name, list_names, name_problem
 from utils.data.recordings import (
     NEUTRAL_FILE,
-    SampleFilter,
     SessionWriter,
     check_name,
     count_labels,
-    has_consent,
+    keep_classes,
     list_sessions,
+    load_classes,
     read_session,
     session_path,
-    store_consent,
     writing_session,
 )
-from utils.live.display import QUIT_KEYS
 from utils.live.session_plan import SessionPlan
 
 WANTED_SESSIONS = 2
@@ -51,10 +55,18 @@ def build_parser():
     parser.add_argument("--subject", metavar="NAME", help="who is recorded (default: me)")
     parser.add_argument("--session", metavar="NAME", help="name of the session (default: the next number)")
     parser.add_argument(
-        "--source", default="0", help="camera number, video, picture, folder of pictures, or stream address"
+        "--source",
+        default="0",
+        help="camera number, video, picture, folder of them (with a sub-folder for each class), or stream address",
     )
     parser.add_argument(
-        "--label", choices=EMOTIONS, help="label everything that the source shows; needs no window"
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="what is recorded, 2 to 9 classes; kept with the recordings (default: those kept, or fear happy neutral sad)",
+    )
+    parser.add_argument(
+        "--label", metavar="NAME", help="label everything that the source shows; needs no window"
     )
     parser.add_argument(
         "--wanted",
@@ -93,19 +105,24 @@ def main(args):
 
     from utils.live.capture import open_source
     from utils.live.display import display_problem
+    from utils.live.doubts import Doubts
+    from utils.live.recorder import Recorder
 
+    classes, folders = choose_classes(args)
     session = args.session or next_session(args.data, args.subject)
-    if args.label is None and (problem := display_problem()):
-        if Path(args.source).exists():
-            raise UserError(
-                f"what does {args.source} show? without a display each source is recorded under one label: "
-                "add --label happy"
-            )
+    problem = "" if args.label or folders else display_problem()
+    if problem and Path(args.source).exists():
+        raise UserError(
+            f"what does {args.source} show? without a display each source is recorded under one label: add "
+            f"--label {classes[0]}, or name a folder with a sub-folder for each class"
+        )
+    if problem:
         raise UserError(
             f"no display ({problem}), so you can't see what to show; record from files instead: "
-            "python scr/record_dataset.py --source DIR --label happy"
+            f"python scr/record_dataset.py --source DIR --label {classes[0]}"
         )
-    with open_source(args.source) as source, SessionWriter(args.subject, session, args.data) as writer:
+    with SessionWriter(args.subject, session, args.data) as writer:
+        keep_classes(args.subject, classes, args.data)
         earlier, dropped = read_session(writer.path)
         if dropped:
             note(
@@ -115,15 +132,70 @@ def main(args):
         sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent}
         others = [sample for path in sessions - {writer.path} for sample in read_session(path)[0]]
         known = {sample.landmarks.tobytes() for sample in earlier + others}
-        plan = SessionPlan(count_labels(earlier), args.wanted, args.label)
-        recorder = Recorder(source, writer, plan, known)
-        if args.label:
-            recorder.run_labelled()
-        else:
-            recorder.run_live(open_view(args, session, len(sessions | {writer.path})))
-    if source.failure:
-        note(source.failure)
-    report(recorder, args.data, args.subject, session)
+        plan = SessionPlan(count_labels(earlier, classes), args.wanted, args.label)
+        with Recorder(writer, plan, known, Doubts()) as recorder:
+            if args.label or folders:
+                for label, name in folders or [(args.label, args.source)]:
+                    plan.choose(label)
+                    with open_source(name) as source:
+                        recorder.run_labelled(source)
+                    if source.failure:
+                        note(source.failure)
+            else:
+                view = open_view(args, session, len(sessions | {writer.path}))
+                recorder.run_live(lambda: open_source(args.source), view)
+    report(recorder, args, session)
+
+
+def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Return the classes of the subject's recordings, and (class, path) of the source's folders that are named after them.
+
+    Raises UserError if --label is none of them, or if they leave out what is recorded already.
+    """
+    recorded = {
+        sample.label
+        for path in list_sessions(args.data)
+        if path.parent.name == check_name(args.subject)
+        for sample in read_session(path)[0]
+    }
+    given = [] if args.label else class_folders(args.source)
+    kept = None if args.classes else load_classes(args.subject, args.data)
+    if args.classes:
+        classes = check_classes(args.classes)
+    elif kept or recorded or {label for label, _ in given} <= set(EMOTIONS):
+        classes = kept or EMOTIONS
+    else:
+        classes = check_classes([label for label, _ in given], args.source)
+    if lost := sorted(recorded - set(classes)):
+        raise UserError(
+            f"{list_names(lost)} of {args.subject} is recorded already and not among {list_names(classes)}; add it to "
+            "--classes, or record the others under another --subject"
+        )
+    args.label = args.label and class_name(args.label)
+    if args.label and args.label not in classes:
+        raise UserError(
+            f"--label {args.label} is none of {args.subject}'s classes ({list_names(classes)}); name them all: "
+            f"--classes {' '.join(quoted(name) for name in [*classes, args.label] if name in recorded | {args.label})} ..."
+        )
+    folders = [(label, path) for label, path in given if label in classes]
+    if others := [Path(path).name for label, path in given if label not in classes]:
+        note(f"left out, none of {list_names(classes)}: {list_names(others)} (--classes takes them in)")
+    if classes != EMOTIONS:
+        note(f"classes: {list_names(classes)}")
+    return classes, folders
+
+
+def class_folders(source: str) -> list[tuple[str, str]]:
+    """Return (class, path) of the sub-folders of a source that are named as classes can be, if it is a folder."""
+    root = Path(source).expanduser()
+    paths = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    named = [(class_name(path.name), str(path)) for path in paths]
+    return [(label, path) for label, path in named if not name_problem(label)]
+
+
+def quoted(name: str) -> str:
+    """Return a class as one types it on a command line."""
+    return f'"{name}"' if " " in name else name
 
 
 def open_view(args, session: str, sessions: int):
@@ -139,116 +211,10 @@ def open_view(args, session: str, sessions: int):
     return RecordingView(args.subject, session, wanted, args.mirror)
 
 
-class Recorder:
-    """One recording: what is taken from a source, and why a frame is not."""
-
-    def __init__(self, source, writer: SessionWriter, plan: SessionPlan, known: set[bytes]):
-        self.source, self.writer, self.plan, self.known = source, writer, plan, known
-        self.still = source.kind in ("picture", "folder")
-        self.filter = SampleFilter()
-        self.refused: dict[str, int] = {}
-        """how many frames were not taken, by reason"""
-        self.problem = ""
-        """why the newest frame would spoil the set, or \"\""""
-
-    def take(self, landmarker, frame):
-        """Return the main face of a frame, or None; set `problem`."""
-        faces = []
-        if frame.image is not None:
-            faces = (
-                landmarker.detect_picture(frame.image)
-                if self.still
-                else landmarker.detect(frame.image, frame.timestamp_ms)
-            )
-        face = faces[0] if faces else None
-        self.problem = self.filter.problem(face.landmarks if face else None, frame.image, self.plan.label)
-        return face
-
-    def store(self, face) -> None:
-        """Write a sample or count why not."""
-        if not self.problem and face.landmarks.tobytes() in self.known:
-            self.problem = "already recorded"
-            # Accepted all the same, so that a run that was cut short goes on as it would have.
-            self.filter.accept(face.landmarks, self.plan.label)
-        if self.problem:
-            self.refused[self.problem] = self.refused.get(self.problem, 0) + 1
-            return
-        self.writer.append(face.landmarks, face.blendshapes, self.plan.label)
-        self.filter.accept(face.landmarks, self.plan.label)
-        self.known.add(face.landmarks.tobytes())
-        self.plan.count()
-
-    def open_landmarker(self):
-        """Return a landmarker for the source, a context manager."""
-        from utils.faces.landmarks import FEW_FACES, FaceLandmarker
-
-        return FaceLandmarker(video=not self.still, max_faces=FEW_FACES if self.still else 1)
-
-    def run_labelled(self) -> None:
-        """Record all that the source shows under one label; from a camera, as much as is wanted."""
-        with self.open_landmarker() as landmarker:
-            for frame in self.source:
-                if frame is None:
-                    continue
-                self.store(self.take(landmarker, frame))
-                if self.source.live and self.plan.label not in self.plan.missing:
-                    break
-
-    def run_live(self, view) -> None:
-        """Show the source in a window, obey the keys, record while asked to."""
-        from utils.live.display import Window
-
-        with self.open_landmarker() as landmarker, Window("Record your expressions") as window:
-            agreed = self.still or has_consent(self.writer.path.parent)
-            start = time.monotonic()
-            for frame in self.source:
-                now = time.monotonic()
-                if frame is None:
-                    if not self.press(window.read_key(), now, view):
-                        break
-                    continue
-                if frame.image is None:
-                    continue
-                face = self.take(landmarker, frame)
-                if agreed and self.plan.recording(now):
-                    self.store(face)
-                    if not self.problem:
-                        self.plan.move_on()
-                window.show(
-                    view.draw(frame.image, face, self.plan, self.problem, now)
-                    if agreed
-                    else view.draw_consent(frame.image)
-                )
-                ahead = 0 if self.source.live else start + frame.timestamp_ms / 1000 - time.monotonic()
-                key = window.read_key(3600 if self.still else max(0.001, ahead))
-                if not agreed and key == "y":
-                    store_consent(self.writer.path.parent)
-                    agreed = True
-                elif not self.press(key, time.monotonic(), view):
-                    break
-                elif self.still and key == "space":
-                    self.store(face)
-
-    def press(self, key: str, now: float, view) -> bool:
-        """Obey a key pressed at a time in seconds; return whether to go on."""
-        if key in QUIT_KEYS:
-            return False
-        if key in ("1", "2", "3", "4"):
-            self.plan.choose(EMOTIONS[int(key) - 1])
-        elif key == "space" and not self.still:
-            self.plan.start_or_stop(now)
-        elif key == "m":
-            view.mirror = not view.mirror
-        return True
-
-
-def report(recorder: Recorder, folder: Path, subject: str, session: str) -> None:
+def report(recorder, args, session: str) -> None:
     """Print what was recorded, what was refused and why, and the next command."""
-    plan = recorder.plan
-    refused = ", ".join(
-        f"{count} {reason.split(':')[0] if recorder.still else reason}"
-        for reason, count in recorder.refused.items()
-    )
+    plan, subject = recorder.plan, args.subject
+    refused = ", ".join(f"{count} {reason.split(':')[0]}" for reason, count in recorder.refused.items())
     if not any(plan.counts.values()):
         raise UserError(
             f"nothing was recorded ({refused or 'space records'}); run the same command again, "
@@ -257,10 +223,15 @@ def report(recorder: Recorder, folder: Path, subject: str, session: str) -> None
     print(f"{subject}, session {session}: {list_counts(plan.counts)}")
     if refused:
         print(f"refused: {refused}")
+    for (label, seen), count in recorder.doubts.kept.items():
+        print(
+            f"{count} of {label} look {seen} to the general model, and are kept; if that is a mistake: "
+            f"python scr/record_dataset.py --subject {subject} --delete-session {session}"
+        )
     if plan.missing:
         missing = ", ".join(f"{count} {name}" for name, count in plan.missing.items())
         print(f"still wanted: {missing}; the same command with --session {session} goes on")
-    sessions = [path for path in list_sessions(folder) if path.parent.name == subject]
+    sessions = [path for path in list_sessions(args.data) if path.parent.name == subject]
     if len(sessions) >= WANTED_SESSIONS:
         print(f"next: python scr/train_personal.py --subject {subject}")
     else:
@@ -284,7 +255,7 @@ def list_recordings(folder: Path) -> None:
     paths = list_sessions(folder)
     for path in paths:
         samples, dropped = read_session(path)
-        counts = list_counts(count_labels(samples))
+        counts = list_counts(count_labels(samples, load_classes(path.parent.name, folder) or EMOTIONS))
         print(
             f"{path.parent.name}, session {path.stem}: {counts}"
             + (f" ({dropped} damaged)" if dropped else "")

@@ -5,17 +5,20 @@ import numpy as np
 import pytest
 
 from utils.config import ASSETS, EMOTIONS
+from utils.data.classes import MOST_CLASSES
 from utils.faces.landmarks import FaceLandmarker
 from utils.live.capture import open_source
 from utils.live.display import (
+    BARS_TOP,
     COLOURS,
     CONTOURS,
     PANEL,
     PAPER,
+    UNSURE,
     Canvas,
     Timeline,
     View,
-    colour_of,
+    class_colours,
     display_problem,
 )
 from utils.live.smoothing import Reading, read_picture
@@ -127,7 +130,7 @@ def test_tags_of_several_faces_cover_no_face():
     faces = [np.array([[x, y], [x + 150, y + 200]], float) for x, y in corners]
     canvas.begin(frame)
     canvas.draw_tags(
-        [(points, f"{number}  neutral 93%", colour_of("neutral")) for number, points in enumerate(faces)]
+        [(points, f"{number}  neutral 93%", COLOURS["neutral"]) for number, points in enumerate(faces)]
     )
     changed = (canvas.image[:480, :640] != 90).any(axis=2)
     assert changed.sum() > 3 * 2000
@@ -175,11 +178,53 @@ def test_colours_stay_apart_for_colour_blind_eyes(deficiency):
             [0.004733, 0.691367, 0.303900],
         ],
     }
-    colours = np.array([colour_of(name)[::-1] for name in (*EMOTIONS, "uncertain")]) / 255
+    colours = np.array([colour[::-1] for colour in (*COLOURS.values(), UNSURE, PAPER)]) / 255
     seen = np.clip(colours**2.2 @ np.array(matrix[deficiency]).T, 0, 1).astype(np.float32)
     lab = cv2.cvtColor((seen ** (1 / 2.2))[None].astype(np.float32), cv2.COLOR_RGB2Lab)[0]
-    distances = [np.linalg.norm(lab[one] - lab[other]) for one in range(5) for other in range(one)]
-    assert min(distances) > 15
+    distances = [np.linalg.norm(lab[one] - lab[other]) for one in range(len(lab)) for other in range(one)]
+    assert len(COLOURS) == MOST_CLASSES and min(distances) > 18
+
+
+def test_each_of_nine_classes_has_a_colour_of_its_own():
+    own = [f"own {number}" for number in range(MOST_CLASSES - 1)]
+    colours = class_colours(["sad", *own])
+    assert len(set(colours.values())) == MOST_CLASSES and colours["sad"] == COLOURS["sad"]
+    assert class_colours(EMOTIONS) == {name: COLOURS[name] for name in EMOTIONS}
+
+
+@pytest.mark.parametrize("size", [(640, 480), (640, 360)])
+def test_nine_bars_stand_below_each_other_and_inside_the_panel(portrait, size):
+    classes = (
+        "wink",
+        "kiss",
+        "mouth open",
+        "brows up and together",
+        "happy",
+        "sad",
+        "fear",
+        "neutral",
+        "sleepy",
+    )
+    frame = cv2.resize(portrait[0], size)
+    probabilities = np.full(9, 1 / 9, np.float32)
+    reading = read_picture(classes, [portrait[1]], probabilities[None], frame.shape)[0]
+    view = View(classes)
+    view.neutral = "own neutral face: on"
+    panel = view.draw(frame, [reading], 1000, 30, 12)[:, 640:]
+    rows = []
+    for colour in class_colours(classes).values():
+        bar = (panel[:, 12:] == np.array(colour, np.uint8)).all(axis=2).sum(axis=1) >= 15
+        rows.append(np.flatnonzero(bar[BARS_TOP : size[1] - 92]))  # above the time line
+    assert all(2 <= len(found) <= 6 and np.ptp(found) < 8 for found in rows)
+    tops = [found[0] for found in rows]
+    assert np.diff(tops).min() > 15, "room for a name in letters of 11 pixels"
+
+
+def test_a_long_name_is_cut_inside_the_panel(portrait):
+    classes = ("x" * 24, "W" * 24)
+    frame, landmarks = portrait
+    reading = read_picture(classes, [landmarks], np.array([[0.2, 0.8]], np.float32), frame.shape)[0]
+    assert (View(classes).draw(frame, [reading])[:, -10:] == np.array(PAPER)).all()
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,16 @@ import numpy as np
 
 from utils.config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative, write_json
 from utils.data.checks import check_faces, parse_json
+from utils.data.classes import check_classes, class_name, name_problem
 from utils.data.locks import writing
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
 from utils.faces.images import sharpness
 
 NEUTRAL_FILE = "neutral.npz"
 """In a subject's folder: the neutral baseline of live use, some frames of the face; not trained on."""
+
+CLASSES_FILE = "classes.json"
+"""In a subject's folder: the classes of the recordings, in order, where they are not the usual four."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ def read_session(path: Path) -> tuple[list[Sample], int]:
 
 def _read_sample(row: dict, path: Path) -> Sample:
     """Return the sample in a line of a session's file; raises ValueError, and others, if it is none."""
-    if row["label"] not in EMOTIONS:
+    if row["label"] != class_name(row["label"]) or name_problem(row["label"]):
         raise ValueError(f"label {row['label']}")
     landmarks = _decode(row["landmarks"], (ALL_POINTS, 3))
     blendshapes = _decode(row["blendshapes"], (BLENDSHAPES,))
@@ -195,9 +199,33 @@ def load_subject(subject: str, folder: Path = PERSONAL_DATA) -> tuple[list[Sampl
     return samples, sum(dropped for _, dropped in parts)
 
 
-def count_labels(samples: Sequence[Sample]) -> dict[str, int]:
-    """Return the number of samples of each class, in the order of `EMOTIONS`."""
-    return {name: sum(sample.label == name for sample in samples) for name in EMOTIONS}
+def count_labels(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
+    """Return the number of samples of each class, in the order of `classes`."""
+    return {name: sum(sample.label == name for sample in samples) for name in classes}
+
+
+def load_classes(subject: str, folder: Path = PERSONAL_DATA) -> tuple[str, ...] | None:
+    """Return the classes that were chosen for a subject's recordings, None if none were: then they are `EMOTIONS`.
+
+    Raises UserError if the file that keeps them is damaged.
+    """
+    path = folder / check_name(subject) / CLASSES_FILE
+    if not path.is_file():
+        return None
+    try:
+        return check_classes(parse_json(path.read_bytes())["classes"], relative(path))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{relative(path)} is damaged ({error}); name the classes again: "
+            f"python scr/record_dataset.py --subject {subject} --classes NAME NAME"
+        ) from error
+
+
+def keep_classes(subject: str, classes: Sequence[str], folder: Path = PERSONAL_DATA) -> None:
+    """Keep the classes of a subject's recordings beside them; the default needs no file."""
+    path = open_folder(subject, folder) / CLASSES_FILE
+    if tuple(classes) != EMOTIONS or path.is_file():
+        write_json(path, {"classes": list(classes)}, private=True)
 
 
 class SampleFilter:

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -20,16 +21,23 @@ from utils.faces.images import import_cv2
 COLOURS = {
     name: tuple(int(rgb[i : i + 2], 16) for i in (4, 2, 0))
     for name, rgb in {
-        "fear": "D55E00",
         "happy": "F0E442",
-        "neutral": "E8E8E8",
         "sad": "56B4E9",
-        "anger": "CC79A7",
-        "surprise": "E69F00",
-        "disgust": "009E73",
+        "fear": "D55E00",
+        "neutral": "E8E8E8",
+        "disgust": "AAFF88",
+        "anger": "BB00FF",
+        "surprise": "BB7755",
+        "contempt": "557799",
+        "": "9955CC",
     }.items()
 }
-"""BGR by class: white, and the palette of Okabe and Ito (2008), which colour-blind people can tell apart."""
+"""BGR of the known emotions, and one more: nine classes have nine colours.
+
+They begin with those of Okabe and Ito (2008); the others were searched for so that any two, the grey of `uncertain`
+and the panel's paper lie 19 apart in CIELAB for the three kinds of colour blindness too, and stand out from the paper
+by a contrast of 3.6 and more.
+"""
 UNSURE = (150, 150, 150)
 INK, DIM, FAINT, PAPER, AMBER = (240, 240, 240), (165, 160, 155), (62, 56, 52), (32, 27, 24), (60, 180, 250)
 
@@ -90,6 +98,7 @@ QUIT_KEYS = ("q", "esc", "closed")
 """Of `Window.read_key`."""
 
 PANEL = 200
+BARS_TOP = 80
 PANEL_MS = 100
 """How often figures and bars change if nothing else does: numbers that dance at 30 a second can't be read."""
 HELP = (
@@ -266,6 +275,13 @@ class Canvas:
             text = text[:-1]
         return text + "..."
 
+    def fit_label(self, text: str, width: float, size: int, weight: int = 600) -> tuple[str, int]:
+        """Return the text and the size at which it fits a width in design units: smaller first, then cut."""
+        for smaller in (size, size * 3 // 4, size * 3 // 5):
+            if (fitting := self.fit_text(text, width, smaller, weight)) == text:
+                break
+        return fitting, smaller
+
     def fill(self, x: float, y: float, width: float, height: float, colour: tuple[int, int, int]) -> None:
         """Fill a rectangle of the panel, in design units."""
         left = self._picture.shape[1] + round(x * self.scale)
@@ -330,11 +346,36 @@ def _pack(colour: tuple[int, int, int]) -> np.uint32:
     return np.array((*colour, 0), np.uint8).view(np.uint32)[0]
 
 
+def class_colours(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Return the BGR colour of each class: known emotions keep theirs, others take what is left, in order."""
+    free = iter([colour for name, colour in COLOURS.items() if name not in classes])
+    return {name: COLOURS[name] if name in COLOURS else next(free, UNSURE) for name in classes}
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where a class's name and bar stand in its row of the panel, in design units; the more classes, the closer."""
+
+    pitch: float
+    size: int
+    bar_top: float
+    bar: int
+
+    @classmethod
+    def fit(cls, rows: int, room: float, pitch: float) -> "RowLayout":
+        """Return the layout of some rows that have some room together and are at most `pitch` apart."""
+        pitch = min(pitch, room / max(rows, 1))
+        bar, gap = (4, 5) if pitch >= 25 else (4, 3) if pitch >= 18 else (2, 2)
+        size = max(8, min(13, int(pitch - bar - gap + 1)))
+        return cls(pitch, size, size - 2 + gap, bar)
+
+
 class View:
     """Draws frames and the readings of their faces; keeps what the keys m, l and h switch."""
 
     def __init__(self, classes: Sequence[str], model_name: str = "", mirror: bool = False):
         self.classes, self.model_name, self.mirror = tuple(classes), model_name, mirror
+        self.colours = class_colours(classes)
         self.show_landmarks = self.show_help = False
         self.neutral = ""
         """what to say of the reference that the face is read against"""
@@ -379,7 +420,7 @@ class View:
         if timestamp_ms is not None:
             main = readings[0] if readings else None
             self.timeline.add(
-                timestamp_ms, *((main.confidence, colour_of(main.emotion)) if main else (0.0, FAINT))
+                timestamp_ms, *((main.confidence, self.colour_of(main.emotion)) if main else (0.0, FAINT))
             )
         message = message or (self._said if time.monotonic() < self._said_until else "")
         faces = [(reading.face, reading.emotion) for reading in readings]
@@ -394,6 +435,15 @@ class View:
             self._draw_figures(readings, timed, f"{fps:.0f} fps  {latency_ms:.0f} ms")
         return self.canvas.image
 
+    def colour_of(self, emotion: str) -> tuple[int, int, int]:
+        """Return the BGR colour of a class; grey for `uncertain`."""
+        return self.colours.get(emotion, UNSURE)
+
+    def _rows(self, timed: bool) -> RowLayout:
+        """Return how the bars lie between the main face's label and what stands below them."""
+        below = 92 if timed else 12
+        return RowLayout.fit(len(self.classes), self.canvas.height - below - BARS_TOP - 24, 25)
+
     def _draw_panel(self, timed: bool, message: str, caption: str, has_face: bool) -> None:
         """Draw what stays until the faces, their emotions or the view change."""
         canvas = self.canvas
@@ -404,10 +454,12 @@ class View:
         if self.show_help:
             self._draw_help(80)
         else:
+            rows = self._rows(timed)
             for row, name in enumerate(self.classes):
-                canvas.text(name, 12, 91 + row * 25, 13, INK if has_face else DIM)
-                canvas.fill(12, 96 + row * 25, PANEL - 24, 4, FAINT)
-            canvas.text(self.neutral, 12, 196, 12, INK)
+                y, name = BARS_TOP + row * rows.pitch, canvas.fit_text(name, PANEL - 64, rows.size)
+                canvas.text(name, 12, y + rows.size - 2, rows.size, INK if has_face else DIM)
+                canvas.fill(12, y + rows.bar_top, PANEL - 24, rows.bar, FAINT)
+            canvas.text(self.neutral, 12, BARS_TOP + len(self.classes) * rows.pitch + 16, 12, INK)
         if message:
             canvas.text(canvas.fit_text(message, PANEL - 24, 12), 12, bottom - 4, 12, AMBER)
         if timed:
@@ -420,8 +472,10 @@ class View:
         canvas = self.canvas
         self._draw_main_face(readings)
         if readings and not self.show_help:
-            self._draw_bars(80, readings[0].probabilities)
-            self._draw_other_faces(188, canvas.height - (116 if timed else 36), readings)
+            rows = self._rows(timed)
+            self._draw_bars(rows, readings[0].probabilities)
+            below = BARS_TOP + len(self.classes) * rows.pitch + 8
+            self._draw_other_faces(below, canvas.height - (116 if timed else 36), readings)
         if timed:
             strip = self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale))
             canvas.paste(12, canvas.height - 82, strip)
@@ -430,7 +484,7 @@ class View:
     def _draw_faces(self, readings: Sequence) -> None:
         canvas, tags = self.canvas, []
         for reading in readings:
-            points, colour = canvas.to_pixels(reading.landmarks), colour_of(reading.emotion)
+            points, colour = canvas.to_pixels(reading.landmarks), self.colour_of(reading.emotion)
             if self.show_landmarks:
                 canvas.draw_points(points)
             canvas.draw_contours(points, colour)
@@ -443,35 +497,31 @@ class View:
             self.canvas.figure("no face", 12, 62, 120, 24, UNSURE, 500)
             return
         main = readings[0]
-        self.canvas.figure(main.emotion, 12, 62, 120, 24, colour_of(main.emotion), 600)
+        label, size = self.canvas.fit_label(main.emotion, 120, 24)
+        self.canvas.figure(label, 12, 62, 120, size, self.colour_of(main.emotion), 600)
         self.canvas.figure(f"{main.confidence:.0%}", PANEL - 12, 62, 56, 20, INK, 500, right=True)
 
-    def _draw_bars(self, top: float, probabilities: np.ndarray) -> None:
+    def _draw_bars(self, rows: RowLayout, probabilities: np.ndarray) -> None:
         for row, (name, probability) in enumerate(zip(self.classes, probabilities.tolist())):
-            y, length = top + row * 25, (PANEL - 24) * probability
-            self.canvas.figure(f"{probability:.0%}", PANEL - 12, y + 11, 40, 13, DIM, right=True)
-            self.canvas.fill(12, y + 16, length, 4, colour_of(name))
-            self.canvas.fill(12 + length, y + 16, PANEL - 24 - length, 4, FAINT)
+            y, length = BARS_TOP + row * rows.pitch, (PANEL - 24) * probability
+            shown = f"{probability:.0%}"
+            self.canvas.figure(shown, PANEL - 12, y + rows.size - 2, 40, rows.size, DIM, right=True)
+            self.canvas.fill(12, y + rows.bar_top, length, rows.bar, self.colour_of(name))
+            self.canvas.fill(12 + length, y + rows.bar_top, PANEL - 24 - length, rows.bar, FAINT)
 
     def _draw_other_faces(self, top: float, bottom: float, readings: Sequence) -> None:
         for row, reading in enumerate(readings[1:]):
             y = top + row * 20 + 12
             if y > bottom:
                 break
-            self.canvas.figure(
-                f"{reading.face}  {reading.emotion}", 12, y, 120, 13, colour_of(reading.emotion), 500
-            )
+            label = self.canvas.fit_text(f"{reading.face}  {reading.emotion}", 120, 13, 500)
+            self.canvas.figure(label, 12, y, 120, 13, self.colour_of(reading.emotion), 500)
             self.canvas.figure(f"{reading.confidence:.0%}", PANEL - 12, y, 40, 13, DIM, right=True)
 
     def _draw_help(self, top: float) -> None:
         for row, (key, meaning) in enumerate(HELP):
             self.canvas.text(key, 12, top + row * 19 + 10, 13, INK, 600)
             self.canvas.text(meaning, 72, top + row * 19 + 10, 13, DIM)
-
-
-def colour_of(emotion: str) -> tuple[int, int, int]:
-    """Return the BGR colour of a class; grey for `uncertain` and what has none."""
-    return COLOURS.get(emotion, UNSURE)
 
 
 def opencv_build() -> dict[str, str]:

@@ -5,21 +5,10 @@ import csv
 import json
 from pathlib import Path
 
-from utils.config import EMOTIONS, UserError, relative
+from utils.config import UserError, relative
 
-COLUMNS = (
-    "source",
-    "frame",
-    "timestamp_ms",
-    "face",
-    "x",
-    "y",
-    "width",
-    "height",
-    "emotion",
-    "confidence",
-    *EMOTIONS,
-)
+COLUMNS = ("source", "frame", "timestamp_ms", "face", "x", "y", "width", "height", "emotion", "confidence")
+"""Of each row; the probabilities of the model's classes follow, each under its name."""
 SUFFIXES = (".csv", ".jsonl")
 
 
@@ -40,7 +29,7 @@ class ResultWriter:
     def __init__(self, path: Path, classes: tuple[str, ...]):
         check_name(path)
         self.path = path
-        self._columns_of_classes = [classes.index(name) for name in EMOTIONS]
+        self._columns = (*COLUMNS, *classes)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
@@ -50,11 +39,11 @@ class ResultWriter:
             ) from error
         self._csv = csv.writer(self._file, lineterminator="\n") if path.suffix.lower() == ".csv" else None
         if self._csv:
-            self._csv.writerow(COLUMNS)
+            self._csv.writerow(self._columns)
 
     def write(self, source: str, frame: int, timestamp_ms: int, readings: list) -> None:
         """Add the rows of a frame and its `smoothing.Reading`s; raises UserError if the disk refuses."""
-        rows = [self._row(reading) for reading in readings] or [(None,) * (len(COLUMNS) - 3)]
+        rows = [self._row(reading) for reading in readings] or [(None,) * (len(self._columns) - 3)]
         try:
             for row in rows:
                 row = (source, frame, timestamp_ms, *row)
@@ -63,7 +52,7 @@ class ResultWriter:
                         [f"{value:.5f}" if isinstance(value, float) else value for value in row]
                     )
                 else:
-                    self._file.write(json.dumps(dict(zip(COLUMNS, row))) + "\n")
+                    self._file.write(json.dumps(dict(zip(self._columns, row))) + "\n")
             self._file.flush()
         except OSError as error:
             raise UserError(
@@ -71,7 +60,7 @@ class ResultWriter:
             ) from error
 
     def _row(self, reading) -> tuple:
-        probabilities = [round(float(reading.probabilities[index]), 5) for index in self._columns_of_classes]
+        probabilities = [round(value, 5) for value in reading.probabilities.tolist()]
         return reading.face, *reading.box, reading.emotion, round(reading.confidence, 5), *probabilities
 
     def __enter__(self) -> "ResultWriter":

@@ -3,8 +3,6 @@
 Times are seconds of any clock that does not go back.
 """
 
-from utils.config import EMOTIONS
-
 COUNTDOWN_S = 3.0
 """From the key to the first sample: the hand leaves the keyboard and the expression settles."""
 RECORD_S = 10.0
@@ -15,14 +13,15 @@ class SessionPlan:
 
     def __init__(self, counts: dict[str, int], wanted: int, label: str | None = None):
         self.counts, self.wanted = counts, wanted
-        self.label = EMOTIONS[0]
+        self.classes = tuple(counts)
+        self.label = self.classes[0]
         self.label = label or self.next_label()
         self.begin = self.until = 0.0
         """when recording begins and ends; the countdown runs before"""
 
     def next_label(self) -> str:
         """Return the first class that still wants samples, or the one at hand."""
-        return next((name for name in EMOTIONS if self.counts[name] < self.wanted), self.label)
+        return next((name for name in self.classes if self.counts[name] < self.wanted), self.label)
 
     @property
     def missing(self) -> dict[str, int]:
@@ -37,17 +36,22 @@ class SessionPlan:
         """Tell whether frames are recorded."""
         return self.begin <= now < self.until
 
-    def start_or_stop(self, now: float) -> None:
+    def start_or_stop(self, now: float, countdown_s: float = COUNTDOWN_S) -> None:
         """Begin the countdown; stop it, or the recording, if one of them runs."""
         if now < self.until:
-            self.until = 0.0
+            self.stop()
         else:
-            self.begin = now + COUNTDOWN_S
+            self.begin = now + countdown_s
             self.until = self.begin + RECORD_S
+
+    def stop(self) -> None:
+        """End the countdown, or the recording."""
+        self.until = 0.0
 
     def choose(self, label: str) -> None:
         """Take another class; what runs is stopped."""
-        self.label, self.until = label, 0.0
+        self.label = label
+        self.stop()
 
     def count(self) -> None:
         """Count a sample of the class at hand."""
