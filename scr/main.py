@@ -12,7 +12,7 @@ from utils.script import run_script
 
 import time
 from argparse import BooleanOptionalAction
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from utils.config import MODELS, UserError, add_share_flag, make_parser, note, number, positive_int
@@ -71,23 +71,28 @@ def build_parser():
     camera.add_argument("--height", type=positive_int, metavar="PX", help="ask the camera for this height")
     camera.add_argument("--fps", type=positive_int, metavar="FPS", help="ask the camera for this frame rate")
     camera.add_argument("--list-cameras", action="store_true", help="list the cameras and end")
+    parser.add_argument("--version", action="store_true", help="print version and commit, and end")
     parser.add_argument("--doctor", action="store_true", help="print what a bug report needs and end")
     add_share_flag(parser)
     return parser
 
 
 def main(args):
+    from utils.learning.bundle import find_tflite
     from utils.live.cameras import CameraSettings, list_cameras
     from utils.live.capture import DEMO_CLIP, open_source
     from utils.live.outputs import check_save
     from utils.live.results import check_name
 
+    if args.version:
+        return print_version()
     if args.list_cameras:
         return print("\n".join(list_cameras()) or "no camera found")
     if args.doctor:
         return print_diagnosis(args.model)
     if args.output:
         check_name(args.output)
+    find_tflite(args.model)  # before a camera is opened in vain
     settings = CameraSettings(args.camera_backend, args.width, args.height, args.fps)
     with open_source(args.source, settings, demo=DEMO_CLIP if args.source == "0" else None) as source:
         check_save(args.save, source)
@@ -104,6 +109,13 @@ def main(args):
             "no neutral face was taken: that needs a face on a whole second of the video, "
             "from its first face on"
         )
+
+
+def print_version() -> None:
+    """Print version and commit."""
+    from utils.live.doctor import version
+
+    print(version())
 
 
 def print_diagnosis(model: str) -> None:
@@ -145,7 +157,9 @@ class Demo:
             mirror = source.live if args.mirror is None else args.mirror
             waits = not (args.save or args.output)
             self.screen = stack.enter_context(Screen(source, self.reader, mirror, not args.no_display, waits))
-            self.summary = Summary(self.still)
+            self.draws = bool(args.save or self.screen.window)
+            source.loops = source.is_demo and bool(self.screen.window) and waits
+            self.summary = Summary(source)
             self._stack = stack.pop_all()
         return self
 
@@ -156,36 +170,49 @@ class Demo:
         """Work through the source until it ends or the user does; Ctrl-C ends it with all files complete."""
         start = time.perf_counter()
         try:
-            for frame in self.source:
-                tell_news(self.source)
-                if not (self.screen.idle() if frame is None else self.step(frame)):
-                    break
+            with self.frames() as frames:
+                for frame, found in frames:
+                    tell_news(self.source)
+                    if not (self.screen.idle() if frame is None else self.step(frame, found)):
+                        break
         except KeyboardInterrupt:
             self.interrupted = True
         tell_news(self.source)
         self.seconds = time.perf_counter() - start
 
-    def step(self, frame) -> bool:
-        """Read, write and show a frame; return whether to go on."""
+    def frames(self):
+        """Return a context with the source's frames and their faces; they are found while the one before is drawn."""
+        from utils.live.look_ahead import LookAhead
+
+        if self.draws:
+            return LookAhead(self.source, self.find)
+        return nullcontext((frame, self.find(frame)) for frame in self.source)
+
+    def find(self, frame) -> tuple[list, float]:
+        """Return the faces of a video's frame and the seconds it took; still pictures are read as a whole."""
         start = time.perf_counter()
-        readings = self.read(frame)
-        self.summary.count(readings)
+        still = frame is None or frame.image is None or frame.still
+        return [] if still else self.reader.find(frame), time.perf_counter() - start
+
+    def step(self, frame, found: tuple[list, float]) -> bool:
+        """Read, write and show a frame on which faces were found; return whether to go on."""
+        start = time.perf_counter()
+        readings = self.read(frame, found[0])
+        self.summary.count(frame, readings)
         self.outputs.write_rows(frame, readings)
         if frame.image is None:
             note(frame.problem)
-        elif self.args.save or self.screen.window:
-            image = self.screen.draw(frame, readings, time.perf_counter() - start)
+        elif self.draws:
+            image = self.screen.draw(frame, readings, found[1] + time.perf_counter() - start)
             self.outputs.write_image(frame, image)
             return self.screen.show(image, frame)
         return True
 
-    def read(self, frame) -> list:
+    def read(self, frame, faces: list) -> list:
         """Return the readings of a frame's faces."""
         if frame.image is None:
             return []
-        if frame.still:
-            return self.reader.read_still(frame)
-        return self.reader.read(frame, self.reader.find(frame))
+        return self.reader.read_still(frame) if frame.still else self.reader.read(frame, faces)
 
 
 if __name__ == "__main__":

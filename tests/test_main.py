@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -532,10 +533,92 @@ def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkey
     assert (fake.shown[1][:, 640:] != fake.shown[2][:, 640:]).any()
 
 
+def test_clip_without_a_camera_goes_round_in_a_window_and_begins_with_a_laugh(
+    clip, window, monkeypatch, capsys
+):
+    monkeypatch.setattr(cameras, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(capture, "DEMO_CLIP", clip)
+    monkeypatch.setattr(capture, "DEMO_BEGIN_S", 2.5)
+    stamps = []
+    draw = display.View.draw
+    monkeypatch.setattr(
+        display.View,
+        "draw",
+        lambda view, image, readings, stamp=None, *rest, **more: (
+            stamps.append((stamp, readings[0].emotion)) or draw(view, image, readings, stamp, *rest, **more)
+        ),
+    )
+    fake = window()
+    fake.read_key = lambda wait_s=0.0: "q" if len(stamps) == 70 else ""
+    run("--source", "0")
+    times, emotions = zip(*stamps)
+    assert times[:5] == (0, 100, 200, 300, 400) and min(np.diff(times)) > 0 and len(times) == 70
+    assert set(emotions[:5]) == {"happy"} and len(set(emotions)) > 1
+    assert "70 frames" in capsys.readouterr().out
+
+
+def test_a_picture_is_saved_where_it_is_said(clip, window, monkeypatch, tmp_path, capsys):
+    from utils.live import screen
+
+    monkeypatch.setattr(screen, "SNAPSHOTS", tmp_path / "snapshots")
+    said = []
+    monkeypatch.setattr(display.View, "say", lambda view, text, seconds=2.5: said.append(text))
+    window("", "s", "q")
+    run("--source", clip)
+    (picture,) = (tmp_path / "snapshots").iterdir()
+    assert f"saved {picture}" in capsys.readouterr().err
+    assert said == [f"saved in {tmp_path / 'snapshots'}"]
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "inf", "soon"])
+def test_useless_smoothing_is_refused(value, capsys):
+    with pytest.raises(SystemExit):
+        main.build_parser().parse_args(["--smoothing-ms", value])
+    assert "--smoothing-ms" in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_said_before_a_camera_is_looked_for():
+    with pytest.raises(UserError, match="no model named nobody"):
+        run("--model", "nobody", "--source", "7")
+
+
+def test_version_is_that_of_the_citation(capsys):
+    from utils.config import ROOT
+
+    run("--version")
+    out = capsys.readouterr().out
+    version = next(
+        line.split(": ")[1]
+        for line in (ROOT / "CITATION.cff").read_text().splitlines()
+        if line[:8] == "version:"
+    )
+    assert out.startswith(f"Emotion Detection {version}") and out.count("\n") == 1
+
+
+def test_each_run_ends_with_what_was_seen(frames, clip, tmp_path, capsys):
+    for name, frame in (("a.png", frames[0]), ("b.png", frames[-1])):
+        cv2.imwrite(str(tmp_path / name), frame)
+    cv2.imwrite(str(tmp_path / "c.png"), np.zeros((90, 90, 3), np.uint8))
+    (tmp_path / "d.png").write_bytes(b"none")
+    run("--source", tmp_path / "b.png", "--no-display")
+    assert re.fullmatch(r"b\.png: happy \d+%", capsys.readouterr().out.splitlines()[-1])
+    run("--source", tmp_path, "--no-display")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[1:5]] == ["a.png", "b.png", "c.png", "d.png"]
+    assert lines[3:5] == ["c.png: no face", "d.png: not readable"]
+    assert {" ".join(line.split()) for line in lines[5:]} >= {"2 happy", "1 no face", "1 not readable"}
+    run("--source", clip, "--no-display", "--output", tmp_path / "rows.csv")
+    line = capsys.readouterr().out.splitlines()[-1]
+    rows = read_csv(tmp_path / "rows.csv")
+    happy = sum(row["emotion"] == "happy" for row in rows) / len(rows)
+    assert line.startswith("clip.mp4: ") and f"happy {happy:.0%}" in line and line.endswith("(3.0 s)")
+
+
 def test_doctor_comes_to_its_end(monkeypatch, capsys):
     monkeypatch.setattr(cameras, "list_cameras", list)
     run("--doctor")
     out = capsys.readouterr().out
+    assert out.startswith("Emotion Detection ")
     assert "mediapipe 1." in out and "face_landmarker.task 3758596 bytes, sha256 64184e22" in out
     assert "check     landmarker: works" in out and "PROBLEM   display: DISPLAY is not set" in out
 

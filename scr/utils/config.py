@@ -19,6 +19,8 @@ ASSETS = ROOT / "assets"
 PERSONAL_DATA = DATA / "personal"
 PERSONAL_MODELS = MODELS / "personal"
 
+VERSION = "1.0.0"
+
 SEED = 42
 
 EMOTIONS = ("fear", "happy", "neutral", "sad")

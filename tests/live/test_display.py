@@ -123,6 +123,34 @@ def test_panel_says_what_is_read(portrait):
     ).all()  # long text is cut, not let run out
 
 
+def test_tags_show_the_panel_s_numbers_though_those_change_less_often(portrait, monkeypatch):
+    frame, landmarks = portrait
+    tags, figures = [], []
+    monkeypatch.setattr(
+        Canvas, "draw_tags", lambda canvas, given: tags.append([text for _, text, _ in given])
+    )
+    figure = Canvas.figure
+    monkeypatch.setattr(
+        Canvas,
+        "figure",
+        lambda canvas, text, *rest, **more: (figures.append(text), figure(canvas, text, *rest, **more)),
+    )
+    view = View(EMOTIONS)
+    for number in range(12):
+        readings = [
+            Reading(face, landmarks, (0, 0, 9, 9), "happy", 0.5 + number / 100 + face / 10, PROBABILITIES)
+            for face in (0, 1)
+        ]
+        view.draw(frame, readings, number * 33)
+    shown = [
+        text
+        for text in figures
+        if text.endswith("%") and text[:2] in ("50", "51", "52", "53", "54", "55", "56", "57", "58", "59")
+    ]
+    main = list(dict.fromkeys(tag[0].split()[-1] for tag in tags))
+    assert 2 <= len(main) <= 5 and main == list(dict.fromkeys(shown))[: len(main)]
+
+
 def test_tags_of_several_faces_cover_no_face():
     canvas = Canvas()
     frame = np.full((480, 640, 3), 90, np.uint8)

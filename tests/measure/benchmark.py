@@ -5,7 +5,7 @@ spares neither side.
     python tests/measure/benchmark.py --only labels memory --frames 2000 --json benchmark.json
 
 Keys: loop_ratio (the whole live loop, drawing included, to a bare loop of read and detect_for_video; goal
-1.15), after_landmarks_ms (features, network, smoothing and drawing of one face, median; goal 0.5;
+1.00 on two free cores), after_landmarks_ms (features, network, smoothing and drawing of one face, median; goal 0.5;
 after_landmarks_mean_ms has the frames that draw the panel anew in it, every third), published_speedup (to
 the published loop: IMAGE mode, scaler.transform, model.predict; goal 5), startup_ratio (start to first
 labelled picture, to a bare script that imports mediapipe without TensorFlow and detects once; goal 1.25),
@@ -137,16 +137,16 @@ def whole_loop() -> tuple[float, float, float]:
     with open_source(str(CLIP)) as source:
         args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
         with demo_script.Demo(args, source) as demo:
-            demo.screen.window = NoWindow()
-            find = demo.reader.find
+            demo.screen.window, demo.draws = NoWindow(), True
+            step = demo.step
 
-            def timed_find(frame):
-                faces = find(frame)
-                demo.detected = time.perf_counter()
-                return faces
+            def timed_step(frame, found):
+                start = time.perf_counter()
+                goes_on = step(frame, found)
+                after.append(time.perf_counter() - start)
+                return goes_on
 
-            demo.reader.find = timed_find
-            demo.screen.window.show = lambda image: after.append(time.perf_counter() - demo.detected)
+            demo.step = timed_step
             start = time.perf_counter()
             demo.run()
             return time.perf_counter() - start, statistics.median(after) * 1000, statistics.mean(after) * 1000
@@ -220,7 +220,7 @@ def measure_memory(frames: int) -> float:
     with open_source(str(CLIP)) as source:
         args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
         with demo_script.Demo(args, source) as demo:
-            demo.screen.window, demo.source = NoWindow(), Rewound(read_clip(), frames)
+            demo.screen.window, demo.draws, demo.source = NoWindow(), True, Rewound(read_clip(), frames)
             demo.run()
             return resident_mb() - demo.source.start_mb
 

@@ -23,6 +23,8 @@ from utils.live.source import TICK_S, Frame, Source
 from utils.live.video_reader import VideoReader, remember_proxy
 
 DEMO_CLIP = ASSETS / "demo.mp4"
+DEMO_BEGIN_S = 12.5
+"""Where the clip begins in a window, once; then it goes round: she laughs from here on."""
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .asf .flv .f4v .ts .mts .m2ts .vob .3gp .3g2 .ogv .gif"
     " .mxf .dv .mjpeg .mjpg .y4m .h264 .hevc".split()
@@ -50,6 +52,7 @@ def open_source(text: str, settings: CameraSettings | None = None, demo: Path | 
                 f"no camera {text} ({problem}) and no clip at {relative(demo)}; name a file with --source"
             )
         source = VideoSource(relative(demo), demo)
+        source.is_demo = True
         source.news.append(f"no camera {text} ({problem}): playing {relative(demo)}")
         return source
     return _open_path(text)
@@ -174,13 +177,20 @@ class VideoSource(Source):
             self.failure = f"{self.name} ends early: {loss} could be read (cut off?)"
 
     def _read_ahead(self) -> None:
-        index, timestamp_ms = 0, -1
+        index, timestamp_ms, begin_ms = 0, -1, 0
+        if self.loops:  # only then may it begin elsewhere
+            self._reader.skip_to(DEMO_BEGIN_S)
+            begin_ms = -round(DEMO_BEGIN_S * 1000)
         while not self._stopped.is_set():
             image = read_image(self._reader)
+            if image is None and self.loops and index:
+                self._reader.rewind()
+                begin_ms = timestamp_ms + round(1000 / self.fps)
+                continue
             if image is None:
                 break
             self.start_s = self._reader.start_s
-            timestamp_ms = max(timestamp_ms + 1, round(self._reader.time_s * 1000))
+            timestamp_ms = max(timestamp_ms + 1, begin_ms + round(self._reader.time_s * 1000))
             self._put(Frame(image, index, timestamp_ms, self.name, time.monotonic()))
             index += 1
         self._put(None)

@@ -383,6 +383,8 @@ class View:
         self.timeline = Timeline()
         self._said, self._said_until = "", 0.0
         self._shown, self._shown_ms = None, 0
+        self._figures: dict[int, float] = {}
+        """the confidences that the panel shows, by face: the tags beside the faces show the same"""
 
     def say(self, text: str, seconds: float = 2.5) -> None:
         """Show a message for some seconds."""
@@ -416,7 +418,6 @@ class View:
         The array is reused by the next call.
         """
         self.canvas.begin(frame_bgr, self.mirror, keep_panel=True)
-        self._draw_faces(readings)
         if timestamp_ms is not None:
             main = readings[0] if readings else None
             self.timeline.add(
@@ -432,7 +433,9 @@ class View:
             self._draw_panel(timed, message, caption, bool(readings))
         if changed or not timed or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
             self._shown_ms = timestamp_ms or 0
+            self._figures = {reading.face: reading.confidence for reading in readings}
             self._draw_figures(readings, timed, f"{fps:.0f} fps  {latency_ms:.0f} ms")
+        self._draw_faces(readings)
         return self.canvas.image
 
     def colour_of(self, emotion: str) -> tuple[int, int, int]:
@@ -488,7 +491,9 @@ class View:
             if self.show_landmarks:
                 canvas.draw_points(points)
             canvas.draw_contours(points, colour)
-            tags.append((points, f"{reading.face}  {reading.emotion} {reading.confidence:.0%}", colour))
+            tags.append(
+                (points, f"{reading.face}  {reading.emotion} {self._figures[reading.face]:.0%}", colour)
+            )
         if len(tags) > 1:
             canvas.draw_tags(tags)
 

@@ -4,12 +4,13 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, UserError, relative
+from utils.config import MODELS, ROOT, VERSION, UserError, relative
 
 PACKAGES = (
     "mediapipe",
@@ -38,6 +39,7 @@ def diagnose(model: str) -> str:
     problems = [f"display: {display}"] if display else []
     problems += [] if cameras else ["cameras: none found"]
     lines = [
+        version(),
         f"python    {platform.python_version()} {sys.executable}",
         f"system    {platform.platform()}, {os.cpu_count()} cores",
     ]
@@ -57,6 +59,21 @@ def diagnose(model: str) -> str:
         except Exception as error:  # a diagnosis must come to its end
             problems.append(f"{name}: {type(error).__name__}: {error}")
     return "\n".join(lines + ([f"PROBLEM   {problem}" for problem in problems] or ["nothing wrong found"]))
+
+
+def version() -> str:
+    """Return the version, and the commit if this is a clone: `-dirty` if its files were changed."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        commit = done.stdout.strip() if done.returncode == 0 else ""
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        commit = ""
+    return f"Emotion Detection {VERSION}" + (f", commit {commit}" if commit else "")
 
 
 def _try_landmarker() -> str:

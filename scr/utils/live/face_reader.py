@@ -9,7 +9,8 @@ from utils.config import PERSONAL_DATA, UserError, note, relative
 from utils.data import recordings
 from utils.faces.landmarks import CONFIDENCE, FEW_FACES, Face, FaceLandmarker
 from utils.learning.classifier import EmotionClassifier
-from utils.live.smoothing import FaceTracker, NeutralTaker, read_picture
+from utils.live.neutral import NeutralTaker, find_movement
+from utils.live.smoothing import FaceTracker, read_picture
 
 
 class FaceReader:
@@ -31,6 +32,8 @@ class FaceReader:
         self._landmarkers: dict[bool, FaceLandmarker] = {}
         """by whether they are for still pictures; a folder may need both"""
         self._landmarker(still)
+        self.doubt = ""
+        """what is wrong with the neutral face just taken, for the display"""
         self._found_on = self._read_from = ""
         """names of the videos at hand"""
 
@@ -133,11 +136,11 @@ class FaceReader:
 
     def _use_taken_neutral(self) -> None:
         taken, self.taker = self.taker.taken(), None
-        looked = self.classifier.predict(*taken).mean(axis=0)
         self.offset = self.classifier.neutral_offset(*taken)
         note("the neutral face is taken: from here on faces are read against it")
-        if self.classifier.classes[int(looked.argmax())] == "happy" and looked.max() > 0.5:
-            note("it looked happy, though; if it was not at rest, take it again")
+        if movement := find_movement(taken[1]):
+            self.doubt = f"{movement}: press n twice"
+            note(f"that face was not at rest, though ({movement}): take it again with your face relaxed")
         if self.subject:
             try:
                 before = (

@@ -41,6 +41,9 @@ class Screen:
     def _draw_last(self):
         frame, readings, latency_ms = self._last
         self.view.neutral = self.reader.neutral_state
+        if self.reader.doubt:
+            self.view.say(self.reader.doubt, 5.0)
+            self.reader.doubt = ""
         if frame.still:
             return self.view.draw(frame.image, readings, caption=Path(frame.source).name)
         return self.view.draw(
@@ -102,7 +105,7 @@ class Screen:
         path = SNAPSHOTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{self._frames:05}.png"
         write_picture(path, self._draw_last())
         note(f"saved {relative(path)}")
-        self.view.say("picture saved")
+        self.view.say(f"saved in {relative(SNAPSHOTS)}")
 
     def __enter__(self) -> "Screen":
         return self

@@ -174,26 +174,3 @@ def read_picture(
         Reading(face, points, box, classes[int(row.argmax())], float(row.max()), row)
         for face, (points, box, row) in enumerate(zip(landmarks, boxes, probabilities))
     ]
-
-
-class NeutralTaker:
-    """Collects a second of one face's landmarks and blendshapes: a person's neutral face, as reference."""
-
-    TAKE_MS = 1000
-    LEAST_FRAMES = 5
-    """A slow camera is given longer than a second."""
-
-    def __init__(self):
-        self._landmarks, self._blendshapes, self._start_ms = [], [], 0
-
-    def add(self, landmarks: np.ndarray, blendshapes: np.ndarray, timestamp_ms: int) -> bool:
-        """Take a frame's landmarks (478, 3) and blendshapes (52,); return whether that is enough."""
-        if not self._landmarks:
-            self._start_ms = timestamp_ms
-        self._landmarks.append(landmarks)
-        self._blendshapes.append(blendshapes)
-        return timestamp_ms - self._start_ms >= self.TAKE_MS and len(self._landmarks) >= self.LEAST_FRAMES
-
-    def taken(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return landmarks (n, 478, 3) and blendshapes (n, 52) of the frames taken."""
-        return np.stack(self._landmarks), np.stack(self._blendshapes)

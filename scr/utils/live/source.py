@@ -45,6 +45,8 @@ class Source:
     live = False
     fps = FALLBACK_FPS
     """frames a second, roughly: what a file format without time stamps is told"""
+    is_demo = loops = False
+    """the bundled clip, played for want of a camera; a video that begins again at its end"""
     sound = None
     """the file or address whose sound goes with the frames, if any"""
     start_s = 0.0

@@ -158,6 +158,19 @@ class VideoReader:
         ratio = float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1)
         return ratio if 1 / MAX_STRETCH <= ratio <= MAX_STRETCH else 1.0
 
+    def rewind(self) -> None:
+        """Go back to the first frame."""
+        self._frames.close()
+        self._container.seek(0)
+        self._frames = self._decode()
+
+    def skip_to(self, seconds: float) -> None:
+        """Leave out the frames before a time in seconds; only before the first is read."""
+        self.start_s = float((self._stream.start_time or 0) * self._stream.time_base)
+        self._container.seek(round((self.start_s + seconds) * 1e6))  # to the key frame before it
+        while self.time_s < seconds - 1.5 / self.fps and (frame := next(self._frames, None)) is not None:
+            self._note_time(frame)
+
     def loss(self, count: int) -> str:
         """Return how much of the video was read, `count` frames, if its header promised more; else ""."""
         if expected := self._stream.frames:
