@@ -176,12 +176,15 @@ def test_what_would_spoil_the_set_is_refused(portrait):
     check = SampleFilter()
     assert check.problem(None, portrait, "happy") == "no face"
     assert check.problem(None, None, "happy") == "unreadable picture"
-    assert check.problem(cut_face.landmarks, cut, "happy") == "face cut off"
-    assert check.problem(face.landmarks, cv2.GaussianBlur(portrait, (0, 0), 5), "happy") == "blurred"
-    assert check.problem(face.landmarks, portrait, "happy") == ""
-    check.accept(face.landmarks, "happy")
-    assert check.problem(face.landmarks, portrait, "happy") == check.SAME
-    assert check.problem(face.landmarks, portrait, "sad") == ""
+    assert check.problem(cut_face, cut, "happy") == "face cut off"
+    assert check.problem(face, cv2.GaussianBlur(portrait, (0, 0), 5), "happy") == "blurred"
+    assert check.problem(face, portrait, "happy") == ""
+    check.accept(face, "happy")
+    assert check.problem(face, portrait, "happy") == check.SAME
+    assert check.problem(face, portrait, "sad") == ""
+    wink = face.blendshapes.copy()
+    wink[9] += 0.3  # eyeBlinkLeft
+    assert check.problem(SimpleNamespace(landmarks=face.landmarks, blendshapes=wink), portrait, "happy") == ""
 
 
 @pytest.fixture(scope="module")

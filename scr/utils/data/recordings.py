@@ -237,6 +237,10 @@ class SampleFilter:
     MIN_CHANGE = 0.003
     """Least mean move of the mesh since the last sample of the class, in face widths. Measured: from frame to
     frame of a face that holds still .0004 to .001, of one that moves .004 to .006."""
+    MIN_EXPRESSION = 0.1
+    """Or the least change of one blendshape, which sees an eyelid that moves alone. Measured: from frame to frame
+    of a face that holds still .02; where a smile grew slowly one had moved by .5 while the mesh had by less than
+    MIN_CHANGE."""
     MAX_OUTSIDE = 0.05
     """How far the mesh may reach over the picture's edge, in face widths: tight crops cut the outline, not
     the features."""
@@ -244,14 +248,15 @@ class SampleFilter:
     SAME = "same as last: move a bit"
 
     def __init__(self):
-        self._last: dict[str, np.ndarray] = {}
+        self._last: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def problem(self, landmarks: np.ndarray | None, frame_bgr: np.ndarray | None, label: str) -> str:
-        """Return why a face must not be recorded under a label, or ""; landmarks (478, 3) in image widths."""
-        if landmarks is None:
+    def problem(self, face, frame_bgr: np.ndarray | None, label: str) -> str:
+        """Return why a frame's face (landmarks in image widths, or None) must not be recorded under a label,
+        or ""."""
+        if face is None:
             return "no face" if frame_bgr is not None else "unreadable picture"
         height, width = frame_bgr.shape[:2]
-        left, top, box_width, box_height = face_box(landmarks) * width
+        left, top, box_width, box_height = face_box(face.landmarks) * width
         margin = self.MAX_OUTSIDE * box_width
         if min(left, top, width - left - box_width, height - top - box_height) < -margin:
             return "face cut off"
@@ -261,14 +266,16 @@ class SampleFilter:
         )
         if sharpness(frame_bgr[rows, columns]) < self.MIN_SHARPNESS:
             return "blurred"
-        last = self._last.get(label)
-        if last is not None and np.abs(last - _shape(landmarks)).mean() < self.MIN_CHANGE:
-            return self.SAME
+        if label in self._last:
+            shape, blendshapes = self._last[label]
+            moved = np.abs(shape - _shape(face.landmarks)).mean() >= self.MIN_CHANGE
+            if not moved and np.abs(blendshapes - face.blendshapes).max() < self.MIN_EXPRESSION:
+                return self.SAME
         return ""
 
-    def accept(self, landmarks: np.ndarray, label: str) -> None:
+    def accept(self, face, label: str) -> None:
         """Remember the sample that was stored."""
-        self._last[label] = _shape(landmarks)
+        self._last[label] = _shape(face.landmarks), face.blendshapes
 
 
 def _shape(landmarks: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ class Recorder:
                 else landmarker.detect(frame.image, frame.timestamp_ms)
             )
         face = faces[0] if faces else None
-        self.problem = self.filter.problem(face.landmarks if face else None, frame.image, self.plan.label)
+        self.problem = self.filter.problem(face, frame.image, self.plan.label)
         return face
 
     def store(self, face, keep: Callable[[str, str], bool | None] = lambda label, seen: True) -> bool:
@@ -74,7 +74,7 @@ class Recorder:
         if not self.problem and face.landmarks.tobytes() in self.known:
             self.problem = "already recorded"
             # Accepted all the same, so that a run that was cut short goes on as it would have.
-            self.filter.accept(face.landmarks, label)
+            self.filter.accept(face, label)
         if not self.problem and self.doubts and (seen := self.doubts.looks(face, label)):
             answer = self.doubts.answers.get((label, seen))
             answer = keep(label, seen) if answer is None else answer
@@ -86,7 +86,7 @@ class Recorder:
             self.refused[self.problem] += 1
             return False
         self.writer.append(face.landmarks, face.blendshapes, label)
-        self.filter.accept(face.landmarks, label)
+        self.filter.accept(face, label)
         self.known.add(face.landmarks.tobytes())
         self.plan.count()
         return True
