@@ -23,20 +23,14 @@ from utils.config import (
     UserError,
     add_share_flag,
     make_parser,
+    note,
     positive_int,
     relative,
     write_json,
 )
-from utils.data.dataset import (
-    LandmarkSet,
-    assign_split,
-    concatenate,
-    family,
-    find_labelled_images,
-    load_landmarks,
-    read_ferplus,
-)
+from utils.data.dataset import LandmarkSet, assign_split, concatenate, family, load_landmarks
 from utils.data.extraction import extract
+from utils.data.labelled import find_labelled_images, read_ferplus
 from utils.faces.features import face_box
 from utils.learning import classifier, plots, training
 from utils.learning.metrics import (
@@ -100,7 +94,9 @@ def main(args):
     model = classifier.EmotionClassifier(args.model)
     if args.images:
         root = args.images.resolve()
-        images, _ = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root)
+        images, left_out = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root)
+        if left_out:
+            note("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()))
         data, part = extract(images, root, root.name, args.jobs), "all"
     else:
         data, part = choose_split(concatenate([load_landmarks(path) for path in args.data]), args.split)

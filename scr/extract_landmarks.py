@@ -30,8 +30,9 @@ from utils.config import (
     relative,
 )
 from utils.data.classes import check_classes
-from utils.data.dataset import LandmarkSet, find_labelled_images, read_ferplus, save_npz
+from utils.data.dataset import LandmarkSet, save_npz
 from utils.data.extraction import CHUNK, count_done, extract
+from utils.data.labelled import apply_patterns, find_labelled_images, read_ferplus
 from utils.data.locks import writing
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
@@ -61,6 +62,14 @@ def build_parser():
         "the folders beside them)",
     )
     parser.add_argument(
+        "--subject-pattern",
+        metavar="REGEX",
+        help="where a picture's path names the person, and the session: '(?P<subject>[FM]\\d+)_(?P<session>[AB])'",
+    )
+    parser.add_argument(
+        "--split-pattern", metavar="REGEX", help="where it names the split: '/(?P<split>train|test)_'"
+    )
+    parser.add_argument(
         "--source", metavar="NAME", help="name of the source in the landmark set (default: the folder's name)"
     )
     parser.add_argument(
@@ -75,6 +84,7 @@ def main(args):
     root = (download(args.dataset) if args.dataset else args.images).resolve()
     classes = check_classes(args.classes) if args.classes else None
     images, left_out = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root, classes)
+    images = apply_patterns(images, root, args.subject_pattern, args.split_pattern)
     source = args.source or args.dataset or root.name
     output = args.output or DATA / f"{source}.npz"
     with writing(output, "wait for its end, or choose another --output"):
@@ -124,6 +134,7 @@ def open_parts(output: Path, images: list, root: Path, source: str) -> Path:
             image.label,
             image.split,
             image.subject,
+            image.session,
             image.votes,
             image.path.stat().st_size,
             image.path.stat().st_mtime_ns,

@@ -94,7 +94,9 @@ def main(args):
         check_name(args.output)
     find_tflite(args.model)  # before a camera is opened in vain
     settings = CameraSettings(args.camera_backend, args.width, args.height, args.fps)
-    with open_source(args.source, settings, demo=DEMO_CLIP if args.source == "0" else None) as source:
+    demo = DEMO_CLIP if args.source == "0" else None
+    outputs = [path for path in (args.save, args.output) if path]
+    with open_source(args.source, settings, demo, outputs) as source:
         check_save(args.save, source)
         tell_news(source)
         with Demo(args, source) as demo:

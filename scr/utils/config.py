@@ -65,6 +65,9 @@ def atomic_path(path: Path, private: bool = False) -> Iterator[Path]:
     file can be read by its owner only. Raises UserError if the folder or the disk refuses.
     """
     partial = path.with_name(f".{os.getpid()}{_HOST}.{path.name}")
+    if len(os.fsencode(partial.name)) > LONGEST_NAME:
+        short = f"{zlib.crc32(os.fsencode(path.name)):08x}{path.suffix[-20:]}"
+        partial = path.with_name(f".{os.getpid()}{_HOST}.{short}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path.parent)
@@ -83,6 +86,8 @@ def atomic_path(path: Path, private: bool = False) -> Iterator[Path]:
             partial.unlink()
 
 
+LONGEST_NAME = 255
+"""Bytes, on every usual file system."""
 _HOST = f"-{zlib.crc32(platform.node().encode()):08x}"
 """Of a temporary file's name: a process on another machine that shares the folder is not taken for dead."""
 _swept: set[Path] = set()

@@ -6,7 +6,8 @@ from conftest import run, user_error
 
 from utils.config import EMOTIONS, UserError
 from utils.data.classes import MOST_CLASSES, check_classes, choose_classes
-from utils.data.dataset import find_labelled_images, load_landmarks, save_npz, save_txt
+from utils.data.dataset import load_landmarks, save_npz, save_txt
+from utils.data.labelled import find_labelled_images
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,13 @@ from utils.data.dataset import (
     concatenate,
     family,
     find_duplicates,
-    find_labelled_images,
     load_landmarks,
     make_split,
-    read_ferplus,
     save_npz,
     save_txt,
     split_groups,
 )
+from utils.data.labelled import find_labelled_images, read_ferplus
 from utils.faces.images import perceptual_hash
 
 

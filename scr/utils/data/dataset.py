@@ -1,6 +1,5 @@
-"""Labelled landmarks: finding pictures, files, duplicates, splits, balance, class weights."""
+"""Labelled landmarks: files, duplicates, splits, class weights."""
 
-import csv
 import re
 import zipfile
 from collections import Counter
@@ -10,176 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import EMOTIONS, SEED, UserError, atomic_path, canonical_emotion, relative
+from utils.config import EMOTIONS, SEED, UserError, atomic_path, note, relative
 from utils.data.checks import check_columns, check_faces
-from utils.data.classes import MOST_CLASSES, check_classes, class_name, list_names, name_problem
+from utils.data.classes import check_classes, class_name, list_names, name_problem
+from utils.data.labelled import VOTES, LabelledImage
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
-from utils.faces.images import list_images
-
-FERPLUS_COLUMNS = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-    "unknown",
-    "NF",
-)
-VOTES = len(FERPLUS_COLUMNS)
-
-_SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "fer2013train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "fer2013valid": "val",
-    "publictest": "val",
-    "test": "test",
-    "testing": "test",
-    "fer2013test": "test",
-    "privatetest": "test",
-}
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """A picture file with what its place in the folder, or the label file, says about it."""
-
-    path: Path
-    label: str
-    split: str = ""
-    subject: str = ""
-    votes: tuple[int, ...] = (0,) * VOTES
-
-
-def find_labelled_images(
-    root: Path, classes: Sequence[str] | None = None
-) -> tuple[list[LabelledImage], Counter]:
-    """Return the pictures of a tree with a folder for each class, and a count of those left out by folder.
-
-    With `classes`, the nearest folder named after one of them is the label. Without, that of a known emotion
-    (any case, usual synonyms), or another folder on the same level as theirs; where none is known, each
-    folder right below `root` is a class. A `Train`/`Valid`/`Test` folder above gives the split, any other
-    folder right above the class the subject. Raises UserError if there is nothing, or more classes than a
-    model can have.
-    """
-    if not root.is_dir():
-        raise UserError(
-            f"no folder {relative(root)}; give --images a folder with one sub-folder for each class"
-        )
-    images, left_out = [], Counter()
-    paths = list_images(root)
-    folders = {path.parent: (root.name, *path.parent.relative_to(root).parts) for path in paths}
-    places = _class_places(folders, classes)
-    for path in paths:
-        names, place = folders[path.parent], places[path.parent]
-        if place is None or name_problem(class_name(names[place])):
-            reason = "" if place is None else f", a name that {name_problem(class_name(names[place]))}"
-            left_out[f"in {'/'.join(names)} (no class's folder{reason})"] += 1
-            continue
-        above = names[1:place]
-        splits = [_SPLIT_FOLDERS[name.lower()] for name in above if name.lower() in _SPLIT_FOLDERS]
-        subject = above[-1] if above and above[-1].lower() not in _SPLIT_FOLDERS else ""
-        images.append(LabelledImage(path, class_name(names[place]), (splits or [""])[-1], subject))
-    if not images:
-        named = f" named {' or '.join(classes)}" if classes else " of a class"
-        what = f"{len(paths)} pictures, none in a folder{named}" if paths else "no pictures"
-        raise UserError(f"{relative(root)} holds {what}; put them into folders such as {', '.join(EMOTIONS)}")
-    if len(found := sorted({image.label for image in images})) > MOST_CLASSES:
-        raise UserError(
-            f"{relative(root)} holds {len(found)} folders that could be classes ({list_names(found)}), "
-            f"and a model "
-            f"has at most {MOST_CLASSES}; name those you mean: --classes NAME NAME"
-        )
-    return images, left_out
-
-
-def _class_places(
-    folders: dict[Path, tuple[str, ...]], classes: Sequence[str] | None
-) -> dict[Path, int | None]:
-    """Return which of a folder's names, its own and those above it from the root, is its class, or None."""
-
-    def is_class(name: str) -> bool:
-        return class_name(name) in classes if classes else canonical_emotion(name) is not None
-
-    def levels(
-        names: tuple[str, ...],
-    ) -> list[int]:  # places of the names that are no split, without the root's
-        return [place for place, name in enumerate(names) if place and name.lower() not in _SPLIT_FOLDERS]
-
-    known = {
-        folder: max((place for place, name in enumerate(names) if is_class(name)), default=None)
-        for folder, names in folders.items()
-    }
-    if classes:
-        return known
-    theirs = {
-        levels(folders[folder]).index(place) for folder, place in known.items() if place
-    }  # how many folders below the root known emotions lie
-    places = {}
-    for folder, names in folders.items():
-        own = [place for level, place in enumerate(levels(names)) if level in (theirs or {0})]
-        places[folder] = known[folder] if known[folder] is not None else max(own, default=None)
-    return places
-
-
-def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter]:
-    """Return FER2013's pictures with FER+ votes, and a count of those left out by reason.
-
-    The label is the plurality of the ten votes (Barsoum et al. 2016); ties, and pictures that most voters
-    found to be unknown or no face, are left out. Raises UserError if the file is not FER+ or no picture of it
-    is there.
-    """
-    if not labels.is_file():
-        raise UserError(f"no file {relative(labels)}; FER+ calls it fer2013new.csv")
-    try:
-        rows = _read_votes(labels)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{relative(labels)} is not a FER+ label file ({error}); give --labels FER+'s fer2013new.csv"
-        ) from error
-    images, left_out = [], Counter()
-    for path in list_images(root):
-        votes = rows.get(path.name)
-        if votes is None:
-            left_out["not in the label file"] += 1
-        elif votes.count(max(votes)) > 1:
-            left_out["votes tied"] += 1
-        elif (label := canonical_emotion(FERPLUS_COLUMNS[votes.index(max(votes))])) is None:
-            left_out["voted unknown or no face"] += 1
-        else:
-            split = _SPLIT_FOLDERS.get(path.parent.name.lower(), "")
-            images.append(LabelledImage(path, label, split, votes=votes))
-    if not images:
-        raise UserError(f"no picture under {relative(root)} is named in {relative(labels)}; check --images")
-    return images, left_out
-
-
-def _read_votes(labels: Path) -> dict[str, tuple[int, ...]]:
-    """Return the ten votes on each picture, by its file's name."""
-    data = labels.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")  # as spreadsheets save it: names and numbers are the same
-    table = csv.DictReader(text.splitlines())
-    if missing := {"Image name", *FERPLUS_COLUMNS} - set(table.fieldnames or ()):
-        raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
-    rows = {}
-    for row in table:
-        if None in row.values():
-            raise ValueError(f"line {table.line_num} is too short")
-        votes = tuple(int(row[name] or 0) for name in FERPLUS_COLUMNS)
-        if not all(0 <= vote <= 255 for vote in votes):
-            raise ValueError(f"line {table.line_num} has {min(votes)} to {max(votes)} votes")
-        if row["Image name"]:
-            rows[row["Image name"]] = votes
-    return rows
 
 
 @dataclass
@@ -289,7 +123,7 @@ def from_rows(images: Sequence[LabelledImage], rows: Sequence[dict], root: Path,
         sha256=text([row["sha256"] for _, row in found]),
         split=text([image.split for image, _ in found]),
         subject=text([image.subject for image, _ in found]),
-        session=text([""] * len(found)),
+        session=text([image.session for image, _ in found]),
         width=stack("width", (), np.int32),
         height=stack("height", (), np.int32),
         phash=stack("phash", (), np.uint64),
@@ -392,6 +226,10 @@ def family(path: str) -> str:
     return re.match(r"\D*", Path(path).stem).group()
 
 
+LEAST_PEOPLE = 6
+"""Of a source, to keep each on one side: three sides, and more than one person on the larger ones."""
+
+
 def find_duplicates(data: LandmarkSet, max_bits: int = 4, max_shift: float = 0.02) -> np.ndarray:
     """Return a group number (n,) for each face; the same number means the same picture, or nearly.
 
@@ -432,12 +270,14 @@ def make_split(
     from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
     def part_off(rows: np.ndarray, part: float) -> np.ndarray:
-        if len(np.unique(group[rows])) == len(
-            rows
-        ):  # no groups: scikit-learn's own stratified split, a hundred times faster
+        groups = len(np.unique(group[rows]))
+        if groups == len(rows):  # scikit-learn's own stratified split, a hundred times faster
             return train_test_split(rows, test_size=part, stratify=label[rows], random_state=seed)[1]
-        folds = StratifiedGroupKFold(n_splits=max(2, round(1 / part)), shuffle=True, random_state=seed)
-        return rows[next(folds.split(rows, label[rows], group[rows]))[1]]
+        count = min(max(2, round(1 / part)), groups)
+        folds = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=seed)
+        sides = [rows[side] for _, side in folds.split(rows, label[rows], group[rows])]
+        whole = [side for side in sides if len(np.unique(label[side])) == len(np.unique(label[rows]))]
+        return (whole or sides)[0]  # with few people, a fold may lack a class
 
     rare = [f"{count} of {name}" for name, count in Counter(label.tolist()).items() if count < 4]
     if rare:
@@ -480,7 +320,8 @@ def assign_split(
     stay on one side; `duplicate` gives the numbers of `find_duplicates` where they are known.
     """
     split, missed_split = np.full(len(data), "train"), np.full(len(data.missed_label), "train")
-    groups = split_groups(data, duplicate)
+    duplicate = find_duplicates(data) if duplicate is None else duplicate
+    groups = split_groups(_without_few_people(data), duplicate)
     generator = np.random.default_rng(seed)
     for source in np.unique(data.source):
         rows = np.flatnonzero(data.source == source)
@@ -504,7 +345,31 @@ def assign_split(
             missed_split[missed] = generator.choice(
                 ("test", "val", "train"), missed.sum(), p=(test, (1 - test) * val, (1 - test) * (1 - val))
             )
+    split[_leaked(split, duplicate)] = ""
     return replace(data, split=split, missed_split=missed_split).select(split != "")
+
+
+def _without_few_people(data: LandmarkSet) -> LandmarkSet:
+    """Return the set without the subjects of sources that have too few for three sides, and say so."""
+    subject = data.subject.copy()
+    for source in np.unique(data.source):
+        rows = data.source == source
+        people = set(data.subject[rows].tolist()) - {""}
+        if 0 < len(people) < LEAST_PEOPLE:
+            note(
+                f"{source}: {len(people)} people are too few to keep each on one side of the split ({LEAST_PEOPLE} are "
+                "needed); the figures tell how well it knows these people, not others"
+            )
+            subject[rows] = ""
+    return replace(data, subject=subject)
+
+
+def _leaked(split: np.ndarray, duplicate: np.ndarray) -> np.ndarray:
+    """Return a mask (n,) of faces whose twin, in another source, lies on a side that must stay unseen."""
+    rank = np.select([split == "test", split == "val", split == "train"], [2, 1, 0], -1)
+    highest = np.full(duplicate.max(initial=0) + 1, -1)
+    np.maximum.at(highest, duplicate, rank)
+    return (rank >= 0) & (rank < highest[duplicate])
 
 
 def split_groups(data: LandmarkSet, duplicate: np.ndarray | None = None) -> np.ndarray:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.data.dataset import LabelledImage, LandmarkSet, concatenate, from_rows, load_landmarks, save_npz
+from utils.data.dataset import LandmarkSet, concatenate, from_rows, load_landmarks, save_npz
+from utils.data.labelled import LabelledImage
 from utils.faces.headers import PictureError
 from utils.faces.images import load_picture, perceptual_hash
 from utils.faces.landmarks import FaceLandmarker, ensure_landmarker_file

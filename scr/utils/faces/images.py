@@ -45,18 +45,6 @@ def is_image(path: Path) -> bool:
     return suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and heif_is_read())
 
 
-def list_images(folder: Path, more: frozenset[str] = frozenset()) -> list[Path]:
-    """Return the pictures anywhere under `folder`, in an order that does not depend on the file system.
-
-    `more`: suffixes of other files that are wanted too (videos).
-    """
-    suffixes = IMAGE_SUFFIXES | more
-    return sorted(
-        (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()),
-        key=lambda path: path.relative_to(folder).parts,
-    )
-
-
 @dataclass(frozen=True)
 class Picture:
     """A still picture: `image` (height, width, 3) uint8 BGR, upright, of at most `MAX_READ_PIXELS`, and its

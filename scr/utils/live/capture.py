@@ -11,12 +11,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from utils.config import ASSETS, UserError, relative
+from utils.faces.folders import list_files, list_reasons
 from utils.faces.headers import PictureError
-from utils.faces.images import IMAGE_SUFFIXES, is_image, list_images, load_picture
+from utils.faces.images import IMAGE_SUFFIXES, is_image, load_picture
 from utils.live.cameras import CameraSettings, open_camera, read_image
 from utils.live.live_source import LiveSource
 from utils.live.source import TICK_S, Frame, Source
@@ -31,17 +32,21 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-def open_source(text: str, settings: CameraSettings | None = None, demo: Path | None = None) -> Source:
+def open_source(
+    text: str, settings: CameraSettings | None = None, demo: Path | None = None, outputs: Sequence[Path] = ()
+) -> Source:
     """Return the source that `text` names: camera number, video, picture, folder of both, or stream address.
 
+    A file or folder whose name is a number is meant if it is there, but for 0. `outputs` are left out of a folder.
     If there is no such camera and `demo` is given, plays that clip and says so in `source.news`.
     Raises UserError if a camera (without `demo`), a file or a stream can't be opened.
     """
     settings = settings or CameraSettings()
     if "://" in text:
         return _open_stream(text)
-    if text.isdecimal() or text.startswith("/dev/"):
-        camera = int(text) if text.isdecimal() else text
+    number = text.isdecimal() and (text == "0" or not os.path.exists(text))
+    if number or text.startswith(("/dev/video", "/dev/v4l")):
+        camera = int(text) if number else text
         capture, problem = open_camera(camera, settings)
         if capture is not None:
             return LiveSource(text, capture, lambda: open_camera(camera, settings)[0], "camera")
@@ -55,25 +60,34 @@ def open_source(text: str, settings: CameraSettings | None = None, demo: Path | 
         source.is_demo = True
         source.news.append(f"no camera {text} ({problem}): playing {relative(demo)}")
         return source
-    return _open_path(text)
+    return _open_path(text, outputs)
 
 
-def _open_path(text: str) -> Source:
-    path = Path(text).expanduser()
+def _open_path(text: str, outputs: Sequence[Path]) -> Source:
+    path = _local_path(text)
     if path.is_dir():
-        return FolderSource(text, path)
-    if not path.exists():
+        return FolderSource(text, path, outputs)
+    if not os.path.lexists(path):
         raise UserError(f"no file or folder {text}; check --source")
     if not path.is_file():
         raise UserError(f"{text} is neither a file nor a folder; check --source")
     if is_image(path):
-        return PictureSource(text)
+        return PictureSource(text, path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(text, path)
     raise UserError(
         f"{text} is neither a video nor a picture by its suffix ({path.suffix or 'none'}); "
         "convert it to .mp4 or .png"
     )
+
+
+def _local_path(text: str) -> Path:
+    """Return the path that a user means: `~` is the home folder unless a file has that name."""
+    path = Path(text)
+    if text.startswith("~") and not path.exists():
+        with contextlib.suppress(RuntimeError):  # no such user
+            return path.expanduser()
+    return path
 
 
 def _open_stream(address: str) -> Source:
@@ -93,9 +107,9 @@ def _open_stream(address: str) -> Source:
 class PictureSource(Source):
     """One picture."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, path: Path):
         super().__init__(name, "picture")
-        self._picture = _read_picture(name)
+        self._picture = _read_picture(name, path)
         if self._picture.image is None:
             raise UserError(f"{self._picture.problem}; choose another")
 
@@ -103,9 +117,9 @@ class PictureSource(Source):
         yield self._picture
 
 
-def _read_picture(name: str) -> Frame:
+def _read_picture(name: str, path: Path) -> Frame:
     try:
-        picture = load_picture(Path(name).expanduser())
+        picture = load_picture(path)
     except PictureError as error:
         problem = f"{name}: not a picture that can be read ({error})"
         return Frame(None, 0, 0, name, time.monotonic(), still=True, problem=problem)
@@ -113,27 +127,35 @@ def _read_picture(name: str) -> Frame:
     return Frame(picture.image, 0, 0, name, time.monotonic(), still=True, full_size=size)
 
 
+def _is_wanted(path: Path) -> bool:
+    return is_image(path) or path.suffix.lower() in VIDEO_SUFFIXES
+
+
 class FolderSource(Source):
     """The pictures and videos of a folder and what is under it, in order, each named by its path as given."""
 
-    def __init__(self, name: str, folder: Path):
+    def __init__(self, name: str, folder: Path, outputs: Sequence[Path] = ()):
         super().__init__(name, "folder")
-        paths = list_images(folder, VIDEO_SUFFIXES)
+        paths, left_out = list_files(folder, _is_wanted, outputs)
         if not paths:
             some = ", ".join(sorted(IMAGE_SUFFIXES)[:4])
-            raise UserError(f"no pictures in {name}; it should hold files like {some}")
-        self.names = [os.path.join(name, path.relative_to(folder)) for path in paths]
+            what = f" ({list_reasons(left_out)})" if left_out else ""
+            raise UserError(f"no pictures in {name}{what}; it should hold files like {some}")
+        if left_out:
+            self.news.append(f"left out of {name}: {list_reasons(left_out)}")
+        self.files = [(os.path.join(name, path.relative_to(folder)), path) for path in paths]
+        """each by its name as given, and its path"""
 
     def __iter__(self) -> Iterator[Frame | None]:
-        for name in self.names:
-            if is_image(Path(name)):
-                yield _read_picture(name)
+        for name, path in self.files:
+            if is_image(path):
+                yield _read_picture(name, path)
             else:
-                yield from self._frames_of(name)
+                yield from self._frames_of(name, path)
 
-    def _frames_of(self, name: str) -> Iterator[Frame | None]:
+    def _frames_of(self, name: str, path: Path) -> Iterator[Frame | None]:
         try:
-            with VideoSource(name, Path(name).expanduser()) as video:
+            with VideoSource(name, path) as video:
                 self.sound, self.fps = video.sound, video.fps
                 for frame in video:
                     self.start_s = video.start_s

@@ -1,12 +1,15 @@
 """Where a run's answers go: rows, the annotated video, annotated pictures."""
 
 import contextlib
+import os
 from pathlib import Path
 
-from utils.config import UserError
-from utils.faces.images import IMAGE_SUFFIXES
+from utils.config import LONGEST_NAME, UserError
 from utils.live.results import ResultWriter
 from utils.live.video_writer import CODECS, Sound, VideoRecorder, write_picture
+
+PICTURE_SUFFIXES = set(".png .jpg .jpeg .jpe .bmp .tif .tiff .ppm".split())
+"""That pictures of any size and colour are written as; WebP and AVIF have limits."""
 
 
 def check_save(save: Path | None, source) -> None:
@@ -15,7 +18,7 @@ def check_save(save: Path | None, source) -> None:
         return
     if source.kind == "folder" and (save.suffix or save.is_file()):
         raise UserError(f"--save {save}: for a folder of pictures, name a folder")
-    wanted = {"folder": {""}, "picture": IMAGE_SUFFIXES}.get(source.kind, set(CODECS))
+    wanted = {"folder": {""}, "picture": PICTURE_SUFFIXES}.get(source.kind, set(CODECS))
     if save.suffix.lower() not in wanted:
         raise UserError(
             f"--save {save}: for a {source.kind}, end the name in {' or '.join(sorted(wanted)[:4])}"
@@ -57,11 +60,14 @@ class Outputs:
         self._video.write(image, frame.timestamp_ms)
 
     def _path_of(self, frame) -> Path:
-        """Return where a frame goes; in a folder, videos of a kind that is not written become `NAME.mp4`."""
+        """Return where a frame goes; in a folder, kinds that are not written become `NAME.mp4`, `NAME.png`."""
         if self.source.kind != "folder":
             return self.save
         path = self.save / Path(frame.source).relative_to(self.source.name)
-        return path if frame.still or path.suffix.lower() in CODECS else path.with_name(path.name + ".mp4")
+        if path.suffix.lower() in (PICTURE_SUFFIXES if frame.still else CODECS):
+            return path
+        suffix = ".png" if frame.still else ".mp4"
+        return path.with_name(os.fsdecode(os.fsencode(path.name)[: LONGEST_NAME - len(suffix)]) + suffix)
 
     def _end_video(self, *exception) -> None:
         video, self._video = self._video, None

@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import json
+import math
+import os
 from pathlib import Path
 
 from utils.config import UserError, relative
@@ -16,6 +18,15 @@ def check_name(path: Path) -> None:
     """Raise UserError unless the suffix names a format of ours."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path} is not a name for results; end it in {' or '.join(SUFFIXES)}")
+
+
+def readable_name(name: str, table: bool = False) -> str:
+    """Return a path as text that is always valid: bytes that are no UTF-8 become `\\xff`.
+
+    In a table, a relative path that a spreadsheet would take for a formula gets `./` before it, and is still the path.
+    """
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return f"./{name}" if table and name.startswith(tuple("=+-@\t\r")) else name
 
 
 class ResultWriter:
@@ -32,36 +43,36 @@ class ResultWriter:
         self._columns = (*COLUMNS, *classes)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+            self._file = path.open("w", newline="", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"can't write {relative(path)}: {error.strerror}; choose another place"
             ) from error
-        self._csv = csv.writer(self._file, lineterminator="\n") if path.suffix.lower() == ".csv" else None
-        if self._csv:
-            self._csv.writerow(self._columns)
+        self._table = path.suffix.lower() == ".csv"
+        if self._table:
+            self._write_line(self._columns)
 
     def write(self, source: str, frame: int, timestamp_ms: int, readings: list) -> None:
         """Add the rows of a frame and its `smoothing.Reading`s; raises UserError if the disk refuses."""
-        rows = [self._row(reading) for reading in readings] or [(None,) * (len(self._columns) - 3)]
+        rows = [_row(reading) for reading in readings] or [(None,) * (len(self._columns) - 3)]
+        name = readable_name(source, self._table)
         try:
             for row in rows:
-                row = (source, frame, timestamp_ms, *row)
-                if self._csv:
-                    self._csv.writerow(
-                        [f"{value:.5f}" if isinstance(value, float) else value for value in row]
-                    )
+                row = (name, frame, timestamp_ms, *row)
+                if self._table:
+                    self._write_line([f"{value:.5f}" if isinstance(value, float) else value for value in row])
                 else:
-                    self._file.write(json.dumps(dict(zip(self._columns, row))) + "\n")
+                    self._file.write(json.dumps(dict(zip(self._columns, row)), allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise UserError(
                 f"can't write {relative(self.path)}: {error.strerror}; free space or choose another place"
             ) from error
 
-    def _row(self, reading) -> tuple:
-        probabilities = [round(value, 5) for value in reading.probabilities.tolist()]
-        return reading.face, *reading.box, reading.emotion, round(reading.confidence, 5), *probabilities
+    def _write_line(self, values) -> None:
+        odd = "\r" in values[0]  # which csv does not quote by itself
+        quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
+        csv.writer(self._file, lineterminator="\n", quoting=quoting).writerow(values)
 
     def __enter__(self) -> "ResultWriter":
         return self
@@ -69,3 +80,10 @@ class ResultWriter:
     def __exit__(self, *_) -> None:
         with contextlib.suppress(OSError):  # what a full disk refuses at the end was reported by write()
             self._file.close()
+
+
+def _row(reading) -> tuple:
+    """Return the fields of a reading, in the order of the columns; what is no number is left empty."""
+    numbers = [float(value) for value in (reading.confidence, *reading.probabilities)]
+    numbers = [round(value, 5) if math.isfinite(value) else None for value in numbers]
+    return reading.face, *reading.box, reading.emotion, *numbers
