@@ -39,7 +39,10 @@ def build_parser():
         "--output", type=Path, metavar="FILE", help="write a row for each face and frame: .csv or .jsonl"
     )
     parser.add_argument(
-        "--max-faces", type=positive_int, default=1, metavar="N", help="faces to read, the largest first"
+        "--max-faces",
+        type=positive_int,
+        metavar="N",
+        help="faces to read, the largest first (default: every face of a still picture, one of a video or camera)",
     )
     parser.add_argument(
         "--smoothing-ms",

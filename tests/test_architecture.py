@@ -24,7 +24,7 @@ OWNERS = {
     "mediapipe": {"landmarks"},
     "keras": {"networks"},
     "tensorflow": {"networks", "export"},
-    "ai_edge_litert": {"classifier"},
+    "ai_edge_litert": {"classifier", "mesh"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "matplotlib": {"plots"},

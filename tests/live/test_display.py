@@ -33,7 +33,7 @@ def portrait():
     with open_source(str(ASSETS / "demo.mp4")) as source:
         frame = next(frame for frame in source if frame is not None)
     with FaceLandmarker() as landmarker:
-        return frame.image, landmarker.detect(frame.image)[0].landmarks
+        return frame.image, landmarker.detect_picture(frame.image)[0].landmarks
 
 
 def reading_on(landmarks: np.ndarray, shape, face: int = 0) -> Reading:

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, SHARE_VARIABLE, UserError, native_log_silenced, relative
+from utils.faces.detection import Detection, FaceDetector, Region
 from utils.faces.features import face_box
 from utils.faces.images import import_cv2, shrink
+from utils.faces.mesh import FaceMesh, MeshReading
 
 LANDMARKER_FILE = MODELS / "face_landmarker.task"
 LANDMARKER_URL = (
@@ -26,22 +28,19 @@ LANDMARKER_URL = (
 LANDMARKER_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 
 CONFIDENCE = 0.3
-"""Detection threshold: at .3, 94% of FER2013's 48 px faces are found, at the default of .5 90%."""
-BORDERS = ((0.3, "BORDER_REPLICATE"), (0.5, "BORDER_CONSTANT"), (0.8, "BORDER_CONSTANT"))
-"""Further looks at a picture without a face: a border, as a part of the longer side, replicated or black.
-
-Of 500 FER2013 faces that are found neither as they are nor with the replicated border, black borders of .5 and then .8
-find 69%; on 42 pictures without a face they found none.
-"""
-READ_WIDTH_PX = 75
-"""Width at which wider faces are read: 95% of those that the shipped model was trained on are narrower, and on sharper faces
-MediaPipe's points lie elsewhere. Measured, two looks, in place of 175 and 127 px: London .780 -> .841, JAFFE .744 -> .808."""
-READ_RANGE_PX = (50, 115)
-"""Width of a face on a still picture that is as good: up to 96 px London's and JAFFE's figures stay, from 144 on they fall."""
-FIRST_SIDE_PX = 170
-"""Shorter side of a still picture at which a portrait's face, a third to three fifths of it wide, is found and read in one look."""
-FEW_FACES = 3
-"""Whoever asks for more wants the small ones too, which that one look misses."""
+"""MediaPipe's thresholds in videos."""
+READ_WIDTH_PX = 58
+"""Width at which wider faces of videos are read, the same as on stills: `mesh.READ_REGION_PX` says why."""
+PRESENCE = 0.3
+"""The landmark network's own estimate that it sees a face; below it, there is none."""
+LOOKS = 2, 3
+"""How often a still's face is read, at least and at most: each time in the region that the points of the last gave."""
+FIRST_REGIONS = 1.45, 1.2
+"""Sides of the first region, in sizes of the detection; the second is tried where the first shows no face."""
+FIRST_DOWN = 0.03
+"""How far a face's mesh lies below the middle of its detection, in sizes of the detection (medians of FER+ and AffectNet)."""
+MOST_DRIFT = 0.5, 1.7, np.radians(60)
+"""A face's points may lie off its detection by so many sizes, be larger or smaller by that factor, turned by that angle."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,6 @@ class Face:
 
     landmarks: np.ndarray
     blendshapes: np.ndarray
-
-    def moved(self, left: int, top: int, part: int, whole: int) -> "Face":
-        """Return the face of a part of a picture, `part` pixels wide with its corner at (left, top), in widths of the whole."""
-        shift = np.array([left / whole, top / whole, 0], np.float32)
-        return Face(self.landmarks * np.float32(part / whole) + shift, self.blendshapes)
 
     @property
     def width(self) -> float:
@@ -122,24 +116,28 @@ def _import_mediapipe():
 
 
 class FaceLandmarker:
-    """MediaPipe's face landmarker as a context manager: frames in, faces out, the largest first.
+    """Faces with their landmarks, the largest first: on frames of a video, or on still pictures. A context manager.
 
-    `video=True` tracks from frame to frame and wants strictly increasing timestamps; else each picture stands alone.
+    `video=True` tracks from frame to frame with MediaPipe and wants strictly increasing timestamps. Still pictures stand
+    alone: YuNet finds the faces, and MediaPipe's networks read each upright.
     """
 
-    def __init__(self, video: bool = False, max_faces: int = FEW_FACES, confidence: float = CONFIDENCE):
+    def __init__(self, video: bool = False, max_faces: int | None = 1, confidence: float = CONFIDENCE):
+        """`max_faces`: None for all (of still pictures)."""
         self._video = video
         self._max_faces = max_faces
         self._confidence = confidence
         self._scale = 1.0
-        self._open()
+        if video:
+            self._open()
+        else:
+            self._detector, self._mesh = FaceDetector(), FaceMesh(ensure_landmarker_file())
 
     def _open(self) -> None:
         self._mediapipe, vision = _import_mediapipe()
-        mode = vision.RunningMode.VIDEO if self._video else vision.RunningMode.IMAGE
         options = vision.FaceLandmarkerOptions(
             base_options=self._mediapipe.tasks.BaseOptions(model_asset_path=str(ensure_landmarker_file())),
-            running_mode=mode,
+            running_mode=vision.RunningMode.VIDEO,
             num_faces=self._max_faces,
             min_face_detection_confidence=self._confidence,
             min_face_presence_confidence=self._confidence,
@@ -151,7 +149,8 @@ class FaceLandmarker:
 
     def close(self) -> None:
         """Free MediaPipe's threads; a landmarker must not be left to garbage collection."""
-        self._landmarker.close()
+        if self._video:
+            self._landmarker.close()
 
     def __enter__(self) -> "FaceLandmarker":
         return self
@@ -159,14 +158,13 @@ class FaceLandmarker:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def detect(self, frame_bgr: np.ndarray, timestamp_ms: int | None = None) -> list[Face]:
-        """Return the faces on `frame_bgr` (height, width, 3) uint8, the largest first; `timestamp_ms` in video mode.
+    def detect(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[Face]:
+        """Return the faces on a video's frame (height, width, 3) uint8, the largest first.
 
-        In video mode, frames are scaled down so that the smallest face of the last one is `READ_WIDTH_PX` wide. Raises ValueError
+        Frames are scaled down so that the smallest face of the last one is `READ_WIDTH_PX` wide. Raises ValueError
         for an array of another shape or type, RuntimeError if MediaPipe fails (it starts afresh).
         """
-        if not self._video:
-            return self._detect(frame_bgr)
+        _check(frame_bgr)
         faces = self._detect(frame_bgr, self._scale, timestamp_ms)
         scale = READ_WIDTH_PX / max(
             min((face.width for face in faces), default=0) * frame_bgr.shape[1], READ_WIDTH_PX
@@ -175,29 +173,14 @@ class FaceLandmarker:
             self._scale = scale
         return faces
 
-    def _detect(
-        self, frame_bgr: np.ndarray, scale: float = 1.0, timestamp_ms: int | None = None
-    ) -> list[Face]:
-        if (
-            frame_bgr.ndim != 3
-            or frame_bgr.shape[2] != 3
-            or frame_bgr.dtype != np.uint8
-            or 0 in frame_bgr.shape
-        ):
-            raise ValueError(
-                f"expected a (height, width, 3) uint8 frame, got {frame_bgr.shape} {frame_bgr.dtype}"
-            )
+    def _detect(self, frame_bgr: np.ndarray, scale: float, timestamp_ms: int) -> list[Face]:
         cv2 = import_cv2()
         image = self._mediapipe.Image(
             image_format=self._mediapipe.ImageFormat.SRGB,
             data=cv2.cvtColor(shrink(frame_bgr, scale), cv2.COLOR_BGR2RGB),
         )
         try:
-            result = (
-                self._landmarker.detect_for_video(image, timestamp_ms)
-                if self._video
-                else self._landmarker.detect(image)
-            )
+            result = self._landmarker.detect_for_video(image, timestamp_ms)
         except Exception as error:  # whatever it was: this landmarker answers nothing any more
             self.close()
             self._open()
@@ -212,56 +195,73 @@ class FaceLandmarker:
         return faces
 
     def detect_picture(self, frame_bgr: np.ndarray) -> list[Face]:
-        """Return the faces on a still picture, the largest first, wide ones read at `READ_WIDTH_PX`.
+        """Return the faces on a still picture (height, width, 3) uint8, the largest first.
 
-        If there are none, it is looked at again with the borders of `BORDERS`. Raises as `detect` does.
+        Raises ValueError for an array of another shape or type, RuntimeError if the detector fails.
         """
-        scale = (
-            min(1.0, FIRST_SIDE_PX / max(1, min(frame_bgr.shape[:2])))
-            if self._max_faces <= FEW_FACES
-            else 1.0
-        )
-        faces = self._detect(frame_bgr, scale)
-        if (
-            scale < 1
-            and min((face.width for face in faces), default=0) * frame_bgr.shape[1] * scale < READ_RANGE_PX[0]
-        ):
-            scale, faces = (
-                1.0,
-                self._detect(frame_bgr),
-            )  # nothing, or small faces, among which the largest may be missed
-        for part, kind in BORDERS:
-            if faces:
+        return [face for face, _ in self._read_picture(frame_bgr, mirror=False)]
+
+    def detect_mirrored(self, frame_bgr: np.ndarray) -> list[tuple[Face, Face]]:
+        """Return the faces on a still picture and, for each, the same face on the mirror image of the picture.
+
+        For test-time augmentation: the second look falls a little differently. Raises as `detect_picture` does.
+        """
+        return self._read_picture(frame_bgr, mirror=True)
+
+    def _read_picture(self, frame_bgr: np.ndarray, mirror: bool) -> list[tuple[Face, Face | None]]:
+        _check(frame_bgr)
+        faces, regions = [], []
+        for detection in self._detector.detect(frame_bgr):
+            reading = self._read(frame_bgr, detection)
+            if reading is None or any(_overlap(reading.region, other) for other in regions):
+                continue
+            mirrored = self._mesh.read(frame_bgr, reading.region, mirrored=True) if mirror else None
+            regions.append(reading.region)
+            faces.append(tuple(seen and _face_of(seen, frame_bgr.shape[1]) for seen in (reading, mirrored)))
+            if len(faces) == self._max_faces:
                 break
-            faces = self._detect_with_border(frame_bgr, part, kind)
-        return sorted(
-            (self._read_again(frame_bgr, face, scale) for face in faces), key=lambda face: -face.area
-        )
+        return sorted(faces, key=lambda face: -face[0].area)
 
-    def _read_again(self, frame_bgr: np.ndarray, face: Face, scale: float) -> Face:
-        """Return a face, read again at `READ_WIDTH_PX` if it was wider than `READ_RANGE_PX` on the picture at that scale."""
-        width = frame_bgr.shape[1]
-        if face.width * width * scale <= READ_RANGE_PX[1]:
-            return face
-        x, y, box_width, box_height = face_box(face.landmarks) * width
-        middle_x, middle_y, reach = x + box_width / 2, y + box_height / 2, 1.5 * max(box_width, box_height)
-        left, top = max(0, int(middle_x - reach)), max(0, int(middle_y - reach))
-        crop = frame_bgr[top : int(middle_y + reach), left : int(middle_x + reach)]
-        again = [
-            found.moved(left, top, crop.shape[1], width)
-            for found in self._detect(crop, READ_WIDTH_PX / box_width)
-        ]
-        distance = [
-            np.linalg.norm(found.landmarks.mean(axis=0) - face.landmarks.mean(axis=0)) for found in again
-        ]
-        return again[int(np.argmin(distance))] if again and min(distance) < face.width / 2 else face
+    def _read(self, frame_bgr: np.ndarray, detection: Detection) -> MeshReading | None:
+        """Return the reading of a detected face, or None if its points show no face there."""
+        down = FIRST_DOWN * detection.size
+        x, y = detection.x - down * np.sin(detection.angle), detection.y + down * np.cos(detection.angle)
+        least, most = LOOKS
+        for side in FIRST_REGIONS:
+            region = Region(x, y, side * detection.size, detection.angle)
+            for look in range(1, most + 1):
+                reading = self._mesh.read(frame_bgr, region)
+                if _drifted(reading.region, detection):
+                    break
+                if look >= least and reading.presence >= PRESENCE:
+                    return reading
+                region = reading.region
+        return None
 
-    def _detect_with_border(self, frame_bgr: np.ndarray, part: float, kind: str) -> list[Face]:
-        cv2 = import_cv2()
-        height, width = frame_bgr.shape[:2]
-        border = round(part * max(height, width))
-        padded = cv2.copyMakeBorder(frame_bgr, border, border, border, border, getattr(cv2, kind))
-        return [face.moved(-border, -border, padded.shape[1], width) for face in self._detect(padded)]
+
+def _check(frame_bgr: np.ndarray) -> None:
+    shape = frame_bgr.shape
+    if len(shape) != 3 or shape[2] != 3 or frame_bgr.dtype != np.uint8 or 0 in shape:
+        raise ValueError(f"expected a (height, width, 3) uint8 frame, got {shape} {frame_bgr.dtype}")
+
+
+def _drifted(region: Region, detection: Detection) -> bool:
+    """Tell whether the points of a detected face lie on something else, or were read the wrong way up."""
+    off, ratio, turn = MOST_DRIFT
+    return (
+        np.hypot(region.x - detection.x, region.y - detection.y) > off * detection.size
+        or not 1 / ratio < region.side / (FIRST_REGIONS[0] * detection.size) < ratio
+        or abs((region.angle - detection.angle + np.pi) % (2 * np.pi) - np.pi) > turn
+    )
+
+
+def _overlap(one: Region, other: Region) -> bool:
+    """Tell whether two regions show the same face: the middle of one lies well within the other's mesh."""
+    return np.hypot(one.x - other.x, one.y - other.y) < 0.25 * max(one.side, other.side)
+
+
+def _face_of(reading: MeshReading, width: int) -> Face:
+    return Face(reading.points / np.float32(width), reading.blendshapes)
 
 
 def _to_face(points, scores, aspect: float) -> Face:

@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.config import PERSONAL_DATA, UserError, note, relative
 from utils.data import recordings
-from utils.faces.landmarks import CONFIDENCE, FEW_FACES, Face, FaceLandmarker
+from utils.faces.landmarks import CONFIDENCE, Face, FaceLandmarker
 from utils.learning.classifier import EmotionClassifier
 from utils.live.neutral import NeutralTaker, find_movement
 from utils.live.smoothing import FaceTracker, read_picture
@@ -17,7 +17,7 @@ class FaceReader:
     """Frames -> readings: landmarks, features, network, and for videos and cameras smoothing. A context manager."""
 
     def __init__(
-        self, model: str, still: bool, max_faces: int, smoothing_ms: float, subject: str | None = None
+        self, model: str, still: bool, max_faces: int | None, smoothing_ms: float, subject: str | None = None
     ):
         self.still, self.max_faces, self.subject = still, max_faces, subject
         self.classifier = EmotionClassifier(model)
@@ -38,14 +38,13 @@ class FaceReader:
         """names of the videos at hand"""
 
     def _landmarker(self, still: bool) -> FaceLandmarker:
-        # On stills the detector may prefer a small face to the main one unless it is asked for a few; in videos
-        # one face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it must be
-        # sure.
+        # In videos, one face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it
+        # must be sure.
         if still not in self._landmarkers:
             self._landmarkers[still] = FaceLandmarker(
                 video=not still,
-                max_faces=max(FEW_FACES, self.max_faces) if still else self.max_faces,
-                confidence=CONFIDENCE if self.max_faces == 1 else 0.5,
+                max_faces=self.max_faces if still else self.max_faces or 1,
+                confidence=0.5 if (self.max_faces or 1) > 1 else CONFIDENCE,
             )
         return self._landmarkers[still]
 
@@ -58,7 +57,7 @@ class FaceReader:
             self._landmarkers.pop(False).close()
         self._found_on = frame.source
         try:
-            return self._landmarker(still=False).detect(frame.image, frame.timestamp_ms)[: self.max_faces]
+            return self._landmarker(still=False).detect(frame.image, frame.timestamp_ms)
         except RuntimeError as error:
             note(f"{frame.source}, frame {frame.index}: {error}")
             return []
@@ -91,7 +90,7 @@ class FaceReader:
         """Return why no neutral face can be taken as reference, or ""."""
         if self.still:
             return "your own neutral face is taken from, and used for, cameras and videos only; leave --calibrate and --subject out"
-        if self.max_faces > 1:
+        if (self.max_faces or 1) > 1:
             return "your own neutral face is for one face; leave --max-faces out"
         if not self.classifier.knows_neutral:
             return "this model knows no neutral face; train it again: python scr/train_model.py"
@@ -156,26 +155,15 @@ class FaceReader:
                 note(f"{error}; it is in use, but not kept")
 
     def read_twice(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return landmarks and probabilities of a still picture's faces, found as they are and on the mirrored picture.
+        """Return landmarks and probabilities of a still picture's faces, read as they are and mirrored (test-time augmentation).
 
-        Detection jitters by half of what faces differ; the geometric mean of the two answers is worth .007 of balanced
-        accuracy (models/README.md), and a face that only one look finds still counts.
+        Readings jitter by half of what faces differ; the geometric mean of the two answers is worth .007 of balanced
+        accuracy (models/README.md).
         """
-        landmarker = self._landmarker(still=True)
-        faces = landmarker.detect_picture(image)[: self.max_faces]
-        mirrored = landmarker.detect_picture(np.ascontiguousarray(image[:, ::-1]))[: self.max_faces]
-        probabilities, again = self.predict(faces), self.predict(mirrored)
-        back = [face.landmarks * np.float32([-1, 1, 1]) + np.float32([1, 0, 0]) for face in mirrored]
-        if not faces:
-            return back, again
-        for number, face in enumerate(faces):
-            centre, width = face.landmarks.mean(axis=0)[:2], np.ptp(face.landmarks[:, 0])
-            for other, points in enumerate(back):
-                if np.linalg.norm(points.mean(axis=0)[:2] - centre) < width / 2:
-                    both = np.sqrt(probabilities[number] * again[other])
-                    probabilities[number] = both / both.sum()
-                    break
-        return [face.landmarks for face in faces], probabilities
+        pairs = self._landmarker(still=True).detect_mirrored(image)
+        faces, mirrored = ([pair[side] for pair in pairs] for side in (0, 1))
+        both = np.sqrt(self.predict(faces) * self.predict(mirrored))
+        return [face.landmarks for face in faces], both / both.sum(axis=1, keepdims=True)
 
     def predict(self, faces: list) -> np.ndarray:
         """Return the probabilities (n, classes) of faces."""

@@ -8,7 +8,7 @@ from functools import partial
 
 from utils.config import note
 from utils.data.recordings import SampleFilter, SessionWriter, has_consent, store_consent
-from utils.faces.landmarks import FEW_FACES, FaceLandmarker
+from utils.faces.landmarks import FaceLandmarker
 from utils.live.display import QUIT_KEYS, Window
 from utils.live.doubts import Doubts, question
 from utils.live.session_plan import COUNTDOWN_S, SessionPlan
@@ -53,8 +53,7 @@ class Recorder:
                     self._landmarkers.pop(False).close()
                 self._at = frame.source
             if frame.still not in self._landmarkers:
-                most = FEW_FACES if frame.still else 1
-                self._landmarkers[frame.still] = FaceLandmarker(video=not frame.still, max_faces=most)
+                self._landmarkers[frame.still] = FaceLandmarker(video=not frame.still)
             landmarker = self._landmarkers[frame.still]
             faces = (
                 landmarker.detect_picture(frame.image)

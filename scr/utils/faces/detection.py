@@ -1,0 +1,194 @@
+"""Where faces are on a picture, and how each is turned: OpenCV's YuNet (`cv2.FaceDetectorYN`; Wu et al. 2023).
+
+MediaPipe's own detector is made for selfies: it misses small faces among many, and tilted ones. YuNet finds turned faces too,
+but always draws its five points as if the face were upright, so they can't tell how it is turned. Its score can: the same
+face scores highest upright (measured on 150 pictures turned in steps of 45 degrees: right for 99% of faces over 100 px).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.config import MODELS, UserError, native_log_silenced, relative
+from utils.faces.images import import_cv2, shrink
+
+DETECTOR_FILE = MODELS / "face_detection_yunet_2023mar.onnx"
+DETECTOR_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+
+SCORE = 0.5
+"""Least score of a face. Points are read on each, and whoever shows no face there is left out, so it may be low."""
+LEAST_SIDE_PX, MOST_SIDE_PX = 160, 640
+"""Longer side of the copy that is looked at: small pictures are enlarged (48 px faces: 79% found as they are, 97% at 160), ..."""
+LARGE_SIDE_PX = 1920
+"""... and large ones are looked at again, larger, if there are no faces or small ones."""
+SMALL_FACE_PX = 30
+"""A face that is narrower on the copy may have smaller neighbours that were missed."""
+UPRIGHT_SCORE = 0.9
+"""Score from which a face is upright to within 45 degrees; upright faces of some size get .92 to .95."""
+CROP_PX = 128
+"""Side of the crops on which a face's turn is judged; the face fills four tenths of it."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A square part of a picture: its middle (x, y), its side, in pixels, and its turn in radians, clockwise as seen."""
+
+    x: float
+    y: float
+    side: float
+    angle: float = 0.0
+
+    def scaled(self, factor: float) -> "Region":
+        """Return the region of a picture that is larger by `factor`."""
+        return Region(self.x * factor, self.y * factor, self.side * factor, self.angle)
+
+    def mirrored(self, width: int) -> "Region":
+        """Return the region in the mirror image of a picture, `width` pixels wide."""
+        return Region(width - self.x, self.y, self.side, -self.angle)
+
+    def cut(self, frame_bgr: np.ndarray, out_px: int, most_px: float | None = None) -> np.ndarray:
+        """Return the region turned upright, (out_px, out_px, 3) uint8, black beyond the frame.
+
+        It is scaled down without aliasing; `most_px` bounds the detail it keeps, as pixels along its side.
+        """
+        cv2 = import_cv2()
+        scale = min(1.0, (most_px or out_px) / self.side)
+        reach = 0.75 * self.side + 2  # half the diagonal of a turned square, and a little
+        left, top = max(0, int(self.x - reach)), max(0, int(self.y - reach))
+        part = frame_bgr[top : max(0, int(self.y + reach)), left : max(0, int(self.x + reach))]
+        if 0 in part.shape:
+            return np.zeros((out_px, out_px, 3), np.uint8)
+        small = shrink(part, scale)
+        to_small = np.diag([small.shape[1] / part.shape[1], small.shape[0] / part.shape[0], 1])
+        to_small[:2, 2] = -to_small[0, 0] * left, -to_small[1, 1] * top
+        # warpAffine counts from the middle of the first pixel, all else here from its corner.
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        matrix = np.linalg.inv(half) @ self.to_crop(out_px) @ np.linalg.inv(to_small) @ half
+        return cv2.warpAffine(small, matrix[:2], (out_px, out_px), flags=cv2.INTER_LINEAR)
+
+    def to_crop(self, out_px: int) -> np.ndarray:
+        """Return the matrix (3, 3) from picture pixels to pixels of a crop of that side."""
+        cosine, sine = np.cos(self.angle) * out_px / self.side, np.sin(self.angle) * out_px / self.side
+        matrix = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1.0]])
+        matrix[:2, 2] = out_px / 2 - matrix[:2, :2] @ (self.x, self.y)
+        return matrix
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A face on a picture: its middle (x, y) and size (width, height) in pixels, score in [0, 1], turn in radians, clockwise."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+    angle: float = 0.0
+
+    @property
+    def size(self) -> float:
+        """Side of a square of the same area: it hardly changes when the face is turned."""
+        return float(np.sqrt(self.width * self.height))
+
+
+def read_detector_file(path: Path = DETECTOR_FILE) -> bytes:
+    """Return YuNet's network; raises UserError if the file is missing or is another one."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"can't read {relative(path)}: {error.strerror}; it comes with the repository: git checkout models"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != DETECTOR_SHA256:
+        raise UserError(f"{relative(path)} is damaged or another version; run: git checkout models")
+    return content
+
+
+class FaceDetector:
+    """YuNet: pictures in, detections out, the largest first."""
+
+    def __init__(self):
+        cv2 = import_cv2()
+        with native_log_silenced():  # it warns of targets that nobody asked for
+            network = np.frombuffer(read_detector_file(), np.uint8)
+            self._network = cv2.FaceDetectorYN.create(
+                "onnx", network, np.empty(0, np.uint8), (CROP_PX, CROP_PX), SCORE
+            )
+
+    def detect(self, frame_bgr: np.ndarray) -> list[Detection]:
+        """Return the faces on a still picture (height, width, 3) uint8, the largest first, each with its turn.
+
+        Where nothing is found, the picture is looked at again turned by 90 degrees: YuNet finds faces that lie on their
+        side less often than those that stand on their head.
+        """
+        longer = max(frame_bgr.shape[:2])
+        found = self._look(frame_bgr, MOST_SIDE_PX)
+        smallest = min((face.width for face in found), default=0) * min(1, MOST_SIDE_PX / longer)
+        if longer > MOST_SIDE_PX and smallest < SMALL_FACE_PX:
+            found = merge(self._look(frame_bgr, LARGE_SIDE_PX), found)
+        elif not found:
+            found = self._look(frame_bgr, MOST_SIDE_PX, 2 * LEAST_SIDE_PX)
+        if not found:
+            width = frame_bgr.shape[1]
+            turned = self._look(
+                np.rot90(frame_bgr), MOST_SIDE_PX
+            )  # counter-clockwise: (x, y) -> (y, width - x)
+            found = [
+                Detection(width - face.y, face.x, face.height, face.width, face.score) for face in turned
+            ]
+        found = [self._with_turn(frame_bgr, face) for face in found]
+        return sorted(found, key=lambda face: -face.size)
+
+    def _look(self, frame_bgr: np.ndarray, most_px: int, least_px: int = LEAST_SIDE_PX) -> list[Detection]:
+        """Return the detections on a copy whose longer side is `most_px` at most and `least_px` at least."""
+        cv2 = import_cv2()
+        longer = max(frame_bgr.shape[:2])
+        scale = min(most_px, max(longer, least_px)) / longer
+        if scale > 1:
+            copy = cv2.resize(frame_bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        else:
+            copy = shrink(frame_bgr, scale)
+        return [
+            Detection(*(face[:4] / scale).tolist(), float(face[4]))
+            for face in self._find(np.ascontiguousarray(copy))
+        ]
+
+    def _find(self, picture: np.ndarray) -> np.ndarray:
+        """Return (faces, 5): middle, size, score; in pixels of the picture."""
+        self._network.setInputSize((picture.shape[1], picture.shape[0]))
+        try:
+            with native_log_silenced():
+                faces = self._network.detect(picture)[1]
+        except import_cv2().error as error:
+            raise RuntimeError(f"YuNet failed on a picture: {error}") from error
+        if faces is None:
+            return np.empty((0, 5))
+        return np.column_stack([faces[:, :2] + faces[:, 2:4] / 2, faces[:, 2:4], faces[:, -1]])
+
+    def _with_turn(self, frame_bgr: np.ndarray, face: Detection) -> Detection:
+        """Return a detection with its turn: that of eight at which YuNet is surest of the face."""
+        if face.score >= UPRIGHT_SCORE:
+            return face
+        angles = np.arange(8) * np.pi / 4
+        crops = [Region(face.x, face.y, 2.6 * face.size, angle).cut(frame_bgr, CROP_PX) for angle in angles]
+        scores = np.zeros(8)
+        sheet = np.vstack([np.hstack(crops[:4]), np.hstack(crops[4:])])  # one look at all: eight cost more
+        for x, y, _, _, score in self._find(sheet):
+            column, row = int(x // CROP_PX), int(y // CROP_PX)
+            off_middle = np.hypot(x % CROP_PX - CROP_PX / 2, y % CROP_PX - CROP_PX / 2)
+            if 0 <= column < 4 and 0 <= row < 2 and off_middle < CROP_PX / 5:
+                scores[4 * row + column] = max(scores[4 * row + column], score)
+        return Detection(face.x, face.y, face.width, face.height, face.score, float(angles[scores.argmax()]))
+
+
+def merge(faces: list[Detection], more: list[Detection]) -> list[Detection]:
+    """Return `faces` and those of `more` that are none of them."""
+    return faces + [
+        other
+        for other in more
+        if all(
+            np.hypot(face.x - other.x, face.y - other.y) > max(face.size, other.size) / 2 for face in faces
+        )
+    ]

@@ -1,0 +1,259 @@
+"""A region of a picture -> landmarks and blendshapes: the two networks inside MediaPipe's `face_landmarker.task`, on LiteRT.
+
+MediaPipe's own program finds regions with a detector that misses small and turned faces, and reads a face once, in the region that
+the detector gave. Here the region comes from YuNet, and a face is read again in the region that its own points give,
+as MediaPipe does from one frame of a video to the next, so stills are read the way videos are.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.config import UserError, native_log_silenced, relative
+from utils.faces.detection import Region
+from utils.faces.features import ALL_POINTS, MESH_POINTS
+
+CROP_PX = 256
+"""Side of the landmark network's input."""
+REGION_SCALE = 1.5
+"""Side of a face's region, in longer sides of its mesh (MediaPipe, face_landmarks_detector_graph.cc)."""
+EYE_CORNERS = 33, 263
+"""Outer corners of the eyes: the line through them tells how the face is turned (the same source)."""
+BLENDSHAPE_POINTS = np.array(
+    # fmt: off
+    [
+        0,
+        1,
+        4,
+        5,
+        6,
+        7,
+        8,
+        10,
+        13,
+        14,
+        17,
+        21,
+        33,
+        37,
+        39,
+        40,
+        46,
+        52,
+        53,
+        54,
+        55,
+        58,
+        61,
+        63,
+        65,
+        66,
+        67,
+        70,
+        78,
+        80,
+        81,
+        82,
+        84,
+        87,
+        88,
+        91,
+        93,
+        95,
+        103,
+        105,
+        107,
+        109,
+        127,
+        132,
+        133,
+        136,
+        144,
+        145,
+        146,
+        148,
+        149,
+        150,
+        152,
+        153,
+        154,
+        155,
+        157,
+        158,
+        159,
+        160,
+        161,
+        162,
+        163,
+        168,
+        172,
+        173,
+        176,
+        178,
+        181,
+        185,
+        191,
+        195,
+        197,
+        234,
+        246,
+        249,
+        251,
+        263,
+        267,
+        269,
+        270,
+        276,
+        282,
+        283,
+        284,
+        285,
+        288,
+        291,
+        293,
+        295,
+        296,
+        297,
+        300,
+        308,
+        310,
+        311,
+        312,
+        314,
+        317,
+        318,
+        321,
+        323,
+        324,
+        332,
+        334,
+        336,
+        338,
+        356,
+        361,
+        362,
+        365,
+        373,
+        374,
+        375,
+        377,
+        378,
+        379,
+        380,
+        381,
+        382,
+        384,
+        385,
+        386,
+        387,
+        388,
+        389,
+        390,
+        397,
+        398,
+        400,
+        402,
+        405,
+        409,
+        415,
+        454,
+        466,
+        468,
+        469,
+        470,
+        471,
+        472,
+        473,
+        474,
+        475,
+        476,
+        477,
+    ]
+    # fmt: on
+)
+"""The 146 points that the blendshape network wants, in its order (MediaPipe, face_blendshapes_graph.cc)."""
+READ_REGION_PX = 100
+"""Detail at which all faces are read, as pixels along the region's side: a face of 58 pixels; narrower ones as they are.
+
+On sharper faces the points lie elsewhere, and half of the training faces are no sharper (FER2013: 48 px). Measured with the model
+trained before, two looks, at 200, 110, 100 and 90: JAFFE .620, .788, .788, .769; London .768, .793, .768, .817."""
+
+
+@dataclass(frozen=True)
+class MeshReading:
+    """What the networks say of a region: points (478, 3) and the next region in pixels, blendshapes (52,), presence in [0, 1]."""
+
+    points: np.ndarray
+    blendshapes: np.ndarray
+    presence: float
+    region: Region
+
+
+class FaceMesh:
+    """The landmark network and the blendshape network."""
+
+    def __init__(self, task: Path):
+        try:
+            with zipfile.ZipFile(task) as files:
+                landmarks, blendshapes = (
+                    files.read(f"face_{name}.tflite") for name in ("landmarks_detector", "blendshapes")
+                )
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(f"can't read {relative(task)}: {error}") from error
+        self._landmarks, self._blendshapes = _open(landmarks), _open(blendshapes)
+
+    def read(self, frame_bgr: np.ndarray, region: Region, mirrored: bool = False) -> MeshReading:
+        """Return the reading of a region of a frame (height, width, 3) uint8, or of its mirror image.
+
+        `mirrored`: the region is given on the frame, and the points are those of the mirrored face on the mirrored frame.
+        """
+        crop = region.cut(frame_bgr, CROP_PX, READ_REGION_PX)[..., ::-1]  # RGB
+        if mirrored:
+            crop, region = crop[:, ::-1], region.mirrored(frame_bgr.shape[1])
+        landmarks, presence = _run(self._landmarks, crop[None] * np.float32(1 / 255), outputs=2)
+        points = landmarks.reshape(ALL_POINTS, 3)
+        # The blendshape network takes the points of the upright crop: place and size are nothing to it, turn is.
+        (blendshapes,) = _run(self._blendshapes, points[None, BLENDSHAPE_POINTS, :2], outputs=1)
+        points = _to_picture(points, region)
+        return MeshReading(
+            points, blendshapes.reshape(-1), float(1 / (1 + np.exp(-presence.item()))), _region_of(points)
+        )
+
+
+def _open(network: bytes):
+    from ai_edge_litert.interpreter import Interpreter
+
+    with native_log_silenced():
+        interpreter = Interpreter(model_content=network, num_threads=1)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def _run(interpreter, values: np.ndarray, outputs: int) -> list[np.ndarray]:
+    interpreter.set_tensor(
+        interpreter.get_input_details()[0]["index"], np.ascontiguousarray(values, np.float32)
+    )
+    interpreter.invoke()
+    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()[:outputs]]
+
+
+def _to_picture(points: np.ndarray, region: Region) -> np.ndarray:
+    """Return points (n, 3) of a region's crop in pixels of the picture; z has the scale of x and no zero of its own."""
+    back = np.linalg.inv(region.to_crop(CROP_PX))
+    return np.column_stack(
+        [points[:, :2] @ back[:2, :2].T + back[:2, 2], points[:, 2] * region.side / CROP_PX]
+    ).astype(np.float32)
+
+
+def _region_of(points: np.ndarray) -> Region:
+    """Return the region of a face with these points: its mesh upright in the middle."""
+    across = points[EYE_CORNERS[1], :2] - points[EYE_CORNERS[0], :2]
+    angle = float(np.arctan2(across[1], across[0]))
+    cosine, sine = np.cos(angle), np.sin(angle)
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    upright = points[:MESH_POINTS, :2] @ turn
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    x, y = turn @ ((low + high) / 2)
+    return Region(float(x), float(y), float(REGION_SCALE * (high - low).max()), angle)

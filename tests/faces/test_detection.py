@@ -1,0 +1,126 @@
+"""Faces are found at any size, turn and number, with their points where they are; and none where there are none."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import DATA, DEMO, ROOT, SMILE, frames_of
+
+from utils.config import UserError
+from utils.faces.detection import Region, read_detector_file
+from utils.faces.features import face_box
+from utils.faces.landmarks import FaceLandmarker
+
+
+@pytest.fixture(scope="module")
+def landmarker():
+    with FaceLandmarker(max_faces=None) as landmarker:
+        yield landmarker
+
+
+@pytest.fixture(scope="module")
+def truth(landmarker, portrait):
+    """The portrait's one face: its points (478, 3) in pixels, and its blendshapes."""
+    (face,) = landmarker.detect_picture(portrait)
+    return face.landmarks * portrait.shape[1], face.blendshapes
+
+
+def turned(picture: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a picture turned about its middle, whole, on black; and the matrix (2, 3) that did it."""
+    height, width = picture.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+    cosine, sine = np.abs(matrix[0, :2])
+    size = int(width * cosine + height * sine), int(width * sine + height * cosine)
+    matrix[:, 2] += size[0] / 2 - width / 2, size[1] / 2 - height / 2
+    return cv2.warpAffine(picture, matrix, size), matrix
+
+
+@pytest.mark.parametrize("degrees", range(0, 360, 45))
+def test_a_turned_face_is_read_as_upright(landmarker, portrait, truth, degrees):
+    picture, matrix = turned(portrait, degrees)
+    (face,) = landmarker.detect_picture(picture)
+    points, width = face.landmarks * picture.shape[1], np.ptp(truth[0][:, 0])
+    expected = truth[0][:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    assert np.linalg.norm(points[:, :2] - expected, axis=1).mean() < 0.03 * width
+    assert np.abs(points[:, 2] - truth[0][:, 2]).mean() < 0.03 * width
+    assert np.abs(face.blendshapes - truth[1]).mean() < 0.04
+
+
+def test_mirrored_faces_lie_on_the_mirror_image(landmarker, portrait):
+    ((_, mirrored),) = landmarker.detect_mirrored(portrait)
+    (expected,) = landmarker.detect_picture(np.ascontiguousarray(portrait[:, ::-1]))
+    distance = np.linalg.norm(mirrored.landmarks - expected.landmarks, axis=1).mean()
+    assert distance < 0.02 * expected.width
+    assert np.abs(mirrored.blendshapes - expected.blendshapes).mean() < 0.02
+
+
+def test_every_face_of_a_crowd_is_found(landmarker, portrait):
+    faces = [portrait, frames_of(SMILE)[0], frames_of(SMILE)[-1], frames_of(DEMO)[0]]
+    tiles = []
+    for number in range(12):
+        face = faces[number % 4]
+        height, width = face.shape[:2]
+        tiles.append(cv2.resize(face[:, (width - height) // 2 :][:, :height], (600, 600)))
+    crowd = np.vstack([np.hstack(tiles[row : row + 4]) for row in (0, 4, 8)])
+    assert crowd.shape == (1800, 2400, 3)
+    found = landmarker.detect_picture(crowd)
+    middles = [face_box(face.landmarks) * 2400 for face in found]
+    assert sorted((int(y // 600), int(x // 600)) for x, y, *_ in middles) == [
+        (row, column) for row in range(3) for column in range(4)
+    ]
+
+
+@pytest.mark.parametrize("width_px", [400, 160])
+def test_a_face_is_found_on_twelve_megapixels(landmarker, portrait, truth, width_px):
+    scale = width_px / np.ptp(truth[0][:, 0])
+    large = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    picture = np.full((3000, 4000, 3), 90, np.uint8)
+    part = large[:2000, :2000]
+    picture[500 : 500 + part.shape[0], 1500 : 1500 + part.shape[1]] = part
+    (face,) = landmarker.detect_picture(picture)
+    nose = face.landmarks[1, :2] * 4000
+    assert np.linalg.norm(nose - (truth[0][1, :2] * scale + (1500, 500))) < 0.1 * width_px
+
+
+@pytest.mark.parametrize("width_px", [48, 32, 24])
+def test_small_faces_are_found(landmarker, portrait, truth, width_px):
+    scale = width_px / np.ptp(truth[0][:, 0])
+    small = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    picture = np.full((480, 640, 3), 90, np.uint8)
+    picture[100 : 100 + small.shape[0], 200 : 200 + small.shape[1]] = small
+    (face,) = landmarker.detect_picture(picture)
+    nose = face.landmarks[1, :2] * 640
+    assert np.linalg.norm(nose - (truth[0][1, :2] * scale + (200, 100))) < 0.1 * width_px
+
+
+def test_no_face_is_invented(landmarker):
+    landscape = cv2.imread(str(DATA / "landscape.jpg"))
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    for picture in (landscape, np.rot90(landscape), noise, np.zeros((20, 1600, 3), np.uint8)):
+        assert landmarker.detect_picture(np.ascontiguousarray(picture)) == []
+
+
+def test_a_region_s_crop_and_its_matrix_agree():
+    picture = np.zeros((200, 300, 3), np.uint8)
+    picture[80:83, 150:153] = 255
+    region = Region(140, 90, 120, 0.7)
+    crop = region.cut(picture, 240)
+    x, y = (region.to_crop(240) @ (151.5, 81.5, 1))[:2]
+    weights = crop[..., 0].astype(float)
+    rows, columns = np.mgrid[:240, :240] + 0.5
+    assert abs((weights * columns).sum() / weights.sum() - x) < 0.2
+    assert abs((weights * rows).sum() / weights.sum() - y) < 0.2
+    assert not Region(-900, 50, 100).cut(picture, 64).any(), "beyond the picture there is nothing"
+
+
+def test_a_damaged_detector_is_refused(tmp_path):
+    for content in (None, b"x"):
+        path = tmp_path / "yunet.onnx"
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match="git checkout models"):
+            read_detector_file(path)
+
+
+def test_the_detector_is_named_where_licences_are():
+    for file in ("README.md", "models/README.md"):
+        assert "face_detection_yunet_2023mar.onnx" in (ROOT / file).read_text(encoding="utf-8")
