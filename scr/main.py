@@ -39,6 +39,12 @@ def build_parser():
         "--output", type=Path, metavar="FILE", help="write a row for each face and frame: .csv or .jsonl"
     )
     parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw what was read: .png or .html; over time for videos, counted by class for pictures",
+    )
+    parser.add_argument(
         "--max-faces",
         type=positive_int,
         metavar="N",
@@ -86,6 +92,7 @@ def main(args):
     from utils.live.capture import DEMO_CLIP, open_source
     from utils.live.outputs import check_save
     from utils.live.results import check_name
+    from utils.live.time_plots import check_plot
 
     if args.version:
         return print_version()
@@ -95,10 +102,12 @@ def main(args):
         return print_diagnosis(args.model)
     if args.output:
         check_name(args.output)
+    if args.plot:
+        check_plot(args.plot)
     find_tflite(args.model)  # before a camera is opened in vain
     settings = CameraSettings(args.camera_backend, args.width, args.height, args.fps)
     demo = DEMO_CLIP if args.source == "0" else None
-    outputs = [path for path in (args.save, args.output) if path]
+    outputs = [path for path in (args.save, args.output, args.plot) if path]
     with open_source(args.source, settings, demo, outputs) as source:
         check_save(args.save, source)
         tell_news(source)
@@ -158,9 +167,9 @@ class Demo:
             )
             self.reader.begin_neutral(args.calibrate)
             classes = self.reader.classifier.classes
-            self.outputs = stack.enter_context(Outputs(source, classes, args.output, args.save))
+            self.outputs = stack.enter_context(Outputs(source, classes, args.output, args.save, args.plot))
             mirror = source.live if args.mirror is None else args.mirror
-            waits = not (args.save or args.output)
+            waits = not (args.save or args.output or args.plot)
             self.screen = stack.enter_context(Screen(source, self.reader, mirror, not args.no_display, waits))
             self.draws = bool(args.save or self.screen.window)
             source.loops = source.is_demo and bool(self.screen.window) and waits

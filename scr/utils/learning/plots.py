@@ -1,5 +1,6 @@
 """Figures for a report. The sole owner of matplotlib."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,19 +9,36 @@ import numpy as np
 from utils.config import atomic_path
 
 
-def _figure(width: float, height: float, columns: int = 1):
-    """Return (figure, axes) drawn without any display."""
+def new_figure(width: float, height: float, **style):
+    """Return an empty figure of a size in inches, drawn without any display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained", **style)
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(width: float, height: float, columns: int = 1):
+    """Return (figure, axes)."""
+    figure = new_figure(width, height)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _save(figure, path: Path) -> None:
+def save_figure(figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
     with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=150)
+        figure.savefig(partial, dpi=150, format="png")
+
+
+def figure_to_svg(figure) -> str:
+    """Return a figure as SVG whose text stays text; pictures are inside."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
@@ -52,7 +70,7 @@ def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str]
     figure.colorbar(
         image, ax=axis, label="share of the label's pictures", format=lambda value, _: f"{value:.0%}"
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str) -> None:
@@ -71,7 +89,7 @@ def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str
         axis.grid(alpha=0.3)
     axes[0].legend()
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reliability(
@@ -98,7 +116,7 @@ def plot_reliability(
     counts.bar((np.arange(15) + 0.5) / 15, count, width=1 / 16, color="#56B4E9")
     counts.set(xlabel="confidence", ylabel="faces", xlim=(0.2, 1))
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_comparison(
@@ -130,4 +148,4 @@ def plot_comparison(
         axis.set_yticks(rows, names if axis is axes[0] else [])
         axis.grid(alpha=0.3)
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)

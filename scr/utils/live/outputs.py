@@ -6,6 +6,7 @@ from pathlib import Path
 
 from utils.config import LONGEST_NAME, UserError
 from utils.live.results import ResultWriter
+from utils.live.time_plots import Plot
 from utils.live.video_writer import CODECS, Sound, VideoRecorder, write_picture
 
 PICTURE_SUFFIXES = set(".png .jpg .jpeg .jpe .bmp .tif .tiff .ppm".split())
@@ -30,18 +31,29 @@ def check_save(save: Path | None, source) -> None:
 class Outputs:
     """The files of a run, as many as were asked for; a context manager that completes them.
 
-    `output` takes a row for each face and frame, `save` what is shown: a video, a picture, or a folder.
+    `output` takes a row for each face and frame, `save` what is shown: a video, a picture, or a folder,
+    `plot` a picture of it all.
     """
 
-    def __init__(self, source, classes: tuple[str, ...], output: Path | None, save: Path | None):
+    def __init__(
+        self,
+        source,
+        classes: tuple[str, ...],
+        output: Path | None,
+        save: Path | None,
+        plot: Path | None = None,
+    ):
         self.source, self.save = source, save
-        self.paths = [path for path in (output, save) if path]
+        self.paths = [path for path in (output, plot, save) if path]
         self._files = contextlib.ExitStack()
         self._results = self._files.enter_context(ResultWriter(output, classes)) if output else None
+        self._plot = Plot(plot, classes) if plot else None
         self._video = None
 
     def write_rows(self, frame, readings: list) -> None:
-        """Add the rows of a frame."""
+        """Add the rows of a frame, and what is plotted of it."""
+        if self._plot:
+            self._plot.add(frame, readings)
         if self._results:
             self._results.write(frame.source, frame.index, frame.timestamp_ms, readings)
 
@@ -80,3 +92,5 @@ class Outputs:
     def __exit__(self, *exception) -> None:
         with self._files:
             self._end_video(*exception)
+            if self._plot and exception[0] is None:
+                self._plot.write()
