@@ -29,6 +29,7 @@ from utils.config import (
     positive_int,
     relative,
 )
+from utils.data import cluster
 from utils.data.classes import check_classes
 from utils.data.dataset import LandmarkSet, save_npz
 from utils.data.extraction import CHUNK, count_done, extract
@@ -76,6 +77,11 @@ def build_parser():
         "--output", type=Path, metavar="NPZ", help="landmark set to write (default: data/SOURCE.npz)"
     )
     parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes")
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="let the workers of a Dask scheduler do it, such as tcp://scheduler:8786 (requirements-cluster.txt)",
+    )
     add_share_flag(parser)
     return parser
 
@@ -88,16 +94,18 @@ def main(args):
     source = args.source or args.dataset or root.name
     output = args.output or DATA / f"{source}.npz"
     with writing(output, "wait for its end, or choose another --output"):
-        data = extract_to(output, images, root, source, args.jobs)
+        data = extract_to(output, images, root, source, args)
     report(output, data, left_out)
 
 
-def extract_to(output: Path, images: list, root: Path, source: str, jobs: int) -> LandmarkSet:
+def extract_to(output: Path, images: list, root: Path, source: str, args) -> LandmarkSet:
     """Extract a set of faces, part by part, and write it; raises UserError if there is no face."""
     parts_dir = open_parts(output, images, root, source)
     if done := count_done(len(images), parts_dir):
         note(f"going on: {done} of {len(images)} pictures were done before")
-    data = extract(images, root, source, jobs, parts_dir)
+    if args.cluster:
+        cluster.extract_parts(images, root, source, parts_dir, args.cluster)
+    data = extract(images, root, source, args.jobs, parts_dir)
     if len(data) == 0:
         shutil.rmtree(parts_dir)
         raise UserError(

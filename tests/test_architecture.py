@@ -31,6 +31,7 @@ OWNERS = {
     "cv2": {"images"},
     "PIL": {"headers"},
     "filelock": {"locks"},
+    "distributed": {"cluster"},
     "av": {"video_reader"},
 }
 

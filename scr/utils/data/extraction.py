@@ -41,25 +41,26 @@ def extract(
                 bar.update()
             parts[start] = from_rows(chunk, done, root, source)
             if parts_dir:
-                save_npz(_part_path(parts_dir, start), parts[start])
+                save_npz(part_path(parts_dir, start), parts[start])
     return concatenate(list(parts.values()))
 
 
 def count_done(count: int, parts_dir: Path) -> int:
     """Return how many of `count` pictures are in the part files already."""
     return sum(
-        min(CHUNK, count - start) for start in range(0, count, CHUNK) if _part_path(parts_dir, start).exists()
+        min(CHUNK, count - start) for start in range(0, count, CHUNK) if part_path(parts_dir, start).exists()
     )
 
 
-def _part_path(parts_dir: Path, start: int) -> Path:
+def part_path(parts_dir: Path, start: int) -> Path:
+    """Return the part file of the chunk that begins with picture `start`."""
     return parts_dir / f"{start:07}.npz"
 
 
 def _read_part(parts_dir: Path | None, start: int) -> LandmarkSet | None:
-    if parts_dir is None or not _part_path(parts_dir, start).exists():
+    if parts_dir is None or not part_path(parts_dir, start).exists():
         return None
-    return load_landmarks(_part_path(parts_dir, start), allow_empty=True)
+    return load_landmarks(part_path(parts_dir, start), allow_empty=True)
 
 
 def _extract_rows(paths: Sequence[Path], jobs: int, parts_dir: Path | None) -> Iterator[dict]:
