@@ -1,4 +1,4 @@
-"""Nothing leaves the machine: a listening proxy hears nothing, and no system call of a script names a host."""
+"""Nothing leaves the machine: a listening proxy hears nothing, no system call of a script names a host."""
 
 import os
 import re
