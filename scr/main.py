@@ -10,9 +10,10 @@ Videos and cameras are smoothed in time and may be `uncertain`; the rows of stil
 
 from utils.script import run_script
 
+import os
 import time
 from argparse import BooleanOptionalAction
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 from utils.config import MODELS, UserError, add_share_flag, make_parser, note, number, positive_int
@@ -49,6 +50,12 @@ def build_parser():
         type=positive_int,
         metavar="N",
         help="faces to read, the largest first (default: every face of a still picture, one of a video or camera)",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=positive_int,
+        metavar="N",
+        help="processes that read a folder's pictures (default: one for each core, one with a window)",
     )
     parser.add_argument(
         "--smoothing-ms",
@@ -172,10 +179,22 @@ class Demo:
             waits = not (args.save or args.output or args.plot)
             self.screen = stack.enter_context(Screen(source, self.reader, mirror, not args.no_display, waits))
             self.draws = bool(args.save or self.screen.window)
+            stack.enter_context(self._share_out_pictures())
             source.loops = source.is_demo and bool(self.screen.window) and waits
             self.summary = Summary(source)
             self._stack = stack.pop_all()
         return self
+
+    def _share_out_pictures(self):
+        """Let processes read the pictures of a folder, unless a window shows them; return the context of that."""
+        from utils.live.still_workers import FEWEST_PICTURES, read_pictures
+
+        args, source = self.args, self.source
+        jobs = args.jobs or (1 if self.screen.window else os.cpu_count())
+        if source.kind != "folder" or jobs == 1 or len(source.pictures) < FEWEST_PICTURES:
+            return nullcontext()
+        source.readers = read_pictures(source.pictures, args.model, args.max_faces, jobs, self.draws)
+        return closing(source.readers)
 
     def __exit__(self, *exception) -> None:
         self._stack.__exit__(*exception)
@@ -214,7 +233,7 @@ class Demo:
         readings = self.read(frame, found[0])
         self.summary.count(frame, readings)
         self.outputs.write_rows(frame, readings)
-        if frame.image is None:
+        if frame.problem:
             note(frame.problem)
         elif self.draws:
             image = self.screen.draw(frame, readings, found[1] + time.perf_counter() - start)
@@ -224,8 +243,10 @@ class Demo:
 
     def read(self, frame, faces: list) -> list:
         """Return the readings of a frame's faces."""
-        if frame.image is None:
+        if frame.problem:
             return []
+        if frame.readings is not None:
+            return frame.readings
         return self.reader.read_still(frame) if frame.still else self.reader.read(frame, faces)
 
 

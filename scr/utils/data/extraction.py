@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.data.dataset import LandmarkSet, concatenate, from_rows, load_landmarks, save_npz
 from utils.data.labelled import LabelledImage
 from utils.faces.headers import PictureError
-from utils.faces.images import load_picture, perceptual_hash
+from utils.faces.images import import_cv2, load_picture, perceptual_hash
 from utils.faces.landmarks import FaceLandmarker, ensure_landmarker_file
 from utils.faces.workers import DIED, work_through
 
@@ -85,6 +85,7 @@ def _extract_rows(paths: Sequence[Path], jobs: int, parts_dir: Path | None) -> I
 @contextlib.contextmanager
 def open_extractor():
     """Open a landmarker for a worker process; yields `extract_one`, which uses it."""
+    import_cv2().setNumThreads(1)  # the other cores have processes of their own
     with FaceLandmarker() as landmarker:
         yield partial(extract_one, landmarker)
 
@@ -108,7 +109,7 @@ def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
     row["phash"] = perceptual_hash(picture.image)
     try:
         faces = landmarker.detect_picture(picture.image)
-    except RuntimeError:
+    except (RuntimeError, MemoryError, import_cv2().error):
         return row | {"skipped": "detector failed"}
     if not faces:
         return row | {"skipped": "no face"}

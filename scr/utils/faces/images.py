@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from utils.config import UserError, native_log_silenced
+from utils.config import UserError
 from utils.faces.headers import (
     HEIF_SUFFIXES,
     PILLOW_DECODES,
@@ -70,8 +70,7 @@ def load_picture(path: Path | str) -> Picture:
             raise PictureError("no regular file")
         with open(path, "rb") as file:
             header = read_header(file, os.fstat(file.fileno()).st_size)
-            with native_log_silenced():
-                image = _decode(file, header)
+            image = _decode(file, header)
     except OSError as error:
         raise PictureError("unreadable", error.strerror or str(error)) from error
     except MemoryError as error:
@@ -87,6 +86,7 @@ def _decode(file: BinaryIO, header: Header) -> np.ndarray | None:
     part = next(part for part in (1, 2, 4, 8) if header.width * header.height <= MAX_READ_PIXELS * part**2)
     jpeg, tiff = header.format in ("JPEG", "MPO"), header.format == "TIFF"
     flags = cv2.IMREAD_COLOR if tiff else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said here, once
     try:
         if header.format in PILLOW_DECODES:
             image = decode_with_pillow(file, part)

@@ -35,13 +35,14 @@ def work_through(
     tasks: Sequence,
     jobs: int,
     patience_s: float = PATIENCE_S,
+    ahead: int = AHEAD,
 ) -> Iterator:
     """Yield what the function that `open_worker()` opens makes of each task, in order; `DIED` where it kills
     workers.
 
     `open_worker` is called once in each of `jobs` fresh processes (a forked MediaPipe hangs). It, the tasks
     and the results are pickled. What the function raises is raised here."""
-    crew = _Crew(open_worker, tasks, patience_s)
+    crew = _Crew(open_worker, tasks, patience_s, ahead)
     try:
         crew.hire(min(jobs, len(tasks)))
         for index in range(len(tasks)):
@@ -77,8 +78,9 @@ class _Worker:
 class _Crew:
     """The workers, what is left to do, and the results that were not asked for yet."""
 
-    def __init__(self, open_worker, tasks: Sequence, patience_s: float):
-        self._open_worker, self._tasks, self._patience_s = open_worker, tasks, patience_s
+    def __init__(self, open_worker, tasks: Sequence, patience_s: float, ahead: int):
+        self._open_worker, self._tasks = open_worker, tasks
+        self._patience_s, self._ahead = patience_s, ahead
         self._workers: list[_Worker] = []
         self._left = deque(range(len(tasks)))
         self._deaths: dict[int, int] = {}
@@ -90,7 +92,7 @@ class _Crew:
 
     def hand_out(self, wanted: int) -> None:
         """Give tasks to whoever has room, not too far ahead of the one that is wanted next."""
-        last = wanted + AHEAD * len(self._workers)
+        last = wanted + self._ahead * len(self._workers)
         for _ in range(IN_HAND):  # in turns: the last few tasks are spread over all
             for worker in self._workers:
                 room = worker.ready and len(worker.held) < IN_HAND

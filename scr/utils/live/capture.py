@@ -109,7 +109,7 @@ class PictureSource(Source):
 
     def __init__(self, name: str, path: Path):
         super().__init__(name, "picture")
-        self._picture = _read_picture(name, path)
+        self._picture = read_picture_file(name, path)
         if self._picture.image is None:
             raise UserError(f"{self._picture.problem}; choose another")
 
@@ -117,7 +117,8 @@ class PictureSource(Source):
         yield self._picture
 
 
-def _read_picture(name: str, path: Path) -> Frame:
+def read_picture_file(name: str, path: Path) -> Frame:
+    """Return the frame of a picture file, named as given; without an image and with a problem if it can't be read."""
     try:
         picture = load_picture(path)
     except PictureError as error:
@@ -145,11 +146,18 @@ class FolderSource(Source):
             self.news.append(f"left out of {name}: {list_reasons(left_out)}")
         self.files = [(os.path.join(name, path.relative_to(folder)), path) for path in paths]
         """each by its name as given, and its path"""
+        self.readers: Iterator[Frame] | None = None
+        """frames of the pictures in order, if other processes read them"""
+
+    @property
+    def pictures(self) -> list[tuple[str, Path]]:
+        """The files that are pictures."""
+        return [(name, path) for name, path in self.files if is_image(path)]
 
     def __iter__(self) -> Iterator[Frame | None]:
         for name, path in self.files:
             if is_image(path):
-                yield _read_picture(name, path)
+                yield next(self.readers) if self.readers else read_picture_file(name, path)
             else:
                 yield from self._frames_of(name, path)
 

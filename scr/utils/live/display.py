@@ -255,16 +255,16 @@ class Canvas:
             (round(1.3 * size_px), width_px, 3), PAPER, np.uint8
         )  # base line at `size_px`, room for a g below
         x = width_px - self._text_width(text, size_px, weight) if right else 0
-        self._cv2.putText(picture, text, (x, size_px), colour, self._font, size_px, weight)
+        self._cv2.putText(picture, _drawable(text), (x, size_px), colour, self._font, size_px, weight)
         return picture
 
     def _put(
         self, text: str, x: int, y: int, size_px: int, colour: tuple[int, int, int], weight: int
     ) -> None:
-        self._cv2.putText(self.image, text, (x, y), colour, self._font, size_px, weight)
+        self._cv2.putText(self.image, _drawable(text), (x, y), colour, self._font, size_px, weight)
 
     def _text_width(self, text: str, size_px: int, weight: int) -> int:
-        return self._cv2.getTextSize((0, 0), text, (0, 0), self._font, size_px, weight)[2]
+        return self._cv2.getTextSize((0, 0), _drawable(text), (0, 0), self._font, size_px, weight)[2]
 
     def fit_text(self, text: str, width: float, size: float = 14, weight: int = 400) -> str:
         """Return the text, cut to a width in design units."""
@@ -294,6 +294,11 @@ class Canvas:
         """Put a picture (height, width, 3) of device pixels into the panel, its corner in design units."""
         left, top = round(x * self.scale), round(y * self.scale)
         self._panel[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+
+
+def _drawable(text: str) -> str:
+    """Return text without what is no character: a file's name may hold such bytes, and OpenCV 5 crashes on them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class Timeline:

@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.config import PERSONAL_DATA, UserError, note, relative
 from utils.data import recordings
+from utils.faces.images import import_cv2
 from utils.faces.landmarks import CONFIDENCE, Face, FaceLandmarker
 from utils.learning.classifier import EmotionClassifier
 from utils.live.neutral import NeutralTaker, find_movement
@@ -81,7 +82,7 @@ class FaceReader:
         """Return the readings of a still picture; none if MediaPipe fails on it."""
         try:
             landmarks, probabilities = self.read_twice(frame.image)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError, import_cv2().error) as error:
             note(f"{frame.source}: {error}")
             return []
         return read_picture(self.classifier.classes, landmarks, probabilities, frame.shape)

@@ -21,7 +21,7 @@ class Frame:
 
     `index` and `timestamp_ms` begin at 0 with each picture and each video; `captured` is on the clock of
     time.monotonic(). `still`: a picture of its own. `full_size` (width, height) is that of a picture whose image is
-    a smaller copy.
+    a smaller copy. `readings`: of a picture that another process has read; its image may have stayed there.
     """
 
     image: np.ndarray | None
@@ -32,6 +32,7 @@ class Frame:
     still: bool = False
     full_size: tuple[int, int] | None = None
     problem: str = ""
+    readings: list | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

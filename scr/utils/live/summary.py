@@ -32,17 +32,17 @@ class Summary:
         self.frames_with_face += bool(readings)
         if frame.still:
             self._count_still(frame, readings)
-        elif frame.image is not None:
+        elif not frame.problem:
             self._count_time(frame, readings)
 
     def _count_still(self, frame, readings: list) -> None:
         self.stills += 1
         emotions = [reading.emotion for reading in readings]
-        self.counts.update(emotions or ["not readable" if frame.image is None else "no face"])
+        self.counts.update(emotions or ["not readable" if frame.problem else "no face"])
         if len(self.lines) < LINES:
             seen = [f"{reading.emotion} {reading.confidence:.0%}" for reading in readings[:LINES]]
             more = [f"{len(readings) - LINES} more"] if len(readings) > LINES else []
-            what = ", ".join(seen + more) or ("not readable" if frame.image is None else "no face")
+            what = ", ".join(seen + more) or ("not readable" if frame.problem else "no face")
             self.lines.append(f"{self._name(frame.source)}: {what}")
 
     def _count_time(self, frame, readings: list) -> None:
