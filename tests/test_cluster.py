@@ -107,8 +107,8 @@ def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(crowd, scheduler, t
 @needs_dask
 def test_parts_that_are_there_are_not_done_again_on_a_cluster(crowd, scheduler, tmp_path):
     from utils.data import cluster
-    from utils.data.dataset import find_labelled_images
     from utils.data.extraction import extract, part_path
+    from utils.data.labelled import find_labelled_images
 
     images = find_labelled_images(crowd)[0][: CHUNK + 8]
     whole = extract(images, crowd, "crowd", 1)

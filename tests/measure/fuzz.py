@@ -252,7 +252,7 @@ def good_neutral() -> bytes:
 
 
 def good_ferplus() -> bytes:
-    from utils.data.dataset import FERPLUS_COLUMNS
+    from utils.data.labelled import FERPLUS_COLUMNS
 
     names = [f"fer{index:07}.png" for index in range(4)]
     rows = [
@@ -295,7 +295,7 @@ def load_neutral(folder: Path) -> list:
 
 
 def load_ferplus(folder: Path) -> list:
-    from utils.data.dataset import read_ferplus
+    from utils.data.labelled import read_ferplus
 
     for index in range(4):
         (folder / f"fer{index:07}.png").touch()
