@@ -62,29 +62,30 @@ def test_uncertain_when_no_class_is_sure_and_never_without_threshold():
 
 def test_a_lost_face_starts_afresh_but_keeps_its_number_for_a_while():
     tracker = FaceTracker(CLASSES)
-    tracker.update([face_at(0.3)], HAPPY[None], 0, SHAPE)
-    occluded = tracker.update([face_at(0.32)], SAD[None], RESET_MS, SHAPE)[0]
+    tracker.update([7], [face_at(0.3)], HAPPY[None], 0, SHAPE)
+    occluded = tracker.update([7], [face_at(0.32)], SAD[None], RESET_MS, SHAPE)[0]
     assert occluded.face == 0 and occluded.probabilities[1] > 0.1  # still remembers
-    back = tracker.update([face_at(0.32)], SAD[None], 2 * RESET_MS + 1, SHAPE)[0]
+    back = tracker.update([7], [face_at(0.32)], SAD[None], 2 * RESET_MS + 1, SHAPE)[0]
     assert back.face == 0 and back.probabilities == pytest.approx(SAD)
-    assert tracker.update([], np.empty((0, 4), np.float32), 2 * RESET_MS + 50, SHAPE) == []
-    later = tracker.update([face_at(0.32)], SAD[None], 2 * RESET_MS + 2 + FORGET_MS, SHAPE)[0]
+    assert tracker.update([], [], np.empty((0, 4), np.float32), 2 * RESET_MS + 50, SHAPE) == []
+    later = tracker.update([7], [face_at(0.32)], SAD[None], 2 * RESET_MS + 2 + FORGET_MS, SHAPE)[0]
     assert later.face == 1
 
 
 def test_two_faces_keep_their_numbers_when_the_detector_swaps_them():
     tracker = FaceTracker(CLASSES)
-    tracker.update([face_at(0.1), face_at(0.7)], np.stack([HAPPY, SAD]), 0, SHAPE)
+    tracker.update([7, 3], [face_at(0.1), face_at(0.7)], np.stack([HAPPY, SAD]), 0, SHAPE)
     for step in range(1, 10):
         left, right = face_at(0.1 + step * 0.01), face_at(0.7 - step * 0.01)
-        readings = tracker.update([right, left], np.stack([SAD, HAPPY]), step * 40, SHAPE)
+        readings = tracker.update([3, 7], [right, left], np.stack([SAD, HAPPY]), step * 40, SHAPE)
         assert [(reading.face, reading.emotion) for reading in readings] == [(0, "happy"), (1, "sad")]
 
 
-def test_a_face_somewhere_else_is_another_face():
+def test_another_person_in_the_same_place_begins_afresh():
     tracker = FaceTracker(CLASSES)
-    tracker.update([face_at(0.0)], HAPPY[None], 0, SHAPE)
-    assert tracker.update([face_at(0.7)], SAD[None], 40, SHAPE)[0].face == 1
+    tracker.update([0], [face_at(0.3)], HAPPY[None], 0, SHAPE)
+    other = tracker.update([1], [face_at(0.3)], SAD[None], 40, SHAPE)[0]
+    assert other.face == 1 and other.probabilities == pytest.approx(SAD)
 
 
 def test_boxes_are_cut_at_the_frame():

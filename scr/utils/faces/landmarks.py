@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, SHARE_VARIABLE, UserError, native_log_silenced, relative
-from utils.faces.detection import Detection, FaceDetector, Region
+from utils.faces.detection import FaceDetector, Region
 from utils.faces.features import face_box
 from utils.faces.images import import_cv2, shrink
-from utils.faces.mesh import FaceMesh, MeshReading
+from utils.faces.mesh import REGION_SCALE, FaceMesh, MeshReading, overlap
+from utils.faces.tracking import Follower, Recogniser
 
 LANDMARKER_FILE = MODELS / "face_landmarker.task"
 LANDMARKER_URL = (
@@ -31,24 +32,18 @@ CONFIDENCE = 0.3
 """MediaPipe's thresholds in videos."""
 READ_WIDTH_PX = 58
 """Width at which wider faces of videos are read, the same as on stills: `mesh.READ_REGION_PX` says why."""
-PRESENCE = 0.3
-"""The landmark network's own estimate that it sees a face; below it, there is none."""
-LOOKS = 2, 3
-"""How often a still's face is read, at least and at most: each time in the region that the points of the last gave."""
-FIRST_REGIONS = 1.45, 1.2
-"""Sides of the first region, in sizes of the detection; the second is tried where the first shows no face."""
-FIRST_DOWN = 0.03
-"""How far a face's mesh lies below the middle of its detection, in sizes of the detection (medians of FER+ and AffectNet)."""
-MOST_DRIFT = 0.5, 1.7, np.radians(60)
-"""A face's points may lie off its detection by so many sizes, be larger or smaller by that factor, turned by that angle."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """One face: landmarks (478, 3) float32 in image widths, blendshapes (52,) float32 in [0, 1]."""
+    """One face: landmarks (478, 3) float32 in image widths, blendshapes (52,) float32 in [0, 1].
+
+    In videos `person` tells people apart: the same number on two frames is the same person.
+    """
 
     landmarks: np.ndarray
     blendshapes: np.ndarray
+    person: int | None = None
 
     @property
     def width(self) -> float:
@@ -118,30 +113,31 @@ def _import_mediapipe():
 class FaceLandmarker:
     """Faces with their landmarks, the largest first: on frames of a video, or on still pictures. A context manager.
 
-    `video=True` tracks from frame to frame with MediaPipe and wants strictly increasing timestamps. Still pictures stand
-    alone: YuNet finds the faces, and MediaPipe's networks read each upright.
+    `video=True` wants strictly increasing timestamps: one face is tracked and smoothed by MediaPipe, several by `tracking`.
+    Still pictures stand alone: YuNet finds the faces, and MediaPipe's networks read each upright.
     """
 
-    def __init__(self, video: bool = False, max_faces: int | None = 1, confidence: float = CONFIDENCE):
-        """`max_faces`: None for all (of still pictures)."""
-        self._video = video
+    def __init__(self, video: bool = False, max_faces: int | None = 1):
+        """`max_faces`: None for all."""
         self._max_faces = max_faces
-        self._confidence = confidence
+        self._alone = video and max_faces == 1
         self._scale = 1.0
-        if video:
+        if self._alone:
+            self._recogniser = Recogniser()
             self._open()
         else:
             self._detector, self._mesh = FaceDetector(), FaceMesh(ensure_landmarker_file())
+            self._follower = Follower(self._detector, self._mesh, max_faces or sys.maxsize)
 
     def _open(self) -> None:
         self._mediapipe, vision = _import_mediapipe()
         options = vision.FaceLandmarkerOptions(
             base_options=self._mediapipe.tasks.BaseOptions(model_asset_path=str(ensure_landmarker_file())),
             running_mode=vision.RunningMode.VIDEO,
-            num_faces=self._max_faces,
-            min_face_detection_confidence=self._confidence,
-            min_face_presence_confidence=self._confidence,
-            min_tracking_confidence=self._confidence,
+            num_faces=1,
+            min_face_detection_confidence=CONFIDENCE,
+            min_face_presence_confidence=CONFIDENCE,
+            min_tracking_confidence=CONFIDENCE,
             output_face_blendshapes=True,
         )
         with native_log_silenced():
@@ -149,7 +145,7 @@ class FaceLandmarker:
 
     def close(self) -> None:
         """Free MediaPipe's threads; a landmarker must not be left to garbage collection."""
-        if self._video:
+        if self._alone:
             self._landmarker.close()
 
     def __enter__(self) -> "FaceLandmarker":
@@ -161,23 +157,25 @@ class FaceLandmarker:
     def detect(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[Face]:
         """Return the faces on a video's frame (height, width, 3) uint8, the largest first.
 
-        Frames are scaled down so that the smallest face of the last one is `READ_WIDTH_PX` wide. Raises ValueError
-        for an array of another shape or type, RuntimeError if MediaPipe fails (it starts afresh).
+        Raises ValueError for an array of another shape or type, RuntimeError if MediaPipe fails (it starts afresh).
         """
         _check(frame_bgr)
-        faces = self._detect(frame_bgr, self._scale, timestamp_ms)
-        scale = READ_WIDTH_PX / max(
-            min((face.width for face in faces), default=0) * frame_bgr.shape[1], READ_WIDTH_PX
-        )
-        if abs(scale / self._scale - 1) > 0.1:  # calm: a size that changes with every frame moves the points
-            self._scale = scale
-        return faces
+        width = frame_bgr.shape[1]
+        if self._alone:
+            return self._detect_alone(frame_bgr, timestamp_ms)
+        faces = [
+            _face_of(reading, width, person)
+            for person, reading in self._follower.follow(frame_bgr, timestamp_ms)
+        ]
+        return sorted(faces, key=lambda face: -face.area)
 
-    def _detect(self, frame_bgr: np.ndarray, scale: float, timestamp_ms: int) -> list[Face]:
+    def _detect_alone(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[Face]:
+        """Return the one face, if it is there; frames are scaled down so that it is `READ_WIDTH_PX` wide as on the last one."""
         cv2 = import_cv2()
+        height, width = frame_bgr.shape[:2]
         image = self._mediapipe.Image(
             image_format=self._mediapipe.ImageFormat.SRGB,
-            data=cv2.cvtColor(shrink(frame_bgr, scale), cv2.COLOR_BGR2RGB),
+            data=cv2.cvtColor(shrink(frame_bgr, self._scale), cv2.COLOR_BGR2RGB),
         )
         try:
             result = self._landmarker.detect_for_video(image, timestamp_ms)
@@ -185,14 +183,18 @@ class FaceLandmarker:
             self.close()
             self._open()
             raise RuntimeError(f"MediaPipe failed on a frame: {error}") from error
-        aspect = frame_bgr.shape[0] / frame_bgr.shape[1]
-        faces = [
-            _to_face(points, scores, aspect)
-            for points, scores in zip(result.face_landmarks, result.face_blendshapes)
-        ]
-        if len(faces) > 1:
-            faces.sort(key=lambda face: -face.area)
-        return faces
+        if not result.face_landmarks:
+            self._scale = 1.0
+            return []
+        landmarks, blendshapes = _to_arrays(
+            result.face_landmarks[0], result.face_blendshapes[0], height / width
+        )
+        x, y, box_width, box_height = (face_box(landmarks) * width).tolist()
+        scale = min(1.0, READ_WIDTH_PX / max(box_width, 1))
+        if abs(scale / self._scale - 1) > 0.1:  # calm: a size that changes with every frame moves the points
+            self._scale = scale
+        region = Region(x + box_width / 2, y + box_height / 2, REGION_SCALE * max(box_width, box_height))
+        return [Face(landmarks, blendshapes, self._recogniser.number(frame_bgr, region))]
 
     def detect_picture(self, frame_bgr: np.ndarray) -> list[Face]:
         """Return the faces on a still picture (height, width, 3) uint8, the largest first.
@@ -212,8 +214,8 @@ class FaceLandmarker:
         _check(frame_bgr)
         faces, regions = [], []
         for detection in self._detector.detect(frame_bgr):
-            reading = self._read(frame_bgr, detection)
-            if reading is None or any(_overlap(reading.region, other) for other in regions):
+            reading = self._mesh.find(frame_bgr, detection)
+            if reading is None or any(overlap(reading.region, other) for other in regions):
                 continue
             mirrored = self._mesh.read(frame_bgr, reading.region, mirrored=True) if mirror else None
             regions.append(reading.region)
@@ -222,22 +224,6 @@ class FaceLandmarker:
                 break
         return sorted(faces, key=lambda face: -face[0].area)
 
-    def _read(self, frame_bgr: np.ndarray, detection: Detection) -> MeshReading | None:
-        """Return the reading of a detected face, or None if its points show no face there."""
-        down = FIRST_DOWN * detection.size
-        x, y = detection.x - down * np.sin(detection.angle), detection.y + down * np.cos(detection.angle)
-        least, most = LOOKS
-        for side in FIRST_REGIONS:
-            region = Region(x, y, side * detection.size, detection.angle)
-            for look in range(1, most + 1):
-                reading = self._mesh.read(frame_bgr, region)
-                if _drifted(reading.region, detection):
-                    break
-                if look >= least and reading.presence >= PRESENCE:
-                    return reading
-                region = reading.region
-        return None
-
 
 def _check(frame_bgr: np.ndarray) -> None:
     shape = frame_bgr.shape
@@ -245,28 +231,13 @@ def _check(frame_bgr: np.ndarray) -> None:
         raise ValueError(f"expected a (height, width, 3) uint8 frame, got {shape} {frame_bgr.dtype}")
 
 
-def _drifted(region: Region, detection: Detection) -> bool:
-    """Tell whether the points of a detected face lie on something else, or were read the wrong way up."""
-    off, ratio, turn = MOST_DRIFT
-    return (
-        np.hypot(region.x - detection.x, region.y - detection.y) > off * detection.size
-        or not 1 / ratio < region.side / (FIRST_REGIONS[0] * detection.size) < ratio
-        or abs((region.angle - detection.angle + np.pi) % (2 * np.pi) - np.pi) > turn
-    )
+def _face_of(reading: MeshReading, width: int, person: int | None = None) -> Face:
+    return Face(reading.points / np.float32(width), reading.blendshapes, person)
 
 
-def _overlap(one: Region, other: Region) -> bool:
-    """Tell whether two regions show the same face: the middle of one lies well within the other's mesh."""
-    return np.hypot(one.x - other.x, one.y - other.y) < 0.25 * max(one.side, other.side)
-
-
-def _face_of(reading: MeshReading, width: int) -> Face:
-    return Face(reading.points / np.float32(width), reading.blendshapes)
-
-
-def _to_face(points, scores, aspect: float) -> Face:
+def _to_arrays(points, scores, aspect: float) -> tuple[np.ndarray, np.ndarray]:
     # One list for each axis: numpy reads three long lists in half the time that 478 short ones take.
     x, y, z = [point.x for point in points], [point.y for point in points], [point.z for point in points]
     landmarks = np.ascontiguousarray(np.array((x, y, z), np.float32).T)
     landmarks[:, 1] *= aspect
-    return Face(landmarks, np.array([score.score for score in scores], np.float32))
+    return landmarks, np.array([score.score for score in scores], np.float32)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import UserError, native_log_silenced, relative
-from utils.faces.detection import Region
+from utils.faces.detection import Detection, Region
 from utils.faces.features import ALL_POINTS, MESH_POINTS
 
 CROP_PX = 256
@@ -22,156 +22,15 @@ REGION_SCALE = 1.5
 EYE_CORNERS = 33, 263
 """Outer corners of the eyes: the line through them tells how the face is turned (the same source)."""
 BLENDSHAPE_POINTS = np.array(
-    # fmt: off
-    [
-        0,
-        1,
-        4,
-        5,
-        6,
-        7,
-        8,
-        10,
-        13,
-        14,
-        17,
-        21,
-        33,
-        37,
-        39,
-        40,
-        46,
-        52,
-        53,
-        54,
-        55,
-        58,
-        61,
-        63,
-        65,
-        66,
-        67,
-        70,
-        78,
-        80,
-        81,
-        82,
-        84,
-        87,
-        88,
-        91,
-        93,
-        95,
-        103,
-        105,
-        107,
-        109,
-        127,
-        132,
-        133,
-        136,
-        144,
-        145,
-        146,
-        148,
-        149,
-        150,
-        152,
-        153,
-        154,
-        155,
-        157,
-        158,
-        159,
-        160,
-        161,
-        162,
-        163,
-        168,
-        172,
-        173,
-        176,
-        178,
-        181,
-        185,
-        191,
-        195,
-        197,
-        234,
-        246,
-        249,
-        251,
-        263,
-        267,
-        269,
-        270,
-        276,
-        282,
-        283,
-        284,
-        285,
-        288,
-        291,
-        293,
-        295,
-        296,
-        297,
-        300,
-        308,
-        310,
-        311,
-        312,
-        314,
-        317,
-        318,
-        321,
-        323,
-        324,
-        332,
-        334,
-        336,
-        338,
-        356,
-        361,
-        362,
-        365,
-        373,
-        374,
-        375,
-        377,
-        378,
-        379,
-        380,
-        381,
-        382,
-        384,
-        385,
-        386,
-        387,
-        388,
-        389,
-        390,
-        397,
-        398,
-        400,
-        402,
-        405,
-        409,
-        415,
-        454,
-        466,
-        468,
-        469,
-        470,
-        471,
-        472,
-        473,
-        474,
-        475,
-        476,
-        477,
-    ]
-    # fmt: on
+    """
+    0 1 4 5 6 7 8 10 13 14 17 21 33 37 39 40 46 52 53 54 55 58 61 63 65 66 67 70 78 80 81 82 84 87 88 91
+    93 95 103 105 107 109 127 132 133 136 144 145 146 148 149 150 152 153 154 155 157 158 159 160 161
+    162 163 168 172 173 176 178 181 185 191 195 197 234 246 249 251 263 267 269 270 276 282 283 284 285
+    288 291 293 295 296 297 300 308 310 311 312 314 317 318 321 323 324 332 334 336 338 356 361 362 365
+    373 374 375 377 378 379 380 381 382 384 385 386 387 388 389 390 397 398 400 402 405 409 415 454 466
+    468 469 470 471 472 473 474 475 476 477
+    """.split(),
+    int,
 )
 """The 146 points that the blendshape network wants, in its order (MediaPipe, face_blendshapes_graph.cc)."""
 READ_REGION_PX = 100
@@ -179,6 +38,16 @@ READ_REGION_PX = 100
 
 On sharper faces the points lie elsewhere, and half of the training faces are no sharper (FER2013: 48 px). Measured with the model
 trained before, two looks, at 200, 110, 100 and 90: JAFFE .620, .788, .788, .769; London .768, .793, .768, .817."""
+PRESENCE = 0.3
+"""The landmark network's own estimate that it sees a face; below it, there is none."""
+LOOKS = 2, 3
+"""How often a still's face is read, at least and at most: each time in the region that the points of the last gave."""
+FIRST_REGIONS = 1.45, 1.2
+"""Sides of the first region, in sizes of the detection; the second is tried where the first shows no face."""
+FIRST_DOWN = 0.03
+"""How far a face's mesh lies below the middle of its detection, in sizes of the detection (medians of FER+ and AffectNet)."""
+MOST_DRIFT = 0.5, 1.7, np.radians(60)
+"""A face's points may lie off its detection by so many sizes, be larger or smaller by that factor, turned by that angle."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +90,22 @@ class FaceMesh:
             points, blendshapes.reshape(-1), float(1 / (1 + np.exp(-presence.item()))), _region_of(points)
         )
 
+    def find(self, frame_bgr: np.ndarray, detection: Detection) -> MeshReading | None:
+        """Return the reading of a detected face, or None if its points show no face there."""
+        down = FIRST_DOWN * detection.size
+        x, y = detection.x - down * np.sin(detection.angle), detection.y + down * np.cos(detection.angle)
+        least, most = LOOKS
+        for side in FIRST_REGIONS:
+            region = Region(x, y, side * detection.size, detection.angle)
+            for look in range(1, most + 1):
+                reading = self.read(frame_bgr, region)
+                if _drifted(reading.region, detection):
+                    break
+                if look >= least and reading.presence >= PRESENCE:
+                    return reading
+                region = reading.region
+        return None
+
 
 def _open(network: bytes):
     from ai_edge_litert.interpreter import Interpreter
@@ -257,3 +142,18 @@ def _region_of(points: np.ndarray) -> Region:
     low, high = upright.min(axis=0), upright.max(axis=0)
     x, y = turn @ ((low + high) / 2)
     return Region(float(x), float(y), float(REGION_SCALE * (high - low).max()), angle)
+
+
+def _drifted(region: Region, detection: Detection) -> bool:
+    """Tell whether the points of a detected face lie on something else, or were read the wrong way up."""
+    off, ratio, turn = MOST_DRIFT
+    return (
+        np.hypot(region.x - detection.x, region.y - detection.y) > off * detection.size
+        or not 1 / ratio < region.side / (FIRST_REGIONS[0] * detection.size) < ratio
+        or abs((region.angle - detection.angle + np.pi) % (2 * np.pi) - np.pi) > turn
+    )
+
+
+def overlap(one: Region, other: Region) -> bool:
+    """Tell whether two regions show the same face: the middle of one lies well within the other's mesh."""
+    return np.hypot(one.x - other.x, one.y - other.y) < 0.25 * max(one.side, other.side)

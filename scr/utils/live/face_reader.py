@@ -8,7 +8,7 @@ import numpy as np
 from utils.config import PERSONAL_DATA, UserError, note, relative
 from utils.data import recordings
 from utils.faces.images import import_cv2
-from utils.faces.landmarks import CONFIDENCE, Face, FaceLandmarker
+from utils.faces.landmarks import Face, FaceLandmarker
 from utils.learning.classifier import EmotionClassifier
 from utils.live.neutral import NeutralTaker, find_movement
 from utils.live.smoothing import FaceTracker, read_picture
@@ -39,14 +39,9 @@ class FaceReader:
         """names of the videos at hand"""
 
     def _landmarker(self, still: bool) -> FaceLandmarker:
-        # In videos, one face is tracked and smoothed by MediaPipe itself. Asked for many, it invents some unless it
-        # must be sure.
         if still not in self._landmarkers:
-            self._landmarkers[still] = FaceLandmarker(
-                video=not still,
-                max_faces=self.max_faces if still else self.max_faces or 1,
-                confidence=0.5 if (self.max_faces or 1) > 1 else CONFIDENCE,
-            )
+            most = self.max_faces if still else self.max_faces or 1
+            self._landmarkers[still] = FaceLandmarker(video=not still, max_faces=most)
         return self._landmarkers[still]
 
     def find(self, frame) -> list[Face]:
@@ -75,7 +70,11 @@ class FaceReader:
         ):
             self._use_taken_neutral()
         return self.tracker.update(
-            [face.landmarks for face in faces], self.predict(faces), frame.timestamp_ms, frame.shape
+            [face.person for face in faces],
+            [face.landmarks for face in faces],
+            self.predict(faces),
+            frame.timestamp_ms,
+            frame.shape,
         )
 
     def read_still(self, frame) -> list:

@@ -22,8 +22,6 @@ RESET_MS = 500
 """A face unseen for longer starts its smoothing afresh: what it felt before says little."""
 FORGET_MS = 2000
 """A face unseen for longer gets a new number when it comes back."""
-MAX_JUMP = 1.0
-"""How far a face may move between two sightings and stay the same, in sides of its box."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +84,23 @@ class EmotionSmoother:
 class _Track:
     face: int
     smoother: EmotionSmoother
-    box: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-    seen_ms: int = 0
+    seen_ms: int
 
 
 class FaceTracker:
-    """Gives each face of a stream a number that survives a short occlusion, and smooths its probabilities."""
+    """Numbers the faces of a stream in the order they are first seen, and smooths each person's probabilities."""
 
     def __init__(
         self, classes: Sequence[str], threshold: float = 0.0, time_constant_ms: float = TIME_CONSTANT_MS
     ):
         self._new_smoother = lambda: EmotionSmoother(classes, threshold, time_constant_ms)
-        self._tracks: list[_Track] = []
+        self._tracks: dict[int | None, _Track] = {}
+        """by person"""
         self.faces_seen = 0
 
     def update(
         self,
+        people: Sequence[int | None],
         landmarks: Sequence[np.ndarray],
         probabilities: np.ndarray,
         timestamp_ms: int,
@@ -109,49 +108,34 @@ class FaceTracker:
     ) -> list[Reading]:
         """Return a reading for each face of a frame, the longest known first.
 
-        landmarks: (478, 3) each; probabilities: (faces, classes), raw; timestamps must not go back.
+        people: whose faces they are (`Face.person`), no two the same; landmarks: (478, 3) each; probabilities:
+        (faces, classes), raw; timestamps must not go back.
         """
-        self._tracks = [track for track in self._tracks if timestamp_ms - track.seen_ms <= FORGET_MS]
-        boxes = [
-            tuple(face_box(points).tolist()) for points in landmarks
-        ]  # floats: numpy is slow on four numbers
+        self._tracks = {
+            person: track
+            for person, track in self._tracks.items()
+            if timestamp_ms - track.seen_ms <= FORGET_MS
+        }
         readings = []
-        for index, track in self._match(boxes).items():
-            if timestamp_ms - track.seen_ms > RESET_MS:
-                track.smoother.reset()
-            track.box, track.seen_ms = boxes[index], timestamp_ms
-            emotion, confidence = track.smoother.update(probabilities[index], timestamp_ms)
-            box = box_px(boxes[index], frame_shape)
+        for person, points, row in zip(people, landmarks, probabilities):
+            track = self._track_of(person, timestamp_ms)
+            emotion, confidence = track.smoother.update(row, timestamp_ms)
+            box = box_px(face_box(points).tolist(), frame_shape)
             readings.append(
-                Reading(track.face, landmarks[index], box, emotion, confidence, track.smoother.probabilities)
+                Reading(track.face, points, box, emotion, confidence, track.smoother.probabilities)
             )
         return sorted(readings, key=lambda reading: reading.face)
 
-    def _match(self, boxes: Sequence[tuple[float, ...]]) -> dict[int, _Track]:
-        """Return the track of each box, the nearest pairs first; boxes that are left start tracks of their own."""
-        pairs = sorted(
-            (distance, number, index)
-            for number, track in enumerate(self._tracks)
-            for index, box in enumerate(boxes)
-            if (distance := _distance(track.box, box)) <= MAX_JUMP
-        )
-        matched, taken = {}, set()
-        for _, number, index in pairs:
-            if index not in matched and number not in taken:
-                matched[index] = self._tracks[number]
-                taken.add(number)
-        for index in range(len(boxes)):
-            if index not in matched:
-                matched[index] = _Track(self.faces_seen, self._new_smoother())
-                self._tracks.append(matched[index])
-                self.faces_seen += 1
-        return matched
-
-
-def _distance(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Return the distance of two boxes' centres, in sides of the larger."""
-    x, y = one[0] - other[0] + (one[2] - other[2]) / 2, one[1] - other[1] + (one[3] - other[3]) / 2
-    return math.hypot(x, y) / max(*one[2:], *other[2:], 1e-6)
+    def _track_of(self, person: int | None, timestamp_ms: int) -> _Track:
+        """Return a person's track, its smoothing begun afresh if the person was away for long."""
+        if person not in self._tracks:
+            self._tracks[person] = _Track(self.faces_seen, self._new_smoother(), timestamp_ms)
+            self.faces_seen += 1
+        track = self._tracks[person]
+        if timestamp_ms - track.seen_ms > RESET_MS:
+            track.smoother.reset()
+        track.seen_ms = timestamp_ms
+        return track
 
 
 def box_px(box: Sequence[float], frame_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
