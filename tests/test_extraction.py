@@ -1,10 +1,12 @@
 """Extraction can be stopped at any moment and ends with the same file."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import cv2
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 from conftest import ROOT, run
 
 from utils.config import UserError
+from utils.data import extraction
 from utils.data.dataset import load_landmarks
+from utils.data.labelled import find_labelled_images
 from utils.faces import landmarks
 
 
@@ -99,3 +103,38 @@ def test_a_damaged_landmarker_file_is_named(tmp_path):
     (tmp_path / "x.task").write_bytes(b"half")
     with pytest.raises(UserError, match="x.task is damaged"):
         landmarks.ensure_landmarker_file(tmp_path / "x.task")
+
+
+@contextlib.contextmanager
+def open_killer():
+    with extraction.open_extractor() as work:
+        yield partial(kill_or_work, work)
+
+
+def kill_or_work(work, path):
+    with (path.parents[1] / "tried.txt").open("a") as file:
+        file.write(path.name + "\n")
+    if path.name == "deadly.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(path)
+
+
+def test_a_picture_that_kills_its_worker_is_counted_and_left_alone_from_then_on(
+    pictures, tmp_path, monkeypatch
+):
+    (tmp_path / "faces" / "sad").mkdir(parents=True)
+    portrait = next(pictures.rglob("*.png")).read_bytes()
+    for name in ("a", "deadly", "z"):
+        (tmp_path / "faces" / "sad" / f"{name}.png").write_bytes(portrait)
+    monkeypatch.setattr(extraction, "open_extractor", open_killer)
+    images, _ = find_labelled_images(tmp_path / "faces")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    tried = []
+    for _ in range(2):  # as if the first run had been stopped before its part was written
+        data = extraction.extract(images, tmp_path / "faces", "faces", 2, parts)
+        assert data.path.tolist() == ["sad/a.png", "sad/z.png"]
+        assert data.missed_reason.tolist() == ["detector failed"]
+        (parts / "0000000.npz").unlink()
+        tried.append((tmp_path / "faces" / "tried.txt").read_text().split().count("deadly.png"))
+    assert tried == [2, 2]

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from utils.config import UserError
-from utils.faces.workers import DIED, work_through
+from utils.faces.workers import DIED, HUNG, work_through
 
 
 def work(folder, task):
@@ -52,7 +52,7 @@ def test_a_task_whose_worker_died_of_something_else_gets_a_second_chance(tmp_pat
 
 
 def test_a_worker_that_hangs_is_ended(tmp_path):
-    assert results_of(tmp_path, ["well", "hang", "well"], patience_s=10) == [0, DIED, 20]
+    assert results_of(tmp_path, ["well", "hang", "well"], patience_s=10) == [0, HUNG, 20]
 
 
 def test_what_the_work_raises_is_raised_here(tmp_path):

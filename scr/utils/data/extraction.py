@@ -11,7 +11,7 @@ from utils.data.labelled import LabelledImage
 from utils.faces.headers import PictureError
 from utils.faces.images import import_cv2, load_picture, perceptual_hash
 from utils.faces.landmarks import FaceLandmarker, ensure_landmarker_file
-from utils.faces.workers import DIED, work_through
+from utils.faces.workers import Lost, work_through
 
 CHUNK = 64
 """Pictures in each part file: a second of work for one core, what a power cut can cost."""
@@ -73,7 +73,7 @@ def _extract_rows(paths: Sequence[Path], jobs: int, parts_dir: Path | None) -> I
     for path in paths:
         if bytes(path) in deadly:
             yield {"skipped": "detector failed"}
-        elif (row := next(rows)) != DIED:
+        elif not isinstance(row := next(rows), Lost):
             yield row
         else:
             if note:

@@ -26,8 +26,12 @@ CHANCES = 2
 memory."""
 BAD_STARTS = 3
 
-DIED = "worker died"
-"""The result of a task whose workers died, or hung."""
+
+class Lost(str):
+    """The result of a task that gave none."""
+
+
+DIED, HUNG = Lost("worker died"), Lost("worker hung")
 
 
 def work_through(
@@ -37,7 +41,7 @@ def work_through(
     patience_s: float = PATIENCE_S,
     ahead: int = AHEAD,
 ) -> Iterator:
-    """Yield what the function that `open_worker()` opens makes of each task, in order; `DIED` where it kills
+    """Yield what the function that `open_worker()` opens makes of each task, in order; `Lost` where it kills
     workers.
 
     `open_worker` is called once in each of `jobs` fresh processes (a forked MediaPipe hangs). It, the tasks
@@ -113,7 +117,7 @@ class _Crew:
             try:
                 kind, value = connection.recv()
             except (EOFError, OSError):
-                self._replace(worker, chances=CHANCES)
+                self._replace(worker, DIED, CHANCES)
                 continue
             if kind == "raised":
                 raise value
@@ -125,9 +129,9 @@ class _Crew:
             worker.since = time.monotonic()
         for worker in list(self._workers):
             if (worker.held or not worker.ready) and time.monotonic() - worker.since > self._patience_s:
-                self._replace(worker, chances=1)
+                self._replace(worker, HUNG, 1)
 
-    def _replace(self, worker: _Worker, chances: int) -> None:
+    def _replace(self, worker: _Worker, result: Lost, chances: int) -> None:
         """Put a new worker in the place of one that died; the task that it was at has one chance less."""
         worker.end()
         self._workers.remove(worker)
@@ -142,7 +146,7 @@ class _Crew:
             culprit = worker.held.popleft()
             self._deaths[culprit] = self._deaths.get(culprit, 0) + 1
             if self._deaths[culprit] >= chances:
-                self.results[culprit] = DIED
+                self.results[culprit] = result
             else:
                 self._left.append(culprit)
         self._left = deque(sorted([*worker.held, *self._left]))

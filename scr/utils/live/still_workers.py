@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from utils.faces.images import import_cv2
-from utils.faces.workers import DIED, work_through
+from utils.faces.workers import Lost, work_through
 from utils.live.source import Frame
 
 FEWEST_PICTURES = 16
@@ -28,7 +28,7 @@ def read_pictures(
     open_worker = partial(_open_worker, model, max_faces, images)
     ahead = AHEAD_WITH_IMAGES if images else AHEAD
     for (name, _), frame in zip(files, work_through(open_worker, files, jobs, ahead=ahead)):
-        if frame == DIED:
+        if isinstance(frame, Lost):
             problem = f"{name}: the detector failed on it"
             frame = Frame(None, 0, 0, name, time.monotonic(), still=True, problem=problem, readings=[])
         yield frame
