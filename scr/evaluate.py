@@ -2,7 +2,8 @@
 
     python scr/evaluate.py --images data/london
     python scr/evaluate.py --data data/training.npz --split test
-    python scr/evaluate.py --leave-one-source-out --data data/training.npz --foreign data/london.npz data/portraits.npz
+    python scr/evaluate.py --leave-one-source-out --network hybrid --data data/training.npz \\
+        --foreign data/london.npz data/portraits.npz --together kdef+impa_face3d
 
 It runs the LiteRT model, the one that runs live. A picture on which no face is found counts as wrong. The
 last form trains anew without each source in turn, and asks the network about it: the figure that counts.
@@ -18,7 +19,6 @@ import numpy as np
 
 from utils.config import (
     DATA,
-    EMOTIONS,
     MODELS,
     UserError,
     add_share_flag,
@@ -28,13 +28,13 @@ from utils.config import (
     relative,
     write_json,
 )
-from utils.data.dataset import LandmarkSet, assign_split, concatenate, family, load_landmarks
+from utils.data.classes import choose_classes
+from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.data.extraction import extract
 from utils.data.labelled import find_labelled_images, read_ferplus
 from utils.faces.features import face_box
-from utils.learning import classifier, plots, training
+from utils.learning import bundle, classifier, hybrid, left_out, plots
 from utils.learning.metrics import (
-    answer_threshold,
     evaluate_predictions,
     expected_calibration_error,
     format_report,
@@ -61,7 +61,10 @@ def build_parser():
         help="with --data: the part to look at (default: test if the set is split, else all)",
     )
     parser.add_argument(
-        "--model", default=MODELS, metavar="MODEL", help="bundle folder, .tflite file or personal model"
+        "--model",
+        default=MODELS,
+        metavar="MODEL",
+        help="bundle folder, .tflite file, personal model, or network of the shipped one: landmarks, crop, hybrid",
     )
     parser.add_argument(
         "--output",
@@ -80,7 +83,23 @@ def build_parser():
         "--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are only asked about"
     )
     leave_out.add_argument("--seeds", type=positive_int, default=5, help="trainings of each kind")
-    leave_out.add_argument("--recipe", choices=training.RECIPES, default="default", help="recipe to judge")
+    leave_out.add_argument("--recipe", choices=hybrid.RECIPES, default="default", help="recipe to judge")
+    leave_out.add_argument(
+        "--network", choices=bundle.PARTS, default="landmarks", help="network to judge, with its parts"
+    )
+    leave_out.add_argument(
+        "--together",
+        nargs="+",
+        default=[],
+        metavar="A+B",
+        help="sources to leave out together as well, such as kdef+impa_face3d",
+    )
+    leave_out.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="classes to train on (default: the four, if the sets have them)",
+    )
     parser.add_argument(
         "--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images"
     )
@@ -106,7 +125,12 @@ def main(args):
         raise UserError(f"nothing to evaluate: no picture labelled {', '.join(model.classes)}")
 
     label = data.class_index(model.classes)
-    probabilities = model.predict(data.landmarks, data.blendshapes)
+    if model.needs_crops and data.crop is None:
+        raise UserError(
+            f"{relative(model.path)} looks at crops of the faces and these sets hold none; make them again: "
+            "python scr/extract_landmarks.py --help, or add --model landmarks"
+        )
+    probabilities = model.predict(data.landmarks, data.blendshapes, crops=data.crop)
     report = {"model": relative(model.path), "part": part, **score(data, label, probabilities, model.classes)}
     title = f"{', '.join(sorted({*data.source.tolist(), *data.missed_source.tolist()}))} ({part})"
     print(f"{relative(model.path)} on {title}")
@@ -203,113 +227,63 @@ def leave_one_source_out(args) -> None:
     say."""
     if not args.data:
         raise UserError("--leave-one-source-out trains on landmark sets; name them with --data")
-    data = assign_split(concatenate([load_landmarks(path) for path in args.data]).of_classes(EMOTIONS))
-    foreign = [load_landmarks(path).of_classes(EMOTIONS) for path in args.foreign]
-    report = []
-    for left_out in [None, *sources_to_leave_out(data)]:
-        seen = (
-            data
-            if left_out is None
-            else data.select(~of_source(data, left_out), ~of_source(data, left_out, missed=True))
+    data = concatenate([load_landmarks(path) for path in args.data])
+    classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
+    data = assign_split(data.of_classes(classes))
+    foreign = [load_landmarks(path).of_classes(classes) for path in args.foreign]
+    for part in (data, *foreign):
+        hybrid.require_crops(part, args.network)
+    whole, places = left_out.join_sets([data, *foreign])
+    print(table_header(classes), flush=True)
+    with hybrid.maps_of(whole, args.network) as whole:
+        data, *foreign = (whole.select(*place) for place in places)
+        rows, calibration = left_out.measure(
+            data,
+            foreign,
+            args.network,
+            hybrid.RECIPES[args.recipe],
+            args.seeds,
+            classes,
+            args.together,
+            lambda row: print(format_row(row, classes), flush=True),
         )
-        asked = (
-            [only(data, name).part("test") for name in sorted(set(data.source.tolist()))] + foreign
-            if left_out is None
-            else [only(data, left_out)]
-        )
-        scores = [seed_scores(seen, asked, training.RECIPES[args.recipe], seed) for seed in range(args.seeds)]
-        for number, part in enumerate(asked):
-            name = left_out or ", ".join(sorted(set(part.source.tolist())))
-            kind = (
-                "left out" if left_out else "same source" if number < len(asked) - len(foreign) else "foreign"
-            )
-            report.append(summarise(name, kind, part, [score[number] for score in scores]))
-            print(format_row(report[-1]), flush=True)
-    path = args.output / f"leave_one_source_out_{args.recipe}.json"
-    write_json(path, report)
-    print(f"wrote {relative(path)}")
+    if calibration:
+        print_calibration(calibration)
+    path = args.output / f"leave_one_source_out_{args.recipe}_{args.network}.json"
+    write_json(path, {"rows": rows, "calibration": calibration, "classes": list(classes)})
+    print(f"wrote {relative(path)}; train_model.py --calibration takes temperature and threshold from it")
 
 
-def sources_to_leave_out(data: LandmarkSet, least: int = 500) -> list[str]:
-    """Return each source, and each file-name prefix group of at least `least` faces in a source that has several."""
-    names = []
-    for source in sorted(set(data.source.tolist())):
-        groups = Counter(family(path) for path in data.path[data.source == source].tolist())
-        large = sorted(name for name, count in groups.items() if count >= least)
-        names += [source] * (len(set(data.source.tolist())) > 1) + [
-            f"{source}/{name}*" for name in large if len(large) > 1
-        ]
-    return names
+def table_header(classes: tuple[str, ...]) -> str:
+    """Return the head of the table in models/README.md."""
+    names = ["source", "kind", "network", "pictures", "balanced accuracy", *classes, "ECE"]
+    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
 
 
-def of_source(data: LandmarkSet, name: str, missed: bool = False) -> np.ndarray:
-    """Return a mask of the faces, or the missed pictures, of a source or of a file-name prefix group in it
-    (`affectnet/ffhq_*`)."""
-    sources, paths = (data.missed_source, data.missed_path) if missed else (data.source, data.path)
-    source, _, wanted = name.removesuffix("*").partition("/")
-    return np.array(
-        [
-            one == source and (not wanted or family(path) == wanted)
-            for one, path in zip(sources.tolist(), paths.tolist())
-        ],
-        bool,
-    )
-
-
-def only(data: LandmarkSet, name: str) -> LandmarkSet:
-    """Return the faces and missed pictures of one source or file-name prefix group."""
-    return data.select(of_source(data, name), of_source(data, name, missed=True))
-
-
-def seed_scores(seen: LandmarkSet, asked: list[LandmarkSet], recipe, seed: int) -> list[dict]:
-    """Return a report for each set asked about, by one training."""
-    trained = training.train(seen.part("train"), seen.part("val"), recipe, seed)
-    reports = []
-    for part in asked:
-        probabilities, label = training.predict(trained, part), part.class_index()
-        report = evaluate_predictions(*with_missed(label, probabilities, part.missed_index()), EMOTIONS)
-        threshold, answered = answer_threshold(label, probabilities, training.ANSWERED_RIGHT)
-        report |= {
-            "ece": expected_calibration_error(label, probabilities),
-            "answered": answered,
-            "threshold": threshold,
-        }
-        reports.append(report)
-    return reports
-
-
-def summarise(name: str, kind: str, part: LandmarkSet, reports: list[dict]) -> dict:
-    """Return means over seeds, and the 95% interval of the balanced accuracy: seeds and faces together."""
-    accuracy = np.array([report["balanced_accuracy"] for report in reports])
-    of_faces = np.mean([np.diff(report["balanced_accuracy_interval"])[0] / 2 for report in reports])
-    half = float(np.hypot(of_faces, 1.96 * accuracy.std(ddof=1) if len(accuracy) > 1 else 0.0))
-    mean = {
-        key: float(np.mean([report[key] for report in reports])) for key in ("ece", "answered", "threshold")
-    }
-    recall = {
-        label: float(np.mean([report["recall"][label][0] for report in reports]))
-        for label in reports[0]["recall"]
-    }
-    return {
-        "source": name,
-        "kind": kind,
-        "faces": len(part),
-        "missed": len(part.missed_label),
-        "recall": recall,
-        **mean,
-        "balanced_accuracy": float(accuracy.mean()),
-        "interval": [float(accuracy.mean() - half), float(accuracy.mean() + half)],
-    }
-
-
-def format_row(row: dict) -> str:
-    """Return a row of the table in models/README.md."""
-    recalls = " | ".join(f"{row['recall'][name]:.2f}" if name in row["recall"] else "" for name in EMOTIONS)
+def format_row(row: dict, classes: tuple[str, ...]) -> str:
+    """Return a row of the table in models/README.md; the ECE is that of the network as it was trained."""
+    recalls = [f"{row['recall'][name]:.2f}" if name in row["recall"] else "" for name in classes]
     low, high = row["interval"]
     return (
-        f"| {row['source']} | {row['kind']} | {row['faces'] + row['missed']:,} | "
-        f"{row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | {recalls} | {row['ece']:.3f} | {row['answered']:.0%} from {row['threshold']:.2f} |"
+        f"| {row['source']} | {row['kind']} | {row['network']} | {row['faces'] + row['missed']:,} | "
+        f"{row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | {' | '.join(recalls)} | {row['ece']:.3f} |"
     )
+
+
+def print_calibration(calibration: dict) -> None:
+    """Print how sure the network is of sources left out, with temperature and threshold of the other ones."""
+    print(
+        f"calibrated on sources left out: temperature {calibration['temperature']:.2f}, uncertain under "
+        f"{calibration['threshold']:.2f}; mean ECE {calibration['mean_ece']:.3f}"
+    )
+    print(
+        "| source left out | ECE | answered | of these right | right if all are answered |\n|---|---|---|---|---|"
+    )
+    for name, row in calibration["sources"].items():
+        print(
+            f"| {name} | {row['ece']:.3f} | {row['answered']:.0%} | {row['right']:.0%} | "
+            f"{row['right_if_always_answered']:.0%} |"
+        )
 
 
 if __name__ == "__main__":

@@ -17,12 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, UserError, add_share_flag, atomic_path, make_parser, relative
-from utils.data.dataset import load_landmarks
-from utils.faces.features import compute_features
+from utils.data.dataset import LandmarkSet, load_landmarks
+from utils.data.rows import Rows
 from utils.learning.metrics import evaluate_predictions
 
 FORMATS = {"tflite": ".tflite", "int8": "_int8.tflite", "onnx": ".onnx"}
 FLOAT_TOLERANCE = 1e-5
+HALF_TOLERANCE = 0.02
+"""Of LiteRT files with float16 weights."""
+MOST_FACES = 1000
+"""Faces of a set that are compared, evenly picked."""
 INT8_TOLERANCE = 0.005
 """Half a point of balanced accuracy, on labelled faces."""
 INT8_CHANGED = 0.02
@@ -49,21 +53,27 @@ def build_parser():
 def main(args):
     from utils.learning import bundle, export
 
-    trained = export.load_bundle(args.model)
-    faces = load_faces(args.data, trained[-1]["classes"])
-    reference = ask_keras(trained, faces)
+    parts, info = export.load_bundle(args.model)
+    data = load_faces(args.data, info["classes"])
     output = args.output or args.model
     print_header()
-    for name in args.formats:
-        path = output / f"{bundle.NAME}{FORMATS[name]}"
-        write(path, name, trained)
-        parity = compare(path, *reference)
-        print_row(path, parity)
-        check_parity(path, name, parity)
+    for part in parts:
+        reference = ask_keras(args.model, part, parts[part], info, data)
+        for name in formats_of(part, args.formats):
+            path = output / f"{Path(bundle.TFLITE[part]).stem}{FORMATS[name]}"
+            write(path, name, parts[part], export.part_info(info, part))
+            parity = compare(path, *reference)
+            print_row(path, parity)
+            half = name == "tflite" and export.has_half_weights(info)
+            check_parity(path, name, parity, HALF_TOLERANCE if half else FLOAT_TOLERANCE)
     print(
-        f"wrote {relative(output)}; one input, one output and parity with Keras checked on "
-        f"{len(reference[0])} faces"
+        f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(data)} faces"
     )
+
+
+def formats_of(part: str, wanted: list[str]) -> list[str]:
+    """Return the formats that a part is written in: 8 bit integers make the crop network slower, not faster."""
+    return [name for name in wanted if part != "crop" or name != "int8"]
 
 
 @dataclass(frozen=True)
@@ -77,26 +87,29 @@ class Parity:
     latency_ms: float
 
 
-def ask_keras(trained: tuple, faces: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return features (n, d), what Keras answers (n, classes), and the labels, of faces as `load_faces`
-    gives them."""
-    from utils.learning import networks, training
+def ask_keras(
+    folder: Path, name: str, part: tuple, info: dict, data: LandmarkSet
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return a part's input (n, ...), what Keras answers (n, classes), and the labels (n,), if there are any."""
+    from utils.learning import export, networks, training
+    from utils.learning.classifier import part_input
 
-    network, scaler, info = trained
-    landmarks, blendshapes, label = faces
-    features = compute_features(landmarks, blendshapes, info["features"])
-    return features, networks.predict_network(network, training.standardise(scaler, features)), label
+    x = part_input(folder, export.part_info(info, name)["features"], data)
+    seen = training.standardise(part[1], x) if name == "landmarks" else x
+    expected = networks.predict_network(part[0], seen, batch=4096 if name == "landmarks" else 64)
+    labelled = bool(data.label[0])
+    return x, expected, data.class_index(info["classes"]) if labelled else None
 
 
-def write(path: Path, name: str, trained: tuple) -> None:
+def write(path: Path, name: str, part: tuple, info: dict) -> None:
     """Write one format, and enter it into the JSON of the bundle in whose folder it is."""
     from utils.learning import bundle, export
 
     with atomic_path(path) as partial:
         if name == "onnx":
-            export.export_onnx(partial, *trained)
+            export.export_onnx(partial, part, info)
         else:
-            export.export_tflite(partial, *trained, int8=name == "int8")
+            export.export_tflite(partial, part, info, int8=name == "int8")
     if (path.parent / f"{bundle.NAME}.json").is_file():
         bundle.add_to_bundle(path.parent, [path])
 
@@ -133,13 +146,11 @@ def print_row(path: Path, parity: Parity) -> None:
     )
 
 
-def check_parity(path: Path, name: str, parity: Parity) -> None:
-    """Raise ValueError if an export answers otherwise than Keras does."""
+def check_parity(path: Path, name: str, parity: Parity, tolerance: float) -> None:
+    """Raise ValueError if an export answers otherwise than Keras does; tolerance: largest difference of a probability."""
     if name != "int8":
-        if parity.difference > FLOAT_TOLERANCE:
-            raise ValueError(
-                f"{path} differs from Keras by {parity.difference:.1e}, more than {FLOAT_TOLERANCE}"
-            )
+        if parity.difference > tolerance:
+            raise ValueError(f"{path} differs from Keras by {parity.difference:.1e}, more than {tolerance}")
     elif parity.scores:
         change = parity.scores[1] - parity.scores[0]
         if abs(change) > INT8_TOLERANCE:
@@ -148,29 +159,33 @@ def check_parity(path: Path, name: str, parity: Parity) -> None:
         raise ValueError(f"{path} changes {1 - parity.same:.1%} of the answers, more than {INT8_CHANGED:.0%}")
 
 
-def load_faces(path: Path | None, classes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return landmarks (n, points, 3) and blendshapes (n, 52) of real faces, and class indices (n,) if
-    they are labelled."""
+def load_faces(path: Path | None, classes: list[str]) -> LandmarkSet:
+    """Return real faces: of a set, at most `MOST_FACES`, or those of the bundled clip, without labels."""
     if path is None:
-        return *demo_faces(), None
+        return demo_faces()
     data = load_landmarks(path).of_classes(classes)
     if len(data) == 0:
         raise UserError(f"{relative(path)} holds no face labelled {', '.join(classes)}")
-    return data.landmarks, data.blendshapes, data.class_index(classes)
+    return data.select(slice(None, None, -(-len(data) // MOST_FACES)))
 
 
-def demo_faces() -> tuple[np.ndarray, np.ndarray]:
-    """Return landmarks (n, 478, 3) and blendshapes (n, 52) of the faces in the bundled clip."""
+def demo_faces() -> LandmarkSet:
+    """Return the faces in the bundled clip; their label is empty."""
+    from utils.faces.crops import crop_face
     from utils.faces.landmarks import FaceLandmarker
     from utils.live.capture import DEMO_CLIP, open_source
 
+    faces, crops = [], []
     with open_source(str(DEMO_CLIP)) as source, FaceLandmarker(video=True, max_faces=1) as landmarker:
-        faces = [
-            landmarker.detect(frame.image, frame.timestamp_ms)[:1] for frame in source if frame is not None
-        ]
-    return tuple(
-        np.array([getattr(face, name) for found in faces for face in found])
-        for name in ("landmarks", "blendshapes")
+        for frame in source:
+            for face in landmarker.detect(frame.image, frame.timestamp_ms)[:1] if frame is not None else []:
+                faces.append(face)
+                crops.append(crop_face(frame.image, face.landmarks))
+    return LandmarkSet(
+        np.stack([face.landmarks for face in faces]),
+        np.full(len(faces), ""),
+        np.stack([face.blendshapes for face in faces]),
+        crop=Rows([np.stack(crops)]),
     )
 
 

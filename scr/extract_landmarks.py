@@ -31,7 +31,7 @@ from utils.config import (
 )
 from utils.data import cluster
 from utils.data.classes import check_classes
-from utils.data.dataset import LandmarkSet, save_npz
+from utils.data.dataset import LandmarkSet, load_landmarks, save_npz
 from utils.data.extraction import CHUNK, count_done, extract
 from utils.data.labelled import apply_patterns, find_labelled_images, read_ferplus
 from utils.data.locks import writing
@@ -112,6 +112,9 @@ def extract_to(output: Path, images: list, root: Path, source: str, args) -> Lan
             f"no face on any of the {len(images)} pictures of {relative(root)}; check that they show faces"
         )
     save_npz(output, data)
+    data = load_landmarks(
+        output
+    )  # lets go of the parts, whose crops stayed on disk: Windows deletes no file in use
     shutil.rmtree(parts_dir)
     return data
 

@@ -27,7 +27,8 @@ def build_parser():
     parser.add_argument(
         "--model",
         default=str(MODELS),
-        help="a .tflite file, a bundle's folder, or the name of a personal model",
+        help="a .tflite file, a bundle's folder, the name of a personal model, or a network of the shipped model: "
+        "landmarks, crop or hybrid",
     )
     parser.add_argument("--no-display", action="store_true", help="open no window")
     parser.add_argument(
@@ -94,7 +95,7 @@ def build_parser():
 
 
 def main(args):
-    from utils.learning.bundle import find_tflite
+    from utils.learning.bundle import find_model
     from utils.live.cameras import CameraSettings, list_cameras
     from utils.live.capture import DEMO_CLIP, open_source
     from utils.live.outputs import check_save
@@ -111,7 +112,7 @@ def main(args):
         check_name(args.output)
     if args.plot:
         check_plot(args.plot)
-    find_tflite(args.model)  # before a camera is opened in vain
+    find_model(args.model)  # before a camera is opened in vain
     settings = CameraSettings(args.camera_backend, args.width, args.height, args.fps)
     demo = DEMO_CLIP if args.source == "0" else None
     outputs = [path for path in (args.save, args.output, args.plot) if path]

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from utils.config import (
     EMOTIONS,
+    MODELS,
     PERSONAL_DATA,
     PERSONAL_MODELS,
     UserError,
@@ -133,7 +134,7 @@ def main(args):
         others = [sample for path in sessions - {writer.path} for sample in read_session(path)[0]]
         known = {sample.landmarks.tobytes() for sample in earlier + others}
         plan = SessionPlan(count_labels(earlier, classes), args.wanted, args.label)
-        with Recorder(writer, plan, known, Doubts()) as recorder:
+        with Recorder(writer, plan, known, Doubts(), open_classifier()) as recorder:
             if args.label or folders:
                 for label, name in folders or [(args.label, args.source)]:
                     plan.choose(label)
@@ -145,6 +146,16 @@ def main(args):
                 view = open_view(args, session, len(sessions | {writer.path}))
                 recorder.run_live(lambda: open_source(args.source), view)
     report(recorder, args, session)
+
+
+def open_classifier():
+    """Return the general model, whose crop network's last hidden layer is kept of each face; None without a model."""
+    from utils.learning.classifier import EmotionClassifier
+
+    try:
+        return EmotionClassifier(MODELS)
+    except UserError:
+        return None
 
 
 def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import (
-    EMOTIONS,
     MODELS,
     PERSONAL_DATA,
     PERSONAL_MODELS,
@@ -33,11 +32,14 @@ from utils.config import (
 )
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.data.recordings import load_subject, save_neutral
-from utils.learning import bundle, export, networks, plots, training
+from utils.learning import bundle, export, networks, plots
+from utils.learning.base import Base, open_base, recorded_embedding
 from utils.learning.personal import METHODS, Others, Trial, make_folds
 
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
+MOST_GENERAL = 1500
+"""Faces of other people that a hybrid is asked about, evenly picked: each takes the crop network some milliseconds."""
 MOST_BLOCKS = 3
 """Sessions are held out one by one, or, if there are more, in this many blocks: more would take longer
 than a minute."""
@@ -95,7 +97,11 @@ def main(args):
 class Recorded:
     """A person's recordings: faces, class index and block (n,), and which rows are held out in turn."""
 
+    classes: tuple[str, ...]
     person: LandmarkSet
+    embedding: np.ndarray | None
+    """(n, e) of the base model's crop network, or None and `no_embedding` tells why"""
+    no_embedding: str
     label: np.ndarray
     block: np.ndarray
     sessions: list[str]
@@ -105,15 +111,7 @@ class Recorded:
     @property
     def absent(self) -> list[str]:
         """The classes without a sample."""
-        return [name for index, name in enumerate(EMOTIONS) if not (self.label == index).any()]
-
-
-@dataclass(frozen=True)
-class Base:
-    """The model that is started from."""
-
-    scaler: object
-    info: dict
+        return [name for index, name in enumerate(self.classes) if not (self.label == index).any()]
 
 
 def refuse_base(output: Path, base: Path) -> None:
@@ -134,7 +132,12 @@ def load_recordings(args) -> Recorded:
         np.array([sample.label for sample in samples]),
         np.stack([sample.blendshapes for sample in samples]),
     )
-    label = person.class_index()
+    classes = tuple(bundle.load_info(args.base)["classes"])
+    if unknown := sorted({sample.label for sample in samples} - set(classes)):
+        raise UserError(
+            f"the recordings hold {', '.join(unknown)}, which the base model does not know ({', '.join(classes)})"
+        )
+    label = person.class_index(classes)
     sessions = sorted({sample.session for sample in samples})
     block = np.array([sessions.index(sample.session) % MOST_BLOCKS for sample in samples])
     folds, held_out = make_folds(label, block)
@@ -145,7 +148,8 @@ def load_recordings(args) -> Recorded:
         )
     if len(sessions) > MOST_BLOCKS:
         held_out = f"each third of the {len(sessions)} sessions in turn"
-    return Recorded(person, label, block, sessions, folds, held_out)
+    embedding, why = recorded_embedding(samples, args.base)
+    return Recorded(classes, person, embedding, why, label, block, sessions, folds, held_out)
 
 
 def tell_recorded(subject: str, recorded: Recorded) -> None:
@@ -155,7 +159,7 @@ def tell_recorded(subject: str, recorded: Recorded) -> None:
             f"no samples of {', '.join(recorded.absent)}: what these look like on this face is not learned, "
             "and may be forgotten"
         )
-    if np.bincount(recorded.label, minlength=len(EMOTIONS)).min() < FEW:
+    if np.bincount(recorded.label, minlength=len(recorded.classes)).min() < FEW:
         note(
             f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more"
         )
@@ -178,31 +182,36 @@ def make_folder(output: Path) -> None:
 
 def open_trial(args, recorded: Recorded) -> tuple[Base, Trial]:
     """Return the base model and the trial that trains copies of it and measures what they gain and forget."""
+    note("loading TensorFlow and the base model ...")
+    base, less = open_base(args.base, recorded.embedding)
+    if less:
+        note(f"{recorded.no_embedding}: {less}; record again for all of it")
     note("loading faces of other people, to see what is forgotten ...")
     general, problem = find_general(args.general, bundle.load_info(args.base))
+    if not problem and base.is_joint and general.crop is None:
+        general, problem = None, "the faces of other people have no crops (extract them again)"
     if problem:
         note(
             f"{problem}; so what the model forgets about other people is not measured, "
             f"and {unmeasured(args.max_forgetting)}"
         )
-    note("loading TensorFlow and the base model ...")
-    network, scaler, info = export.load_bundle(args.base)
+    else:
+        step = -(-len(general) // MOST_GENERAL) if base.is_joint else 1
+        general = general.select(slice(None, None, step), slice(None, None, step))
+    classes = base.info["classes"]
     networks.set_seed(args.seed)
-
-    def seen(faces: LandmarkSet) -> np.ndarray:
-        return training.network_input(faces, info["features"], scaler)
-
     trial = Trial(
-        network,
-        seen(recorded.person),
+        base.network,
+        base.seen(recorded.person, recorded.embedding),
         recorded.label,
         recorded.block,
         args.steps,
-        None if problem else Others(seen(general), general, network),
+        None if problem else Others(base.seen(general), general, base.network, classes),
         args.max_forgetting,
-        None if "neutral" in recorded.absent else training.mean_neutral(info["features"], scaler),
+        None if "neutral" in recorded.absent else base.neutral,
+        classes,
     )
-    return Base(scaler, info), trial
+    return base, trial
 
 
 def report_comparison(output: Path, args, recorded: Recorded, trial: Trial, reports: dict) -> None:
@@ -265,11 +274,12 @@ def write_model(
         "data": {"subject": args.subject, "samples": len(recorded.label), "sessions": recorded.sessions},
         "metrics": {"held_out": reports, "forgetting": forgetting},
     }
-    export.save_bundle(output, outcome.network, base.scaler, base.info | about)
+    parts = {"landmarks": (outcome.network, base.scaler)}
+    export.save_bundle(output, parts, base.info | about, base.files)
     plots.plot_confusion_matrix(
         output / "confusion_matrix.png",
         reports[best]["confusion_matrix"],
-        EMOTIONS,
+        recorded.classes,
         f"{args.subject}, {title}, held out: {recorded.held_out}\n"
         f"balanced accuracy {reports[best]['balanced_accuracy']:.3f} "
         f"(base model {reports['base']['balanced_accuracy']:.3f})",
@@ -285,10 +295,10 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
     """Return faces of other people, or None and why: those of a file or, by default, the base model's own
     test set."""
     if path:
-        data = load_landmarks(path).of_classes(EMOTIONS)
+        data = load_landmarks(path).of_classes(info["classes"])
         if not len(data):
             raise UserError(
-                f"{relative(path)} has no face labelled {', '.join(EMOTIONS)}; name another with --general"
+                f"{relative(path)} has no face labelled {', '.join(info['classes'])}; name another with --general"
             )
         return (data.part("test") if (data.split == "test").any() else data), ""
     names = info["data"].get("files")
@@ -300,7 +310,7 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
             "another: python scr/extract_landmarks.py --images DIR, then --general data/DIR.npz)"
         )
     parts = [load_landmarks(ROOT / name) for name in names]
-    data = (concatenate(parts) if len(parts) > 1 else parts[0]).of_classes(EMOTIONS)
+    data = (concatenate(parts) if len(parts) > 1 else parts[0]).of_classes(info["classes"])
     if not set(data.split.tolist()) >= {"train", "val", "test"}:
         data = assign_split(data, info["training"]["seed"])  # as train_model.py did
     data = data.part("test")

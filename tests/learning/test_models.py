@@ -25,7 +25,7 @@ def copy(bundle, tmp_path):
 
 def test_two_runs_with_one_seed_give_the_same_weights(bundle, landmark_file, tmp_path):
     run("train_model.py", "--data", landmark_file, "--output", tmp_path, "--epochs", 2)
-    first, second = (load_bundle(folder) for folder in (bundle, tmp_path))
+    first, second = (load_bundle(folder)[0]["landmarks"] for folder in (bundle, tmp_path))
     for one, other in zip(first[0].get_weights(), second[0].get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(first[1].mean_, second[1].mean_)
@@ -45,7 +45,8 @@ def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
     from utils.data.dataset import assign_split
     from utils.learning.training import with_mirror_images
 
-    _, scaler, info = load_bundle(bundle)
+    parts, info = load_bundle(bundle)
+    _, scaler = parts["landmarks"]
     data = assign_split(load_landmarks(landmark_file).of_classes(EMOTIONS))
     part = data.part("train")
     kept = len(part) - info["training"]["doubtful"]
@@ -62,7 +63,8 @@ def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
 
 
 def test_lite_model_answers_as_keras_does(bundle, landmark_file):
-    network, scaler, info = load_bundle(bundle)
+    parts, info = load_bundle(bundle)
+    network, scaler = parts["landmarks"]
     faces = load_landmarks(landmark_file)
     x = scaler.transform(compute_features(faces.landmarks, faces.blendshapes, info["features"])).astype(
         np.float32
@@ -135,7 +137,8 @@ def test_exports_answer_as_keras_does_on_real_faces(recipe, landmark_file, tmp_p
     done = run("export_model.py", "--model", tmp_path, "--data", landmark_file, "--formats", *formats)
     assert done.returncode == 0, done.stderr
     assert "one input, one output and parity" in done.stdout
-    network, scaler, info = load_bundle(tmp_path)
+    parts, info = load_bundle(tmp_path)
+    network, scaler = parts["landmarks"]
     faces = load_landmarks(landmark_file)
     features = compute_features(faces.landmarks, faces.blendshapes, info["features"])
     expected = network.predict(scaler.transform(features).astype(np.float32), verbose=0)
@@ -165,7 +168,8 @@ def test_published_recipe_is_the_readme_s(landmark_file, tmp_path):
         "published",
     )
     assert done.returncode == 0, done.stderr
-    network, scaler, info = load_bundle(tmp_path)
+    parts, info = load_bundle(tmp_path)
+    network, scaler = parts["landmarks"]
     layers = [
         (type(layer).__name__, getattr(layer, "units", getattr(layer, "rate", None)))
         for layer in network.layers
@@ -217,7 +221,10 @@ def test_training_without_a_class_says_which(landmark_file, tmp_path):
     data = load_landmarks(landmark_file)
     save_npz(tmp_path / "three.npz", data.select(data.label != "fear"))
     assert "no fear in" in user_error(
-        run("train_model.py", "--data", tmp_path / "three.npz", "--output", tmp_path)
+        run(
+            *("train_model.py", "--data", tmp_path / "three.npz", "--output", tmp_path),
+            *("--classes", "fear", "happy", "sad"),
+        )
     )
     assert "no landmark set" in user_error(
         run("train_model.py", "--data", tmp_path / "none.npz", "--output", tmp_path)

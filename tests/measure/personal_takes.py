@@ -22,10 +22,11 @@ from utils.script import run_script  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from train_personal import find_general  # noqa: E402
+from train_personal import MOST_GENERAL, find_general  # noqa: E402
 from utils.config import EMOTIONS, MODELS, SEED, make_parser  # noqa: E402
 from utils.data.dataset import LandmarkSet, load_landmarks  # noqa: E402
-from utils.learning import export, networks, plots, training  # noqa: E402
+from utils.learning import bundle, networks, plots
+from utils.learning.base import embed_set, open_base  # noqa: E402
 from utils.learning.metrics import evaluate_predictions  # noqa: E402
 from utils.learning.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
 
@@ -47,6 +48,9 @@ def build_parser():
     parser.add_argument(
         "--unmeasured", action="store_true", help="as in a clone, where nothing tells what is forgotten"
     )
+    parser.add_argument(
+        "--model", type=Path, default=MODELS, metavar="DIR", help="bundle that personal models start from"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG to draw the table into")
     return parser
 
@@ -55,33 +59,34 @@ def main(args):
     data = load_landmarks(args.data).of_classes(EMOTIONS)
     take = number_takes(data)
     data, take = data.select(take < TAKES), take[take < TAKES]
-    network, scaler, info = export.load_bundle(MODELS)
+    info, embedding = bundle.load_info(args.model), embed_set(data, args.model)
+    base, less = open_base(args.model, embedding)
+    if less:
+        print(f"the set has no crops: {less}")
     general, problem = (None, "not measured, as asked") if args.unmeasured else find_general(None, info)
+    if general is not None and base.is_joint:
+        step = -(-len(general) // MOST_GENERAL)
+        general = general.select(slice(None, None, step), slice(None, None, step))
     print(
         problem
         or f"forgetting is measured on {len(general) + len(general.missed_label)} pictures of other people",
         flush=True,
     )
-    others = (
-        None
-        if general is None
-        else Others(training.network_input(general, info["features"], scaler), general, network)
-    )
-    neutral = training.mean_neutral(info["features"], scaler)
+    others = None if general is None else Others(base.seen(general), general, base.network)
     reports = {}
     for subject in sorted(set(data.subject.tolist())):
         networks.set_seed(SEED)
         rows = data.subject == subject
         person, block = data.select(rows), take[rows]
         trial = Trial(
-            network,
-            training.network_input(person, info["features"], scaler),
+            base.network,
+            base.seen(person, embedding[rows] if base.is_joint else None),
             person.class_index(),
             block,
             150,
             others,
             args.max_forgetting,
-            neutral,
+            base.neutral,
         )
         reports[subject] = trial.run(make_folds(person.class_index(), block)[0])
 

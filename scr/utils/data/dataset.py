@@ -13,6 +13,8 @@ from utils.config import EMOTIONS, SEED, UserError, atomic_path, note, relative
 from utils.data.checks import check_columns, check_faces
 from utils.data.classes import check_classes, class_name, list_names, name_problem
 from utils.data.labelled import VOTES, LabelledImage
+from utils.data.rows import Rows, join, map_member
+from utils.faces.crops import CROP_PX
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 
 
@@ -23,7 +25,8 @@ class LandmarkSet:
     landmarks (n, 478 or 468, 3) float32 in image widths, blendshapes (n, 52) float32; the rest (n,): label,
     source, path, sha256, split (`train`, `val`, `test` or empty), subject, session (empty if unknown), width
     and height in pixels, phash uint64; votes (n, 10) in the order of `FERPLUS_COLUMNS`, all zero without
-    FER+.
+    FER+. crop: `Rows` of the faces' crops (n, CROP_PX, CROP_PX) uint8, which stay on disk, or None for a set
+    without crops.
     """
 
     landmarks: np.ndarray
@@ -39,6 +42,7 @@ class LandmarkSet:
     height: np.ndarray = None
     phash: np.ndarray = None
     votes: np.ndarray = None
+    crop: Rows | None = None
     missed_label: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
     missed_source: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
     missed_path: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
@@ -54,7 +58,7 @@ class LandmarkSet:
             "height": np.zeros(n, np.int32),
             "votes": np.zeros((n, VOTES), np.uint8),
         }
-        for name in _ROW_COLUMNS:
+        for name in self.row_columns:
             if getattr(self, name) is None:
                 setattr(self, name, defaults.get(name, np.zeros(n, "U1")))
             if len(getattr(self, name)) != n:
@@ -63,10 +67,15 @@ class LandmarkSet:
     def __len__(self) -> int:
         return len(self.landmarks)
 
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """The names of the columns that have a row for each face."""
+        return _ROW_COLUMNS if self.crop is not None else tuple(n for n in _ROW_COLUMNS if n != "crop")
+
     def select(self, rows: np.ndarray, missed: np.ndarray | slice = slice(None)) -> "LandmarkSet":
         """Return the faces, and the missed pictures, that masks or index arrays name."""
         return LandmarkSet(
-            **{name: getattr(self, name)[rows] for name in _ROW_COLUMNS},
+            **{name: getattr(self, name)[rows] for name in self.row_columns},
             **{name: getattr(self, name)[missed] for name in _MISSED_COLUMNS},
         )
 
@@ -97,8 +106,11 @@ def concatenate(sets: Sequence[LandmarkSet]) -> LandmarkSet:
     columns = {
         name: np.concatenate([getattr(part, name) for part in sets])
         for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)
-        if name != "landmarks"
+        if name not in ("landmarks", "crop")
     }
+    with_faces = [part.crop for part in sets if len(part)] or [sets[0].crop]
+    if all(crop is not None for crop in with_faces):
+        columns["crop"] = join(with_faces)
     return LandmarkSet(landmarks=np.concatenate([part.landmarks[:, :points] for part in sets]), **columns)
 
 
@@ -128,6 +140,7 @@ def from_rows(images: Sequence[LabelledImage], rows: Sequence[dict], root: Path,
         height=stack("height", (), np.int32),
         phash=stack("phash", (), np.uint64),
         votes=np.array([image.votes for image, _ in found], np.uint8).reshape(len(found), VOTES),
+        crop=Rows([stack("crop", (CROP_PX, CROP_PX), np.uint8)]),
         missed_label=text([image.label for image, _ in missed]),
         missed_source=text([source] * len(missed)),
         missed_path=text([image.path.relative_to(root).as_posix() for image, _ in missed]),
@@ -138,8 +151,14 @@ def from_rows(images: Sequence[LabelledImage], rows: Sequence[dict], root: Path,
 
 def save_npz(path: Path, data: LandmarkSet) -> None:
     """Write a landmark set as `.npz`, atomically; equal sets give equal bytes."""
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        np.savez(file, **{name: getattr(data, name) for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)})
+    with atomic_path(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name in (*data.row_columns, *_MISSED_COLUMNS):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                values = getattr(data, name)
+                if isinstance(values, Rows):
+                    values.write(file)
+                else:
+                    np.lib.format.write_array(file, values, allow_pickle=False)
 
 
 _TXT_CLASSES = "# classes: "
@@ -192,7 +211,11 @@ def _read_npz(path: Path) -> LandmarkSet:
         raise ValueError("no .npz archive")
     with np.load(path, allow_pickle=False) as archive:
         data = LandmarkSet(
-            **{name: archive[name] for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS) if name in archive.files}
+            **{
+                name: Rows([map_member(path, name)]) if name == "crop" else archive[name]
+                for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)
+                if name in archive.files
+            }
         )
     check_columns({name: getattr(data, name) for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)}, VOTES)
     labels = {*data.label.tolist(), *data.missed_label.tolist()}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.data.dataset import LandmarkSet, concatenate, from_rows, load_landmarks, save_npz
 from utils.data.labelled import LabelledImage
+from utils.faces.crops import crop_face
 from utils.faces.headers import PictureError
 from utils.faces.images import import_cv2, load_picture, perceptual_hash
 from utils.faces.landmarks import FaceLandmarker, ensure_landmarker_file
@@ -42,6 +43,7 @@ def extract(
             parts[start] = from_rows(chunk, done, root, source)
             if parts_dir:
                 save_npz(part_path(parts_dir, start), parts[start])
+                parts[start] = _read_part(parts_dir, start)  # its crops stay on disk
     return concatenate(list(parts.values()))
 
 
@@ -93,8 +95,8 @@ def open_extractor():
 def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
     """Return the row of a picture file.
 
-    A row has `sha256`, `width`, `height` and `phash`, and either `landmarks` (478, 3) and `blendshapes` (52,)
-    of the largest face or `skipped`, the reason why there are none.
+    A row has `sha256`, `width`, `height` and `phash`, and either `landmarks` (478, 3), `blendshapes` (52,)
+    and `crop` of the largest face or `skipped`, the reason why there are none.
     """
     row = {"sha256": "", "width": 0, "height": 0, "phash": 0}
     try:
@@ -113,4 +115,6 @@ def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
         return row | {"skipped": "detector failed"}
     if not faces:
         return row | {"skipped": "no face"}
-    return row | {"landmarks": faces[0].landmarks, "blendshapes": faces[0].blendshapes}
+    face = faces[0]
+    crop = crop_face(picture.image, face.landmarks)
+    return row | {"landmarks": face.landmarks, "blendshapes": face.blendshapes, "crop": crop}

@@ -2,7 +2,8 @@
 
 `data/personal/<subject>/<session>.jsonl`; a line is the CRC-32 of the rest, a space, and a JSON object with
 label, ISO time (UTC), and float32 landmarks and blendshapes in base64. A line that was cut off or damaged
-fails its checksum; it is dropped and reported, all others are read. One run at a time writes a session. A
+fails its checksum; it is dropped and reported, all others are read. Samples also keep what a crop network's
+last hidden layer made of the face, if the model had one: some hundred numbers, from which no picture can be made. One run at a time writes a session. A
 subject's folder and all in it can be read by its owner only.
 """
 
@@ -43,6 +44,10 @@ class Sample:
     subject: str
     session: str
     time: datetime
+    embedding: np.ndarray | None = None
+    """(n,) float32: the last hidden layer of the crop network"""
+    crop_network: str = ""
+    """sha256 of the crop network that the embedding is of"""
 
 
 def check_name(name: str) -> str:
@@ -100,16 +105,24 @@ class SessionWriter:
                 f"then run: {self._again}"
             ) from error
 
-    def append(self, landmarks: np.ndarray, blendshapes: np.ndarray, label: str) -> None:
+    def append(
+        self,
+        landmarks: np.ndarray,
+        blendshapes: np.ndarray,
+        label: str,
+        embedding: np.ndarray | None = None,
+        crop_network: str = "",
+    ) -> None:
         """Write one sample, wait until the disk has it; if it refuses, leave whole lines, raise UserError."""
-        body = json.dumps(
-            {
-                "label": label,
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "landmarks": _encode(landmarks),
-                "blendshapes": _encode(blendshapes),
-            }
-        )
+        row = {
+            "label": label,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "landmarks": _encode(landmarks),
+            "blendshapes": _encode(blendshapes),
+        }
+        if embedding is not None:
+            row |= {"embedding": _encode(embedding), "crop_network": crop_network}
+        body = json.dumps(row)
         size = os.fstat(self._file.fileno()).st_size
         line = f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
         try:
@@ -174,7 +187,12 @@ def _read_sample(row: dict, path: Path) -> Sample:
     blendshapes = _decode(row["blendshapes"], (BLENDSHAPES,))
     check_faces(landmarks[None], blendshapes[None])
     time = datetime.fromisoformat(row["time"]).astimezone(UTC)  # a time without zone is a local one
-    return Sample(landmarks, blendshapes, row["label"], path.parent.name, path.stem, time)
+    embedding = _decode(row["embedding"], (-1,)) if "embedding" in row else None
+    if embedding is not None and not np.isfinite(embedding).all():
+        raise ValueError("an embedding that is no number")
+    crop_network = str(row.get("crop_network", ""))
+    names = row["label"], path.parent.name, path.stem
+    return Sample(landmarks, blendshapes, *names, time, embedding, crop_network)
 
 
 def list_sessions(folder: Path = PERSONAL_DATA) -> list[Path]:

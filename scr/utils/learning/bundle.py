@@ -15,28 +15,61 @@ from pathlib import Path
 from utils.config import MODELS, PERSONAL_MODELS, UserError, relative, write_json
 
 NAME = "emotion_mlp"
+CROP_NAME = "emotion_crop"
+PARTS = {"landmarks": ("landmarks",), "crop": ("crop",), "hybrid": ("landmarks", "crop")}
+"""The networks that there are, and the parts that each is made of."""
+TFLITE = {"landmarks": f"{NAME}.tflite", "crop": f"{CROP_NAME}.tflite"}
+"""The file of each part that runs live."""
 METADATA_FILE = "emotion.json"
 """Name of the metadata inside a `.tflite`, and key of it in an `.onnx`."""
 METADATA_KEYS = ("name", "classes", "features", "threshold")
 
 
-def find_tflite(path: Path | str) -> Path:
-    """Return the `.tflite` that `path` means: a file, a bundle's folder, or the name of a personal model."""
+def find_model(path: Path | str) -> tuple[Path, str | None]:
+    """Return the `.tflite` file, or the bundle's folder, that `path` means, and the network wanted of it, if it is named.
+
+    `path` is a file, a folder, the name of a personal model, or that of a network: a part of the shipped model, or all of it.
+    """
     given = Path(path)
+    if str(path) in PARTS and not given.exists():
+        return MODELS, str(path)
     candidates = [given, PERSONAL_MODELS / given] if not given.is_absolute() else [given]
     for candidate in candidates:
-        if candidate.is_dir() and (candidate / f"{NAME}.tflite").is_file():
-            return candidate / f"{NAME}.tflite"
+        if candidate.is_dir() and any(
+            (candidate / name).is_file() for name in (f"{NAME}.json", TFLITE["landmarks"])
+        ):
+            return candidate, None
         if candidate.is_file():
             if candidate.suffix != ".tflite":
                 raise UserError(
                     f"{relative(candidate)} is not a .tflite model; run: python scr/export_model.py"
                 )
-            return candidate
+            return candidate, None
     if re.fullmatch(r"[\w-]+", str(path)) and not given.exists():
         raise UserError(f"no model named {path}; run: python scr/train_personal.py --subject {path}")
-    missing = given / f"{NAME}.tflite" if given.is_dir() or given == MODELS else given
+    missing = given / TFLITE["landmarks"] if given.is_dir() or given == MODELS else given
     raise UserError(f"no model at {relative(missing)}; run: python scr/train_model.py")
+
+
+def network_of(info: dict) -> str:
+    """Return the network of a bundle; those made before there were several are of landmarks."""
+    return info.get("network", "landmarks")
+
+
+def find_parts(folder: Path, wanted: str | None) -> tuple[dict[str, Path], dict]:
+    """Return the `.tflite` file of each part of a bundle's network, or of the network wanted of it, and its JSON.
+
+    The JSON is empty for a folder that holds a `.tflite` alone. Raises UserError if the bundle lacks a part.
+    """
+    info = load_info(folder) if (folder / f"{NAME}.json").is_file() else {}
+    network = wanted or network_of(info)
+    parts = {name: folder / TFLITE[name] for name in PARTS[network]}
+    for path in parts.values():
+        if not path.is_file():
+            raise UserError(
+                f"no {relative(path)}, which the network '{network}' needs; run: python scr/train_model.py"
+            )
+    return parts, info
 
 
 def read_metadata(path: Path) -> dict:

@@ -1,75 +1,174 @@
-"""Features -> probabilities, live: the sole owner of LiteRT. No TensorFlow, no pickle."""
+"""Faces -> probabilities, live: the sole owner of LiteRT. No TensorFlow, no pickle."""
 
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from utils.config import MODELS, UserError, native_log_silenced, relative
+from utils.data.rows import Rows
+from utils.faces.crops import network_input
 from utils.faces.features import compute_features, neutral_offset
-from utils.learning.bundle import check_file, find_tflite, read_metadata
+from utils.learning.bundle import TFLITE, check_file, find_model, find_parts, read_metadata
+
+CHUNK = 64
+"""Crops that are worked on at a time: each becomes 100 KB on its way."""
 
 
 class EmotionClassifier:
-    """A trained network on LiteRT: landmarks in, probabilities out.
+    """A trained model on LiteRT: landmarks and crops in, probabilities out.
 
-    `path` is a `.tflite` file, a bundle's folder, or the name of a personal model. Raises UserError if it
-    is missing, not one of ours, or differs from what its bundle says.
+    `path` is a `.tflite` file, a bundle's folder, the name of a personal model, or a network of the shipped model (`landmarks`,
+    `crop`, `hybrid`). Raises UserError if a file is missing, not one of ours, or differs from what its bundle says.
     """
 
     def __init__(self, path: Path | str = MODELS):
-        from ai_edge_litert.interpreter import Interpreter
+        self.path, wanted = find_model(path)
+        parts, info = find_parts(self.path, wanted) if self.path.is_dir() else ({"file": self.path}, {})
+        self._parts = {name: LitePart(file) for name, file in parts.items()}
+        if len(self._parts) == 1:
+            (only,) = self._parts.values()
+            self.path, info = only.path, only.metadata
+        self.name: str = info["name"]
+        self.classes: tuple[str, ...] = tuple(info["classes"])
+        self.threshold: float = info["threshold"]
+        self._weights: dict = info.get("weights", {})
+        self._temperature: float = info.get("temperature", 1.0)
+        kinds = {part.features["kind"] == "crop": part for part in self._parts.values()}
+        self._crop, self._landmarks = kinds.get(True), kinds.get(False)
 
-        self.path = find_tflite(path)
-        check_file(self.path)
-        metadata = read_metadata(self.path)
-        self.name: str = metadata["name"]
-        self.classes: tuple[str, ...] = tuple(metadata["classes"])
-        self.threshold: float = metadata["threshold"]
-        self._features = metadata["features"]
-        if "reference" in self._features:  # once, not for every frame
-            self._features["reference"] = np.asarray(self._features["reference"], np.float32)
-        try:
-            with native_log_silenced():
-                self._interpreter = Interpreter(str(self.path), num_threads=1)
-                self._allocate(1)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"LiteRT can't load {relative(self.path)} ({error}); run: python scr/export_model.py"
-            ) from error
+    @property
+    def needs_crops(self) -> bool:
+        """Tell whether the model looks at crops of the faces."""
+        return self._crop is not None
 
-    def _allocate(self, batch: int) -> None:
-        details = self._interpreter.get_input_details()[0]
-        self._interpreter.resize_tensor_input(details["index"], [batch, details["shape_signature"][1]])
-        self._interpreter.allocate_tensors()
-        self._input, self._output = details["index"], self._interpreter.get_output_details()[0]["index"]
-        self._batch = batch
+    @cached_property
+    def crop_sha256(self) -> str:
+        """The sha256 of the crop network's file, which an embedding belongs to; empty without a crop network."""
+        return hashlib.sha256(self._crop.path.read_bytes()).hexdigest() if self._crop else ""
 
     def predict(
-        self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None, offset: np.ndarray | None = None
+        self,
+        landmarks: np.ndarray,
+        blendshapes: np.ndarray | None = None,
+        offset: np.ndarray | None = None,
+        crops: np.ndarray | Rows | None = None,
+        looked: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return probabilities (n, classes) float32 of landmarks (n, 478, 3) and blendshapes (n, 52),
-        both float32.
+        """Return probabilities (n, classes) float32 of faces.
 
-        offset: `neutral_offset` of the person whose faces they are.
+        landmarks (n, 478, 3) and blendshapes (n, 52) float32; offset: `neutral_offset` of the person whose faces they are;
+        crops (n, CROP_PX, CROP_PX) uint8. Without crops a hybrid answers by the landmarks alone; raises ValueError for a
+        model that can't. looked: what `look` made of these faces before, in place of crops.
         """
         if len(landmarks) == 0:
             return np.empty((0, len(self.classes)), np.float32)
-        return self.predict_features(compute_features(landmarks, blendshapes, self._features, offset))
+        joint = self._landmarks is not None and "embedding" in self._landmarks.features
+        if crops is None and looked is None and (joint or self._landmarks is None):
+            raise ValueError("this model looks at crops of the faces; none were given")
+        if looked is None and crops is not None and self._crop:
+            looked = self.look(crops)
+        of_crop, embedding = looked or (None, None)
+        if self._landmarks is None:
+            return of_crop
+        features = compute_features(landmarks, blendshapes, self._landmarks.features, offset)
+        if joint:  # a personal model: its last layer sees both
+            return self._landmarks.run(np.concatenate([features, embedding], axis=1))[0]
+        of_landmarks = self._landmarks.run(features)[0]
+        if of_crop is None:
+            return of_landmarks
+        weights = self._weights
+        return mix([(weights["landmarks"], of_landmarks), (weights["crop"], of_crop)], self._temperature)
+
+    def look(self, crops: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the crop network alone makes of crops (n, CROP_PX, CROP_PX) uint8: probabilities (n, classes)
+        and its last hidden layer (n, embedding)."""
+        return self._crop.read_crops(crops)
+
+    def embed(self, crops: np.ndarray | Rows) -> np.ndarray:
+        """Return the crop network's last hidden layer (n, embedding) float32 of crops (n, CROP_PX, CROP_PX) uint8."""
+        return self.look(crops)[1]
 
     @property
     def knows_neutral(self) -> bool:
         """Tell whether the model can take a person's neutral face as baseline."""
-        return "neutral" in self._features
+        return self._landmarks is not None and "neutral" in self._landmarks.features
 
     def neutral_offset(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None) -> np.ndarray:
         """Return the offset (d,) for `predict` from a person's neutral face, landmarks (n, 478, 3) and
         blendshapes (n, 52)."""
-        return neutral_offset(compute_features(landmarks, blendshapes, self._features), self._features)
+        features = self._landmarks.features
+        return neutral_offset(compute_features(landmarks, blendshapes, features), features)
 
-    def predict_features(self, features: np.ndarray) -> np.ndarray:
-        """Return probabilities (n, classes) float32 of features (n, d) float32."""
-        if len(features) != self._batch:
-            self._allocate(len(features))
-        self._interpreter.set_tensor(self._input, features)
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output)
+
+def part_input(folder: Path, features: dict, faces) -> np.ndarray:
+    """Return what a part of a bundle is given of faces, (n, ...) float32; faces: an object with landmarks, blendshapes, crop.
+
+    features: the part's recipe. A personal model's last layer also sees the embedding of the crop network in its folder.
+    """
+    if features["kind"] == "crop":
+        return network_input(faces.crop.read(), features)
+    x = compute_features(faces.landmarks, faces.blendshapes, features)
+    if "embedding" not in features:
+        return x
+    return np.concatenate([x, LitePart(folder / TFLITE["crop"]).read_crops(faces.crop)[1]], axis=1)
+
+
+def mix(parts: Sequence[tuple[float, np.ndarray]], temperature: float = 1.0) -> np.ndarray:
+    """Return the probabilities (n, classes) float32 of several networks as one: their weighted geometric mean.
+
+    parts: weight and probabilities (n, classes) of each; the logarithm is divided by the temperature.
+    """
+    logits = sum(weight * np.log(np.maximum(values, 1e-9)) for weight, values in parts) / temperature
+    exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (exponential / exponential.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+class LitePart:
+    """One `.tflite` file, checked and opened. `features`: how its input is made, by `compute_features` or `network_input`."""
+
+    def __init__(self, path: Path):
+        from ai_edge_litert.interpreter import Interpreter
+
+        check_file(path)
+        self.path, self.metadata = path, read_metadata(path)
+        self.features = self.metadata["features"]
+        if "reference" in self.features:  # once, not for every frame
+            self.features["reference"] = np.asarray(self.features["reference"], np.float32)
+        try:
+            with native_log_silenced():
+                self.interpreter = Interpreter(str(path), num_threads=1)
+                self._allocate(1)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"LiteRT can't load {relative(path)} ({error}); run: python scr/export_model.py"
+            ) from error
+
+    def _allocate(self, batch: int) -> None:
+        details = self.interpreter.get_input_details()[0]
+        self.interpreter.resize_tensor_input(details["index"], [batch, *details["shape_signature"][1:]])
+        self.interpreter.allocate_tensors()
+        self._input, self._batch = details["index"], batch
+        # The crop network also gives its last hidden layer, which is wider than the classes.
+        outputs = sorted(self.interpreter.get_output_details(), key=lambda output: output["shape"][-1])
+        self._outputs = [output["index"] for output in outputs]
+
+    def run(self, x: np.ndarray) -> list[np.ndarray]:
+        """Return the probabilities (n, classes) float32 of an input (n, ...) float32, then the embedding if there is one."""
+        if len(x) != self._batch:
+            self._allocate(len(x))
+        self.interpreter.set_tensor(self._input, x)
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(index) for index in self._outputs]
+
+    def read_crops(self, crops: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Return probabilities (n, classes) and embedding (n, embedding) of crops (n, CROP_PX, CROP_PX) uint8."""
+        parts = []
+        for start in range(0, len(crops), CHUNK):
+            some = crops[start : start + CHUNK]
+            parts.append(
+                self.run(network_input(some.read() if isinstance(some, Rows) else some, self.features))
+            )
+        return tuple(np.concatenate(values) for values in zip(*parts))

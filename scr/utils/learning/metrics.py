@@ -48,21 +48,24 @@ def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bin
     return float(np.abs(gap).sum() / len(label))
 
 
-def answer_threshold(label: np.ndarray, probabilities: np.ndarray, right: float) -> tuple[float, float]:
+def answer_threshold(
+    label: np.ndarray, probabilities: np.ndarray, right: float, weight: np.ndarray | None = None
+) -> tuple[float, float]:
     """Return the lowest confidence from which at least a share `right` of the answers are right, and the
     share answered.
 
-    label (n,), probabilities (n, classes). (1.0, 0.0) if no confidence will do.
+    label (n,), probabilities (n, classes), weight (n,) of each face (default: all the same). (1.0, 0.0) if no
+    confidence will do.
     """
+    weight = np.ones(len(label)) if weight is None else weight
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
-    share_right = (probabilities.argmax(axis=1) == label)[order].cumsum() / np.arange(1, len(label) + 1)
-    enough = np.flatnonzero(share_right >= right)
-    return (
-        (float(confidence[order][enough[-1]]), float((enough[-1] + 1) / len(label)))
-        if len(enough)
-        else (1.0, 0.0)
-    )
+    answered = weight[order].cumsum()
+    hits = ((probabilities.argmax(axis=1) == label) * weight)[order].cumsum()
+    enough = np.flatnonzero(hits / answered >= right)
+    if not len(enough):
+        return 1.0, 0.0
+    return float(confidence[order][enough[-1]]), float(answered[enough[-1]] / answered[-1])
 
 
 def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict:

@@ -88,7 +88,7 @@ def fit_networks(
     classes, batches = networks[0].output_shape[1], -(-len(train[0]) // batch_size)
     if draw_seed is not None:  # what is drawn has no end: a small set gets as many steps as it takes to learn
         batches = max(batches, LEAST_BATCHES)
-    callbacks = [_progress_bar(keras, epochs)] if progress else []
+    callbacks = [progress_bar(keras, epochs)] if progress else []
     if patience:
         callbacks += [
             keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),
@@ -149,7 +149,7 @@ def _log_likelihood(keras, target, probabilities, classes: int, within_prefix_gr
     )
 
 
-def _progress_bar(keras, epochs: int):
+def progress_bar(keras, epochs: int):
     from tqdm import tqdm
 
     class ProgressBar(keras.callbacks.Callback):
@@ -168,9 +168,10 @@ def _progress_bar(keras, epochs: int):
     return ProgressBar()
 
 
-def predict_network(network, x: np.ndarray) -> np.ndarray:
-    """Return a network's probabilities (n, classes) of standardised features (n, d)."""
-    return network.predict(x, batch_size=4096, verbose=0)
+def predict_network(network, x: np.ndarray, batch: int = 4096) -> np.ndarray:
+    """Return a network's probabilities (n, classes) of what it sees (n, ...): standardised features or crops."""
+    answers = network.predict(x, batch_size=batch, verbose=0)
+    return answers["probabilities"] if isinstance(answers, dict) else answers
 
 
 def assemble(networks: Sequence, projection: np.ndarray | None = None):
@@ -218,6 +219,34 @@ def assemble(networks: Sequence, projection: np.ndarray | None = None):
         ],
     )
     return whole
+
+
+def join(network, kernel: np.ndarray, bias: np.ndarray, weights: tuple[float, float], scale: float):
+    """Return one network of a network of landmarks and the last layer of a crop network, which answers as both mixed.
+
+    It takes features and embedding side by side, (n, d + e), the embedding divided by `scale`; kernel (e, classes) and bias (classes,)
+    are the crop network's last layer, weights those of the two in the mixture's logits. The last layer sees the landmark network's
+    hidden layer and the embedding: exactly so, since a mixture of log-probabilities is one of logits.
+    """
+    keras = import_keras()
+    features = network.input_shape[1]
+    inputs = keras.Input((features + len(kernel),))
+    x = inputs[:, :features]
+    for layer in network.layers[:-1]:
+        copy = type(layer).from_config(layer.get_config())
+        x = copy(x)
+        copy.set_weights(layer.get_weights())
+    last = type(network.layers[-1]).from_config(network.layers[-1].get_config())
+    joined = keras.Model(inputs, last(keras.layers.Concatenate()([x, inputs[:, features:]])), name=NAME)
+    of_landmarks, of_crop = weights
+    own_kernel, own_bias = network.layers[-1].get_weights()
+    last.set_weights(
+        [
+            np.concatenate([of_landmarks * own_kernel, of_crop * scale * kernel]),
+            of_landmarks * own_bias + of_crop * bias,
+        ]
+    )
+    return joined
 
 
 def divide_logits(network, temperature: float) -> None:

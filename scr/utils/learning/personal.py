@@ -4,6 +4,7 @@ compared, chosen.
 Stands on `training`; `train_personal.py` is its script.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,15 +74,18 @@ class Others:
     """Faces of other people, x (n, d) standardised features: what is forgotten about them, against the
     base network."""
 
-    def __init__(self, x: np.ndarray, data: LandmarkSet, base_network):
-        self.x, self.data = x, data
+    def __init__(self, x: np.ndarray, data: LandmarkSet, base_network, classes: Sequence[str] = EMOTIONS):
+        self.x, self.data, self.classes = x, data, classes
         self.base = self.report(base_network)
 
     def report(self, network) -> dict:
         """Return a network's report on these faces."""
         probabilities = network(self.x, training=False).numpy()
         return evaluate_predictions(
-            *with_missed(self.data.class_index(), probabilities, self.data.missed_index()), EMOTIONS
+            *with_missed(
+                self.data.class_index(self.classes), probabilities, self.data.missed_index(self.classes)
+            ),
+            self.classes,
         )
 
     def forgotten(self, report: dict) -> float:
@@ -118,7 +122,9 @@ class Trial:
         others: Others | None,
         max_forgetting: float,
         neutral: np.ndarray | None = None,
+        classes: Sequence[str] = EMOTIONS,
     ):
+        self.classes = tuple(classes)
         self.network, self.x, self.label, self.block, self.steps = network, x, label, block, steps
         self.others, self.max_forgetting, self.neutral = others, max_forgetting, neutral
         self._tuners: dict[Method, networks.Tuner] = {}
@@ -223,12 +229,11 @@ class Trial:
     def offset(self, rows: np.ndarray) -> np.ndarray:
         """Return what the neutral faces among some rows take off the person's features, (d,); zeros if
         there are none."""
-        neutral = rows[self.label[rows] == EMOTIONS.index("neutral")]
-        return (
-            neutral_offset(self.x[neutral], {"neutral": self.neutral})
-            if len(neutral)
-            else np.zeros_like(self.neutral)
-        )
+        offset, features = np.zeros(self.x.shape[1], np.float32), len(self.neutral)
+        neutral = rows[self.label[rows] == self.classes.index("neutral")]
+        if len(neutral):  # of the features alone: of an embedding no mean neutral face is known
+            offset[:features] = neutral_offset(self.x[neutral, :features], {"neutral": self.neutral})
+        return offset
 
     def interpolate(self, tuned) -> tuple[float, dict | None]:
         """Mix weights with the base model's until no more is forgotten than allowed.
@@ -268,14 +273,14 @@ class Trial:
             (self.label[test], outcome.probabilities[test]) for (_, test), outcome in zip(folds, outcomes)
         ]
         label, probabilities = (np.concatenate(part) for part in zip(*tests))
-        report = evaluate_predictions(label, probabilities.argmax(axis=1), EMOTIONS)
+        report = evaluate_predictions(label, probabilities.argmax(axis=1), self.classes)
         report |= {
             "title": METHODS[name].title if name in METHODS else PICKED_TITLE,
             "shares": [one.share for one in outcomes],
             "unchanged": name in METHODS and METHODS[name].unchanged,
             "log_likelihood": float(np.log(probabilities[np.arange(len(label)), label] + 1e-7).mean()),
             "folds": [
-                evaluate_predictions(one, answers.argmax(axis=1), EMOTIONS)["balanced_accuracy"]
+                evaluate_predictions(one, answers.argmax(axis=1), self.classes)["balanced_accuracy"]
                 for one, answers in tests
             ],
         }

@@ -5,11 +5,11 @@ Both `train_model.py` and `evaluate.py --leave-one-source-out` train by `train`,
 is shipped.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.config import EMOTIONS
 from utils.data.dataset import LandmarkSet, class_source_weights, concatenate, family
 from utils.faces.features import (
     MESH_POINTS,
@@ -45,8 +45,8 @@ class Recipe:
     """standard deviation of the noise on what the network sees"""
     weight_decay: float = 0.0
     balance_within_source: bool = False
-    source_share: bool = False
-    """each source weighs the same, however many faces it has"""
+    source_exponent: float = 1.0
+    """a source weighs as its number of faces to this power; 0: all the same"""
     draw_by_weight: bool = False
     """batches are drawn by weight; else the weight multiplies the loss"""
     mirror: bool = False
@@ -54,8 +54,7 @@ class Recipe:
     within_prefix_group: float = 0.0
     """share of the loss that asks a face only to be told from the classes of its file-name prefix group"""
     min_label_confidence: float = 0.0
-    """faces whose label gets a smaller probability from networks that did not see them are left out as
-    doubtful"""
+    """label-noise filtering: faces whose label has a smaller out-of-fold confidence are left out"""
     networks: int = 1
     """trained side by side and folded into one wide network"""
     calibrate: bool = False
@@ -86,7 +85,7 @@ RECIPES = {
         input_noise=0.35,
         weight_decay=1e-3,
         balance_within_source=True,
-        source_share=True,
+        source_exponent=0.6,
         draw_by_weight=True,
         mirror=True,
         within_prefix_group=0.3,
@@ -121,10 +120,21 @@ class Trained:
     """confidence from which at least `ANSWERED_RIGHT` of the validation answers are right; 0 if it was
     not asked for"""
     dropped: int
+    """faces that label-noise filtering left out"""
+    classes: tuple[str, ...]
+
+    def predict(self, data: LandmarkSet) -> np.ndarray:
+        """Return the probabilities (n, classes) of a landmark set."""
+        return networks.predict_network(self.network, network_input(data, self.features, self.scaler))
 
 
 def train(
-    train_part: LandmarkSet, val_part: LandmarkSet, recipe: Recipe, seed: int, progress: bool = True
+    train_part: LandmarkSet,
+    val_part: LandmarkSet,
+    recipe: Recipe,
+    seed: int,
+    classes: Sequence[str],
+    progress: bool = True,
 ) -> Trained:
     """Return a network trained on one part and stopped or calibrated on another.
 
@@ -133,7 +143,7 @@ def train(
     networks.set_seed(seed)
     dropped = 0
     if recipe.min_label_confidence and len(train_part) >= ENOUGH_TO_FILTER:
-        kept = out_of_fold_confidence(train_part, recipe, seed) >= recipe.min_label_confidence
+        kept = out_of_fold_confidence(train_part, recipe, seed, classes) >= recipe.min_label_confidence
         dropped = int((~kept).sum())
         train_part = train_part.select(kept)
     features = fit_recipe(
@@ -150,11 +160,12 @@ def train(
     x_val = network_input(val_part, features, scaler)
     # Projected once, not in every step: the projection becomes a layer when the networks are assembled.
     seen, seen_val = (x, x_val) if projection is None else (x @ projection, x_val @ projection)
-    train_data, val_data = (seen, *targets(train_part, recipe)), (seen_val, *targets(val_part, recipe))
+    train_data = seen, *targets(train_part, recipe, classes)
+    val_data = seen_val, *targets(val_part, recipe, classes)
 
     members = [
         networks.build_network(
-            seen.shape[1], len(EMOTIONS), recipe.layers, recipe.input_noise, recipe.weight_decay
+            seen.shape[1], len(classes), recipe.layers, recipe.input_noise, recipe.weight_decay
         )
         for _ in range(recipe.networks)
     ]
@@ -173,17 +184,12 @@ def train(
     network = networks.assemble(members, projection)
     temperature, threshold = 1.0, 0.0
     if recipe.calibrate:
-        temperature = fit_temperature(networks.predict_network(network, x_val), val_part)
+        temperature = fit_temperature(networks.predict_network(network, x_val), val_part.class_index(classes))
         networks.divide_logits(network, temperature)
         threshold, _ = answer_threshold(
-            val_part.class_index(), networks.predict_network(network, x_val), ANSWERED_RIGHT
+            val_part.class_index(classes), networks.predict_network(network, x_val), ANSWERED_RIGHT
         )
-    return Trained(network, scaler, features, history, temperature, threshold, dropped)
-
-
-def predict(trained: Trained, data: LandmarkSet) -> np.ndarray:
-    """Return a trained network's probabilities (n, classes) of a landmark set."""
-    return networks.predict_network(trained.network, network_input(data, trained.features, trained.scaler))
+    return Trained(network, scaler, features, history, temperature, threshold, dropped, tuple(classes))
 
 
 def network_input(faces, features: dict, scaler) -> np.ndarray:
@@ -224,6 +230,18 @@ def fit_scaler(x: np.ndarray):
     return scaler
 
 
+def extend_scaler(scaler, count: int, scale: float):
+    """Return a copy of a scaler for features and `count` further numbers, which are divided by `scale`."""
+    import copy
+
+    extended = copy.deepcopy(scaler)
+    extended.mean_ = np.concatenate([scaler.mean_, np.zeros(count)])
+    extended.scale_ = np.concatenate([scaler.scale_, np.full(count, np.float64(np.float32(scale)))])
+    extended.var_ = np.square(extended.scale_)
+    extended.n_features_in_ = len(extended.mean_)
+    return extended
+
+
 def standardise(scaler, x: np.ndarray) -> np.ndarray:
     """Return standardised features (n, d) float32."""
     return scaler.transform(x).astype(np.float32)
@@ -249,34 +267,37 @@ def fit_projection(
     return (weight[:, None] * vectors).astype(np.float32)
 
 
-def targets(data: LandmarkSet, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def targets(data: LandmarkSet, recipe, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return (target, weight): target (n, 2 * classes), the label one-hot, then 1 for each class of the
     face's file-name prefix group.
 
     A label outside its group's classes, and a group with one class, are told from all classes.
     """
-    index = data.class_index()
-    one_hot = np.eye(len(EMOTIONS), dtype=np.float32)[index]
+    index = data.class_index(classes)
+    one_hot = np.eye(len(classes), dtype=np.float32)[index]
     of_group = np.ones_like(one_hot)
     names = np.array(
         [f"{source}/{family(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())]
     )
     for name in np.unique(names):
         rows = names == name
-        held = np.bincount(index[rows], minlength=len(EMOTIONS)) >= PREFIX_GROUP_SHARE * rows.sum()
+        held = np.bincount(index[rows], minlength=len(classes)) >= PREFIX_GROUP_SHARE * rows.sum()
         if held.sum() > 1:
             of_group[rows & held[index]] = held
     weight = class_source_weights(
         data.label, data.source if recipe.balance_within_source else np.full(len(data), "")
     )
-    if recipe.source_share:
+    if recipe.source_exponent != 1:
         for name in np.unique(data.source):
-            weight[data.source == name] /= weight[data.source == name].sum()
+            rows = data.source == name
+            weight[rows] *= rows.sum() ** recipe.source_exponent / weight[rows].sum()
         weight *= len(weight) / weight.sum()
     return np.concatenate([one_hot, of_group], axis=1), weight
 
 
-def out_of_fold_confidence(data: LandmarkSet, recipe: Recipe, seed: int, folds: int = 4) -> np.ndarray:
+def out_of_fold_confidence(
+    data: LandmarkSet, recipe: Recipe, seed: int, classes: Sequence[str], folds: int = 4
+) -> np.ndarray:
     """Return the probability (n,) that a network trained on the other folds gives to each face's own
     label."""
     small = replace(
@@ -292,20 +313,22 @@ def out_of_fold_confidence(data: LandmarkSet, recipe: Recipe, seed: int, folds: 
     probability = np.empty(len(data))
     for number in range(folds):
         asked = data.select(fold == number)
-        trained = train(data.select(fold != number), asked, small, seed, progress=False)
-        probability[fold == number] = predict(trained, asked)[np.arange(len(asked)), asked.class_index()]
+        trained = train(data.select(fold != number), asked, small, seed, classes, progress=False)
+        own = asked.class_index(classes)
+        probability[fold == number] = trained.predict(asked)[np.arange(len(asked)), own]
     return probability
 
 
-def fit_temperature(probabilities: np.ndarray, val_part: LandmarkSet) -> float:
+def fit_temperature(probabilities: np.ndarray, index: np.ndarray, weight: np.ndarray | None = None) -> float:
     """Return the temperature that gives validation labels the greatest likelihood (Guo et al. 2017), .3 to 3.
 
-    Faces weigh as they come, not balanced: a confidence is to be right about the faces that there are.
+    probabilities (n, classes), index (n,) the labels'. Faces weigh as they come, unless a weight (n,) is given, not balanced:
+    a confidence is to be right about the faces that there are.
     """
-    logits, index = np.log(np.maximum(probabilities, 1e-9)), val_part.class_index()
+    logits = np.log(np.maximum(probabilities, 1e-9))
     best = (np.inf, 1.0)
     for temperature in np.linspace(0.3, 3.0, 136):
         scaled = logits / temperature
         log_likelihood = scaled[np.arange(len(index)), index] - np.log(np.exp(scaled).sum(axis=1))
-        best = min(best, (-log_likelihood.mean(), float(temperature)))
+        best = min(best, (-np.average(log_likelihood, weights=weight), float(temperature)))
     return best[1]

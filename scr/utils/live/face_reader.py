@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.config import PERSONAL_DATA, UserError, note, relative
 from utils.data import recordings
+from utils.faces.crops import crop_faces
 from utils.faces.images import import_cv2
 from utils.faces.landmarks import Face, FaceLandmarker
 from utils.learning.classifier import EmotionClassifier
@@ -22,12 +23,16 @@ class FaceReader:
     ):
         self.still, self.max_faces, self.subject = still, max_faces, subject
         self.classifier = EmotionClassifier(model)
+        self._needs_crops = getattr(self.classifier, "needs_crops", False)
         self._new_tracker = lambda: FaceTracker(
             self.classifier.classes, self.classifier.threshold, smoothing_ms
         )
         self.tracker = self._new_tracker()
         self.offset: np.ndarray | None = None
         """neutral_offset of the face, once its neutral is known"""
+        self._looked: tuple | None = None
+        self._looked_before = False
+        """the crop network's newest answer, and whether it was used on two frames"""
         self.taker = None
         """of a neutral face, while it is being taken"""
         self._landmarkers: dict[bool, FaceLandmarker] = {}
@@ -61,7 +66,7 @@ class FaceReader:
     def read(self, frame, faces: list[Face]) -> list:
         """Return the readings of a video's frame and the `faces` that `find` found on it."""
         if self._read_from not in ("", frame.source):
-            self.tracker = self._new_tracker()
+            self.tracker, self._looked = self._new_tracker(), None
         self._read_from = frame.source
         if (
             self.taker
@@ -72,7 +77,7 @@ class FaceReader:
         return self.tracker.update(
             [face.person for face in faces],
             [face.landmarks for face in faces],
-            self.predict(faces),
+            self.predict(faces, frame.image, self._look_now_and_then(faces, frame.image)),
             frame.timestamp_ms,
             frame.shape,
         )
@@ -162,15 +167,36 @@ class FaceReader:
         """
         pairs = self._landmarker(still=True).detect_mirrored(image)
         faces, mirrored = ([pair[side] for pair in pairs] for side in (0, 1))
-        both = np.sqrt(self.predict(faces) * self.predict(mirrored))
+        both = self.predict(faces, image) * self.predict(mirrored, np.ascontiguousarray(image[:, ::-1]))
+        both = np.sqrt(both)
         return [face.landmarks for face in faces], both / both.sum(axis=1, keepdims=True)
 
-    def predict(self, faces: list) -> np.ndarray:
-        """Return the probabilities (n, classes) of faces."""
+    def _look_now_and_then(self, faces: list[Face], image: np.ndarray) -> tuple | None:
+        """Return what the crop network makes of the faces on a video's frame; of one face, on every second frame
+        what it made of it on the one before: answers are smoothed over ten frames, and it costs the most after
+        detection."""
+        if not self._needs_crops or not faces:
+            self._looked = None
+        elif self._looked is None or self._looked_before or len(faces) != 1:
+            self._looked = self.classifier.look(crop_faces(image, [face.landmarks for face in faces]))
+            self._looked_before = False
+        else:
+            self._looked_before = True
+        return self._looked
+
+    def predict(self, faces: list[Face], image: np.ndarray, looked: tuple | None = None) -> np.ndarray:
+        """Return the probabilities (n, classes) of faces found on an image; looked: the crop network's answer, if known."""
+        landmarks = [face.landmarks for face in faces]
+        seen = {}
+        if looked is not None:
+            seen["looked"] = looked
+        elif self._needs_crops:
+            seen["crops"] = crop_faces(image, landmarks)
         return self.classifier.predict(
-            np.array([face.landmarks for face in faces], np.float32).reshape(-1, 478, 3),
+            np.array(landmarks, np.float32).reshape(-1, 478, 3),
             np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52),
             self.offset,
+            **seen,
         )
 
     def __enter__(self) -> "FaceReader":

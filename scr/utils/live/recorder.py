@@ -8,7 +8,9 @@ from functools import partial
 
 from utils.config import note
 from utils.data.recordings import SampleFilter, SessionWriter, has_consent, store_consent
+from utils.faces.crops import crop_faces
 from utils.faces.landmarks import FaceLandmarker
+from utils.learning.classifier import EmotionClassifier
 from utils.live.display import QUIT_KEYS, Window
 from utils.live.doubts import Doubts, question
 from utils.live.session_plan import COUNTDOWN_S, SessionPlan
@@ -18,13 +20,22 @@ class Recorder:
     """One recording, from as many sources as are given; a context manager, which closes its landmarkers.
 
     known: bytes of the landmarks that are recorded already. doubts: who is asked for a second opinion, if anybody.
+    classifier: the model whose crop network, if it has one, gives the embedding that is kept of a face.
     """
 
     def __init__(
-        self, writer: SessionWriter, plan: SessionPlan, known: set[bytes], doubts: Doubts | None = None
+        self,
+        writer: SessionWriter,
+        plan: SessionPlan,
+        known: set[bytes],
+        doubts: Doubts | None = None,
+        classifier: EmotionClassifier | None = None,
     ):
         self.writer, self.plan, self.known, self.doubts = writer, plan, known, doubts
         self.filter = SampleFilter()
+        self._classifier = classifier if classifier and classifier.needs_crops else None
+        self._image = None
+        """the newest frame's"""
         self.refused: Counter[str] = Counter()
         """how many frames were not taken, by reason"""
         self.problem = ""
@@ -46,6 +57,7 @@ class Recorder:
 
     def take(self, frame):
         """Return the main face of a frame, or None; set `problem`."""
+        self._image = frame.image
         faces = []
         if frame.image is not None:
             if not frame.still and frame.source != self._at:  # another video, whose time begins anew
@@ -84,11 +96,18 @@ class Recorder:
         if self.problem:
             self.refused[self.problem] += 1
             return False
-        self.writer.append(face.landmarks, face.blendshapes, label)
+        self.writer.append(face.landmarks, face.blendshapes, label, *self._embed(face))
         self.filter.accept(face, label)
         self.known.add(face.landmarks.tobytes())
         self.plan.count()
         return True
+
+    def _embed(self, face) -> tuple:
+        """Return the embedding of a face on the newest frame and the sha256 of its crop network, or nothing."""
+        if self._classifier is None or self._image is None:
+            return ()
+        embedding = self._classifier.embed(crop_faces(self._image, [face.landmarks]))[0]
+        return embedding, self._classifier.crop_sha256
 
     def run_labelled(self, source) -> None:
         """Record all that a source shows under the label at hand; from a camera, as much as is wanted."""

@@ -1,0 +1,157 @@
+"""A model of one or two networks: landmarks, crop, or the hybrid of both. Trained, asked and calibrated here.
+
+`train_model.py` and `evaluate.py --leave-one-source-out` both train by `train`, so what is judged is what is shipped.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from utils.config import DATA, UserError
+from utils.data.dataset import LandmarkSet
+from utils.learning import crop_network, training
+from utils.learning.bundle import PARTS
+from utils.learning.classifier import mix
+from utils.learning.crop_network import CropRecipe, Heads
+from utils.learning.metrics import answer_threshold
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """How a model of any network is trained: the recipe of each part, and how the parts are mixed."""
+
+    landmarks: training.Recipe
+    crop: CropRecipe = field(default_factory=CropRecipe)
+    weights: dict[str, float] = field(default_factory=lambda: {"landmarks": 0.3, "crop": 0.7})
+    """of the parts' log-probabilities in the hybrid"""
+
+
+RECIPES = {name: ModelRecipe(recipe) for name, recipe in training.RECIPES.items()}
+
+
+@dataclass(frozen=True)
+class TrainedCrop:
+    """Heads on the trunk's maps with all that it takes to use and to describe them."""
+
+    heads: Heads
+    temperature: float
+    threshold: float
+    classes: tuple[str, ...]
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """The learning curves."""
+        return self.heads.history
+
+    def predict(self, data: LandmarkSet) -> np.ndarray:
+        """Return the probabilities (n, classes) of a set whose crop column holds maps."""
+        return softmax(self.heads.logits(data.crop) / self.temperature)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The trained parts of a model and how they are mixed."""
+
+    network: str
+    classes: tuple[str, ...]
+    parts: dict[str, training.Trained | TrainedCrop]
+    weights: dict[str, float]
+    temperature: float = 1.0
+    threshold: float = 0.0
+
+    def predict(self, data: LandmarkSet) -> np.ndarray:
+        """Return the probabilities (n, classes) of a set; for a crop network, of one whose crop column holds maps."""
+        return mix(
+            [(self.weights[name], part.predict(data)) for name, part in self.parts.items()], self.temperature
+        )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities (n, classes) of logits (n, classes)."""
+    exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponential / exponential.sum(axis=1, keepdims=True)
+
+
+def require_crops(data: LandmarkSet, network: str) -> None:
+    """Raise UserError if a network looks at crops and a set has none."""
+    if "crop" in PARTS[network] and data.crop is None:
+        raise UserError(
+            f"the network '{network}' looks at crops of the faces and these sets hold none; make them again: "
+            "python scr/extract_landmarks.py --help, or add --network landmarks"
+        )
+
+
+@contextlib.contextmanager
+def maps_of(data: LandmarkSet, network: str, progress: bool = True) -> Iterator[LandmarkSet]:
+    """Yield the set with the trunk's maps in place of its crops, in a file that is deleted when the block ends.
+
+    A set is given back as it is for a network that does not look at crops. The trunk is frozen: each face takes its way
+    once, however often heads are trained on it. Raises UserError as `require_crops` does.
+    """
+    require_crops(data, network)
+    if "crop" not in PARTS[network] or crop_network.is_map(data.crop):
+        yield data
+        return
+    DATA.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".maps_", dir=DATA, ignore_cleanup_errors=True) as folder:
+        yield replace(data, crop=crop_network.compute_maps(data.crop, Path(folder) / "maps.npy", progress))
+
+
+def train(
+    network: str,
+    data: LandmarkSet,
+    recipe: ModelRecipe,
+    seed: int,
+    classes: Sequence[str],
+    progress: bool = True,
+) -> TrainedModel:
+    """Return a model trained on a set's `train` part and calibrated on its `val` part; crop networks want maps.
+
+    The same seed gives the same weights.
+    """
+    train_part, val_part = data.part("train"), data.part("val")
+    parts = {}
+    for name in PARTS[network]:
+        if name == "landmarks":
+            parts[name] = training.train(train_part, val_part, recipe.landmarks, seed, classes, progress)
+        else:
+            parts[name] = train_crop(train_part, val_part, recipe.crop, seed, classes, progress)
+    weights = recipe.weights if network == "hybrid" else {network: 1.0}
+    model = TrainedModel(network, tuple(classes), parts, weights)
+    if network != "hybrid":
+        return replace(model, threshold=parts[network].threshold)
+    temperature, threshold = calibrate(model.predict(val_part), val_part.class_index(classes))
+    return replace(model, temperature=temperature, threshold=threshold)
+
+
+def train_crop(
+    train_part: LandmarkSet,
+    val_part: LandmarkSet,
+    recipe: CropRecipe,
+    seed: int,
+    classes: Sequence[str],
+    progress: bool = True,
+) -> TrainedCrop:
+    """Return heads trained on one part and calibrated on another, both with maps."""
+    if len(train_part) > recipe.most_faces:
+        chosen = np.random.default_rng(seed).permutation(len(train_part))[: recipe.most_faces]
+        train_part = train_part.select(np.sort(chosen))
+    train_data, val_data = (
+        (part.crop, *training.targets(part, recipe, classes)) for part in (train_part, val_part)
+    )
+    heads = crop_network.fit_heads(train_data, val_data, len(classes), recipe, seed, progress)
+    temperature, threshold = calibrate(softmax(heads.logits(val_part.crop)), val_part.class_index(classes))
+    return TrainedCrop(heads, temperature, threshold, tuple(classes))
+
+
+def calibrate(
+    probabilities: np.ndarray, index: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Return the temperature that fits labels (n,) best, and the confidence from which enough answers are right then."""
+    temperature = training.fit_temperature(probabilities, index, weight)
+    answers = mix([(1.0, probabilities)], temperature)
+    return temperature, answer_threshold(index, answers, training.ANSWERED_RIGHT)[0]
