@@ -1,4 +1,4 @@
-"""Landmark sets -> a trained model in models/: network, scaler, LiteRT model, JSON and two figures.
+"""Landmark sets -> a trained model in models/mine: networks, scaler, LiteRT models, JSON and figures.
 
     python scr/train_model.py
     python scr/train_model.py --recipe published --data data/dataset_Affectnet_balanced.txt \\
@@ -48,7 +48,12 @@ def build_parser():
         default="default",
         help="published: the README's recipe to the letter (landmarks)",
     )
-    parser.add_argument("--output", type=Path, default=MODELS, metavar="DIR", help="folder for the model")
+    parser.add_argument(
+        "--output", type=Path, default=MODELS / "mine", metavar="DIR", help="folder for the model"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help=f"let --output {relative(MODELS)} replace the shipped model"
+    )
     parser.add_argument("--epochs", type=positive_int, help="most epochs (default: the recipe's)")
     parser.add_argument(
         "--calibration",
@@ -62,6 +67,11 @@ def build_parser():
 
 
 def main(args):
+    if args.output.resolve() == MODELS and not args.overwrite:
+        raise UserError(
+            f"--output {relative(args.output)} would replace the shipped model; choose another folder, such as "
+            f"{relative(MODELS / 'mine')}, or add --overwrite"
+        )
     data = concatenate([load_landmarks(path) for path in args.data])
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = data.of_classes(classes)
@@ -89,6 +99,7 @@ def main(args):
     print(
         f"wrote {relative(args.output)} ({network}): {', '.join(files)}, learning curves, confusion_matrix.png"
     )
+    print(f"next: python scr/main.py --model {relative(args.output)}")
 
 
 def with_epochs(recipe: hybrid.ModelRecipe, epochs: int | None) -> hybrid.ModelRecipe:

@@ -285,3 +285,8 @@ def test_metrics_by_hand():
 )
 def test_missing_files_are_one_line(script, arguments, tmp_path):
     assert user_error(run(script, *arguments, cwd=tmp_path))
+
+
+def test_the_shipped_model_is_not_replaced_by_a_forgotten_flag(landmark_file):
+    arguments = ("--data", landmark_file, "--output", "models", "--epochs", 1)
+    assert "--overwrite" in user_error(run("train_model.py", *arguments))

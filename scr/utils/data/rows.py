@@ -45,6 +45,9 @@ class Rows:
             values[of_one] = self._arrays[one][index[of_one] - self._start[one]]
         return values
 
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.read().astype(dtype or self.dtype, copy=False)
+
     def chunks(self):
         """Yield all rows, some at a time."""
         for start in range(0, len(self), CHUNK):
