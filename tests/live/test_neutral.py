@@ -13,7 +13,7 @@ from utils.live.neutral import NeutralTaker, find_movement
 )
 def test_a_smile_is_no_face_at_rest(clip, begin, doing):
     with FaceLandmarker(max_faces=1) as landmarker:
-        faces = [landmarker.detect(frame)[0] for frame in frames_of(clip)[begin : begin + 20 : 4]]
+        faces = [landmarker.detect_picture(frame)[0] for frame in frames_of(clip)[begin : begin + 20 : 4]]
     assert find_movement(np.stack([face.blendshapes for face in faces])) == doing
 
 
