@@ -83,8 +83,8 @@ def test_a_refusing_disk_is_said_and_leaves_whole_lines(tmp_path, monkeypatch):
 
 
 FULL = {  # both leave room for three samples and a half; then there is room again
-    "file size limit": "(ulimit -f 28; {record}); status=$?; ",
-    "full disk": "mount -t tmpfs -o size=32k none {data} || exit 77; {record}; status=$?; mount -o remount,size=9m {data}; ",
+    "file size limit": "(ulimit -f 38; {record}); status=$?; ",
+    "full disk": "mount -t tmpfs -o size=44k none {data} || exit 77; {record}; status=$?; mount -o remount,size=9m {data}; ",
 }
 
 
