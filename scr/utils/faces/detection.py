@@ -135,9 +135,8 @@ class FaceDetector:
             turned = self._look(
                 np.rot90(frame_bgr), MOST_SIDE_PX
             )  # counter-clockwise: (x, y) -> (y, width - x)
-            found = [
-                Detection(width - face.y, face.x, face.height, face.width, face.score) for face in turned
-            ]
+            # Its score says that it is upright on the turned picture; 0 has its turn on this one looked at.
+            found = [Detection(width - face.y, face.x, face.height, face.width, 0.0) for face in turned]
         found = [self._with_turn(frame_bgr, face) for face in found]
         return sorted(found, key=lambda face: -face.size)
 
