@@ -13,6 +13,7 @@ from utils.script import run_script
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from utils.config import (
     relative,
     write_json,
 )
-from utils.data.classes import choose_classes
+from utils.data.classes import check_classes, choose_classes, list_names
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.data.extraction import extract
 from utils.data.labelled import find_labelled_images, read_ferplus
@@ -94,11 +95,12 @@ def build_parser():
         metavar="A+B",
         help="sources to leave out together as well, such as kdef+impa_face3d",
     )
-    leave_out.add_argument(
+    parser.add_argument(
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="classes to train on (default: the four, if the sets have them)",
+        help="classes to ask about, or with --leave-one-source-out to train on (default: those that model and "
+        "pictures have in common; the four emotions of sets that have them, else all that they hold)",
     )
     parser.add_argument(
         "--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images"
@@ -113,16 +115,19 @@ def main(args):
     model = classifier.EmotionClassifier(args.model)
     if args.images:
         root = args.images.resolve()
-        images, left_out = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root)
+        asked = check_classes(args.classes) if args.classes else None
+        images, left_out = (
+            read_ferplus(root, args.labels) if args.labels else find_labelled_images(root, asked)
+        )
         if left_out:
             note("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()))
         data, part = extract(images, root, root.name, args.jobs), "all"
     else:
         data, part = choose_split(concatenate([load_landmarks(path) for path in args.data]), args.split)
-    other = Counter(name for name in data.label.tolist() if name not in model.classes)
-    data = data.of_classes(model.classes)
-    if len(data) + len(data.missed_label) == 0:
-        raise UserError(f"nothing to evaluate: no picture labelled {', '.join(model.classes)}")
+    labels = [*data.label.tolist(), *data.missed_label.tolist()]
+    asked = choose_asked(labels, model.classes, args.classes)
+    other = Counter(name for name in labels if name not in asked)
+    data = data.of_classes(asked)
 
     label = data.class_index(model.classes)
     if model.needs_crops and data.crop is None:
@@ -136,7 +141,7 @@ def main(args):
     print(f"{relative(model.path)} on {title}")
     if other:
         print(
-            "left out, not a class of the model: "
+            f"left out, {'not asked for' if args.classes else 'not a class of the model'}: "
             + ", ".join(f"{count} {name}" for name, count in sorted(other.items()))
         )
     print(format_report(report["all"], model.classes))
@@ -153,6 +158,29 @@ def main(args):
     plots.plot_reliability(args.output / "reliability.png", label, probabilities, report["ece"], title)
     write_json(args.output / "report.json", report)
     print(f"wrote {relative(args.output)}: report.json, confusion_matrix.png, reliability.png")
+
+
+def choose_asked(labels: list[str], classes: Sequence[str], wanted: list[str] | None) -> list[str]:
+    """Return the classes that pictures are asked about: those wanted, or all that set and model have in common.
+
+    Says, or raises UserError with, what is missing on which side.
+    """
+    held = set(labels)
+    asked = check_classes(wanted) if wanted else [name for name in classes if name in held]
+    unknown = [name for name in asked if name not in classes]
+    absent = [name for name in asked if name not in held]
+    if not asked or unknown or absent:
+        raise UserError(
+            f"the model reads {list_names(classes)}, the pictures show {list_names(sorted(held))}: "
+            + "; ".join(
+                [f"the model lacks {list_names(unknown)}"] * bool(unknown)
+                + [f"the pictures lack {list_names(absent)}"] * bool(absent)
+                or ["they have nothing in common"]
+            )
+        )
+    if not wanted and (absent := [name for name in classes if name not in held]):
+        note(f"no picture of {list_names(absent)}, which the model also reads; its answers may still be that")
+    return list(asked)
 
 
 def choose_split(data: LandmarkSet, split: str | None) -> tuple[LandmarkSet, str]:

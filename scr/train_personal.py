@@ -11,7 +11,7 @@ set, and bounded.
 
 from utils.script import run_script
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,11 @@ from utils.config import (
     seed,
 )
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
-from utils.data.recordings import load_subject, save_neutral
+from utils.data.recordings import load_classes, load_subject, save_neutral
 from utils.learning import bundle, export, networks, plots
 from utils.learning.base import Base, open_base, recorded_embedding
-from utils.learning.personal import METHODS, Others, Trial, make_folds
+from utils.learning.own_classes import OwnTrial, beats_chance, confusions
+from utils.learning.personal import Others, Trial, make_folds
 
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
@@ -81,13 +82,15 @@ def main(args):
     recorded = load_recordings(args)
     tell_recorded(args.subject, recorded)
     make_folder(output)
-    base, trial = open_trial(args, recorded)
+    base, trial = open_own_trial(args, recorded) if recorded.own else open_trial(args, recorded)
     reports = trial.run(recorded.folds)
     report_comparison(output, args, recorded, trial, reports)
     best = trial.best(reports)
-    if best == "base":
-        tell_nothing_gained(output, args.subject)
-    elif METHODS[best].neutral_baseline:
+    if recorded.own and not beats_chance(reports[best], len(recorded.classes)):
+        tell_contradiction(args, recorded, reports[best])
+    elif best == "base":
+        tell_nothing_gained(output, args)
+    elif trial.methods[best].neutral_baseline:
         keep_neutral(args, recorded)
     else:
         write_model(output, args, recorded, base, trial, best, reports)
@@ -98,6 +101,8 @@ class Recorded:
     """A person's recordings: faces, class index and block (n,), and which rows are held out in turn."""
 
     classes: tuple[str, ...]
+    own: bool
+    """whether the base model lacks some of the classes"""
     person: LandmarkSet
     embedding: np.ndarray | None
     """(n, e) of the base model's crop network, or None and `no_embedding` tells why"""
@@ -132,11 +137,7 @@ def load_recordings(args) -> Recorded:
         np.array([sample.label for sample in samples]),
         np.stack([sample.blendshapes for sample in samples]),
     )
-    classes = tuple(bundle.load_info(args.base)["classes"])
-    if unknown := sorted({sample.label for sample in samples} - set(classes)):
-        raise UserError(
-            f"the recordings hold {', '.join(unknown)}, which the base model does not know ({', '.join(classes)})"
-        )
+    classes, own = own_or_base_classes(args, {sample.label for sample in samples})
     label = person.class_index(classes)
     sessions = sorted({sample.session for sample in samples})
     block = np.array([sessions.index(sample.session) % MOST_BLOCKS for sample in samples])
@@ -144,12 +145,31 @@ def load_recordings(args) -> Recorded:
     if not folds:
         raise UserError(
             "too few recordings to compare anything: each session needs two expressions or more, "
-            f"two samples each; run: python scr/record_dataset.py --subject {args.subject}"
+            f"two samples each; run: {record_again(args)}"
         )
     if len(sessions) > MOST_BLOCKS:
         held_out = f"each third of the {len(sessions)} sessions in turn"
     embedding, why = recorded_embedding(samples, args.base)
-    return Recorded(classes, person, embedding, why, label, block, sessions, folds, held_out)
+    return Recorded(classes, own, person, embedding, why, label, block, sessions, folds, held_out)
+
+
+def own_or_base_classes(args, labels: set[str]) -> tuple[tuple[str, ...], bool]:
+    """Return the base model's classes, or those recorded if it lacks one of them, and whether it does."""
+    known = tuple(bundle.load_info(args.base)["classes"])
+    if labels <= set(known):
+        return known, False
+    kept = load_classes(args.subject, args.data) or ()
+    classes = tuple(name for name in kept if name in labels) or tuple(sorted(labels))
+    if absent := [name for name in kept if name not in labels]:
+        note(f"no samples of {', '.join(absent)}: the model will not know it")
+    note(f"classes: {', '.join(classes)}; the base model lends its features, and gets a new last layer")
+    return classes, True
+
+
+def record_again(args) -> str:
+    """Return the command that records another session of the subject."""
+    where = "" if args.data == PERSONAL_DATA else f" --data {args.data}"
+    return f"python scr/record_dataset.py --subject {args.subject}{where}"
 
 
 def tell_recorded(subject: str, recorded: Recorded) -> None:
@@ -214,24 +234,55 @@ def open_trial(args, recorded: Recorded) -> tuple[Base, Trial]:
     return base, trial
 
 
+def open_own_trial(args, recorded: Recorded) -> tuple[Base, OwnTrial]:
+    """Return the base model with a new last layer for the classes recorded, and the trial that trains copies of it."""
+    note("loading TensorFlow and the base model ...")
+    base, less = open_base(args.base, recorded.embedding)
+    if less:
+        note(f"{recorded.no_embedding}: {less}; record again for all of it")
+    networks.set_seed(args.seed)
+    network = networks.with_new_last_layer(base.network, len(recorded.classes))
+    x = base.seen(recorded.person, recorded.embedding)
+    trial = OwnTrial(network, x, recorded.label, recorded.block, args.steps, recorded.classes)
+    return replace(base, network=network), trial
+
+
 def report_comparison(output: Path, args, recorded: Recorded, trial: Trial, reports: dict) -> None:
     """Print and plot how the methods do on what they were not trained on."""
     print_table(reports)
     title = (
         f"{args.subject}: ways to a personal model, asked about what they were not trained on\n"
         f"held out: {recorded.held_out} ({len(recorded.folds)} split{'s' * (len(recorded.folds) > 1)}, "
-        f"{reports['base']['faces']} samples)"
+        f"{reports[trial.first]['faces']} samples)"
     )
     panels = comparison(reports, trial.others, args.max_forgetting)
     plots.plot_comparison(output / "comparison.png", *panels, title)
-    before, after = (reports[name]["balanced_accuracy"] for name in ("base", "picked"))
+    before, after = (reports[name]["balanced_accuracy"] for name in (trial.first, "picked"))
+    least = (
+        f"guessing is right on {1 / len(recorded.classes):.0%}, the nearest mean face"
+        if recorded.own
+        else "the base model is right"
+    )
     print(
-        f"averaged over the expressions, the base model is right on {before:.0%} of what was held out; "
+        f"averaged over the expressions, {least} on {before:.0%} of what was held out; "
         f"what is chosen now can be expected to be right on about {after:.0%} (last row)"
     )
 
 
-def tell_nothing_gained(output: Path, subject: str) -> None:
+def tell_contradiction(args, recorded: Recorded, report: dict) -> None:
+    """Say that nothing beats guessing, which classes are confused, and what to record again."""
+    low, high = report["balanced_accuracy_interval"]
+    print(
+        f"nothing is surely better than guessing ({1 / len(recorded.classes):.0%}) on what was held out; the best way, "
+        f"{report['title']}, is right on {report['balanced_accuracy']:.0%} (95% {low:.0%} to {high:.0%}): the "
+        "recordings contradict each other, or are too few. No model is written"
+    )
+    if found := confusions(report, recorded.classes):
+        print(f"confused: {'; '.join(found)}. Record these again, each plainly different from the others:")
+    print(record_again(args))
+
+
+def tell_nothing_gained(output: Path, args) -> None:
     """Say that the base model is kept."""
     earlier = (
         " (an earlier model there is left as it is)" if (output / f"{bundle.NAME}.json").is_file() else ""
@@ -239,7 +290,7 @@ def tell_nothing_gained(output: Path, subject: str) -> None:
     print(
         "nothing is better than the base model on the held-out samples: keeping it, no model written"
         f"{earlier}; see {relative(output / 'comparison.png')}, and record another session: "
-        f"python scr/record_dataset.py --subject {subject}"
+        f"{record_again(args)}"
     )
 
 
@@ -258,8 +309,8 @@ def write_model(
 ) -> None:
     """Train by the best method on all samples, write the model's folder and say what it has forgotten."""
     note("training on all samples and writing the model ...")
-    title = METHODS[best].title
-    outcome = trial.fit(METHODS[best], np.arange(len(recorded.label)))
+    title = trial.methods[best].title
+    outcome = trial.fit(trial.methods[best], np.arange(len(recorded.label)))
     forgetting = {"bound": args.max_forgetting, "share": outcome.share}
     if trial.others:
         forgetting |= {
@@ -274,6 +325,11 @@ def write_model(
         "data": {"subject": args.subject, "samples": len(recorded.label), "sessions": recorded.sessions},
         "metrics": {"held_out": reports, "forgetting": forgetting},
     }
+    if recorded.own:
+        threshold = round(reports[best]["threshold"], 3)
+        about |= {"classes": list(recorded.classes), "threshold": threshold}
+        about["parts"] = {"landmarks": {"threshold": threshold}}
+        about["metrics"] = {"held_out": reports}
     parts = {"landmarks": (outcome.network, base.scaler)}
     export.save_bundle(output, parts, base.info | about, base.files)
     plots.plot_confusion_matrix(
@@ -282,9 +338,10 @@ def write_model(
         recorded.classes,
         f"{args.subject}, {title}, held out: {recorded.held_out}\n"
         f"balanced accuracy {reports[best]['balanced_accuracy']:.3f} "
-        f"(base model {reports['base']['balanced_accuracy']:.3f})",
+        f"({trial.methods[trial.first].title} {reports[trial.first]['balanced_accuracy']:.3f})",
     )
-    print(describe_forgetting(forgetting))
+    if not recorded.own:
+        print(describe_forgetting(forgetting))
     print(
         f"wrote {relative(output)} ({title}, trained on all samples; comparison.png compares the ways); run: "
         f"python scr/main.py --model {args.subject if args.output is None else output}"
@@ -365,7 +422,7 @@ def comparison(reports: dict, others: Others | None, max_forgetting: float) -> t
 
 def print_table(reports: dict) -> None:
     """Print the methods side by side."""
-    measured = "forgotten" in reports["base"]
+    measured = any("forgotten" in report for report in reports.values())
     print(
         f"{'on held-out samples':<38}{'balanced accuracy':>18}{'  95% interval':<18}{'worst to best fold':>20}"
         f"{'  forgets (worst)' if measured else ''}{'  change kept':>14}"

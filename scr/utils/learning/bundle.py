@@ -28,12 +28,12 @@ METADATA_KEYS = ("name", "classes", "features", "threshold")
 def find_model(path: Path | str) -> tuple[Path, str | None]:
     """Return the `.tflite` file, or the bundle's folder, that `path` means, and the network wanted of it, if it is named.
 
-    `path` is a file, a folder, the name of a personal model, or that of a network: a part of the shipped model, or all of it.
+    `path` is a file, a folder, a name in models/personal or models (`seven`), or that of a network: a part of the shipped model, or all of it.
     """
     given = Path(path)
     if str(path) in PARTS and not given.exists():
         return MODELS, str(path)
-    candidates = [given, PERSONAL_MODELS / given] if not given.is_absolute() else [given]
+    candidates = [given, PERSONAL_MODELS / given, MODELS / given] if not given.is_absolute() else [given]
     for candidate in candidates:
         if candidate.is_dir() and any(
             (candidate / name).is_file() for name in (f"{NAME}.json", TFLITE["landmarks"])

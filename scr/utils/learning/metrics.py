@@ -108,14 +108,15 @@ def format_report(report: dict, classes: Sequence[str]) -> str:
         f"accuracy {report['accuracy']:.3f}   balanced accuracy {report['balanced_accuracy']:.3f} "
         f"(95% {low:.3f} to {high:.3f})   macro-F1 {report['macro_f1']:.3f}",
     ]
+    wide = max(8, *map(len, classes))
     lines += [
-        f"  recall {name:<8} {value:.3f} (95% {low:.3f} to {high:.3f})"
+        f"  recall {name:<{wide}} {value:.3f} (95% {low:.3f} to {high:.3f})"
         for name, (value, low, high) in report["recall"].items()
     ]
     lines.append("confusion matrix (rows: label, columns: answer)")
-    lines.append(" " * 10 + "".join(f"{name:>9}" for name in (*classes, "no face")))
+    lines.append(" " * (wide + 2) + "".join(f"{name:>{wide + 1}}" for name in (*classes, "no face")))
     lines += [
-        f"{name:>10}" + "".join(f"{count:>9}" for count in row)
+        f"{name:>{wide + 2}}" + "".join(f"{count:>{wide + 1}}" for count in row)
         for name, row in zip(classes, report["confusion_matrix"])
         if sum(row)
     ]

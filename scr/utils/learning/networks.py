@@ -249,6 +249,33 @@ def join(network, kernel: np.ndarray, bias: np.ndarray, weights: tuple[float, fl
     return joined
 
 
+def with_new_last_layer(network, classes: int):
+    """Return a network that shares all layers of another but the last, which is a fresh one for some classes."""
+    keras = import_keras()
+    config = network.layers[-1].get_config() | {"units": classes}
+    last = keras.layers.Dense.from_config(config)
+    return keras.Model(network.inputs[0], last(network.layers[-1].input), name=NAME)
+
+
+def set_nearest_mean(network, x: np.ndarray, label: np.ndarray) -> None:
+    """Set a network's last layer so that it answers with the class whose mean is nearest in the layer before it.
+
+    x (n, d) what the network sees, label (n,) the class index. Nearest class mean (Mensink et al. 2013), the distances
+    taken in units of the mean square distance of a face from its own class's mean. A class without a face stays out.
+    """
+    keras = import_keras()
+    last = network.layers[-1]
+    hidden = keras.Model(network.inputs[0], last.input)(x, training=False).numpy()
+    present = np.unique(label)
+    means = np.stack([hidden[label == index].mean(axis=0) for index in present])
+    spread = np.square(hidden - means[np.searchsorted(present, label)]).sum(axis=1).mean() + 1e-6
+    kernel, bias = (np.zeros_like(values) for values in last.get_weights())
+    bias[:] = -1e4
+    kernel[:, present] = (2 * means / spread).T
+    bias[present] = -np.square(means).sum(axis=1) / spread
+    last.set_weights([kernel, bias])
+
+
 def divide_logits(network, temperature: float) -> None:
     """Scale a network's last layer so that its softmax is taken at a temperature."""
     network.layers[-1].set_weights([values / temperature for values in network.layers[-1].get_weights()])

@@ -183,21 +183,26 @@ class Trial:
                 }
             )
             if folds
-            else "base"
+            else self.first
         )
+
+    @property
+    def first(self) -> str:
+        """The method that is chosen where nothing speaks for another: the one with the least change."""
+        return next(iter(self.methods))
 
     def may_pick(self, name: str) -> bool:
         """Tell whether a method may be chosen: from scratch, nothing bounds what it forgets."""
-        return not METHODS[name].from_scratch or self.max_forgetting >= 1
+        return not self.methods[name].from_scratch or self.max_forgetting >= 1
 
     def best(self, reports: dict[str, dict]) -> str:
-        """Return the best method: of equals the base model, else the one that gives the labels the
+        """Return the best method: of equals the first, the base model, else the one that gives the labels the
         greatest likelihood."""
         return max(
             filter(self.may_pick, self.methods),
             key=lambda name: (
                 reports[name]["balanced_accuracy"],
-                name == "base",
+                name == self.first,
                 reports[name]["log_likelihood"],
             ),
         )
@@ -275,9 +280,9 @@ class Trial:
         label, probabilities = (np.concatenate(part) for part in zip(*tests))
         report = evaluate_predictions(label, probabilities.argmax(axis=1), self.classes)
         report |= {
-            "title": METHODS[name].title if name in METHODS else PICKED_TITLE,
+            "title": self.methods[name].title if name in self.methods else PICKED_TITLE,
             "shares": [one.share for one in outcomes],
-            "unchanged": name in METHODS and METHODS[name].unchanged,
+            "unchanged": name in self.methods and self.methods[name].unchanged,
             "log_likelihood": float(np.log(probabilities[np.arange(len(label)), label] + 1e-7).mean()),
             "folds": [
                 evaluate_predictions(one, answers.argmax(axis=1), self.classes)["balanced_accuracy"]
