@@ -279,7 +279,8 @@ def tell_contradiction(args, recorded: Recorded, report: dict) -> None:
     )
     if found := confusions(report, recorded.classes):
         print(f"confused: {'; '.join(found)}. Record these again, each plainly different from the others:")
-    print(record_again(args))
+    # Recordings of before classes were kept with them do not say what theirs are.
+    print(f"{record_again(args)} --classes {shlex.join(recorded.classes)}")
 
 
 def tell_nothing_gained(output: Path, args) -> None:
