@@ -11,6 +11,7 @@ set, and bounded.
 
 from utils.script import run_script
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
