@@ -15,7 +15,7 @@ from utils.live.capture import DEMO_CLIP, VideoSource, open_source
 from utils.live.live_source import LiveSource, Patience
 from utils.live.video_writer import VideoRecorder, write_picture
 
-QUICK = Patience(stalled=0.15, frozen=0.3, gone=1.0, retry=0.02)
+QUICK = Patience(stalled=0.4, frozen=0.6, gone=1.0, retry=0.02)
 
 
 class FakeCamera:

@@ -146,7 +146,11 @@ def examine(folder: Path, keep: bool, reader, view, seed: int) -> tuple[str, str
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the peak memory of this process in MB; getrusage's has that of the process it was forked from in it."""
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def look_at(path: Path, reader, view) -> str:
