@@ -41,7 +41,7 @@ from utils.learning.personal import Others, Trial, make_folds
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
 MOST_GENERAL = 1500
-"""Faces of other people that a hybrid is asked about, evenly picked: each takes the crop network some milliseconds."""
+"""Faces of other people that a hybrid is asked about, evenly picked: each costs the crop network some ms."""
 MOST_BLOCKS = 3
 """Sessions are held out one by one, or, if there are more, in this many blocks: more would take longer
 than a minute."""
@@ -181,9 +181,7 @@ def tell_recorded(subject: str, recorded: Recorded) -> None:
             "and may be forgotten"
         )
     if np.bincount(recorded.label, minlength=len(recorded.classes)).min() < FEW:
-        note(
-            f"fewer than {FEW} samples of some expression: it will run, but the figures say little; record more"
-        )
+        note(f"fewer than {FEW} samples of some expression: the figures will say little; record more")
     print(
         f"{subject}: {len(recorded.label)} samples, {len(recorded.sessions)} session(s); "
         f"held out: {recorded.held_out}",
@@ -236,7 +234,7 @@ def open_trial(args, recorded: Recorded) -> tuple[Base, Trial]:
 
 
 def open_own_trial(args, recorded: Recorded) -> tuple[Base, OwnTrial]:
-    """Return the base model with a new last layer for the classes recorded, and the trial that trains copies of it."""
+    """Return the base model with a new last layer for the recorded classes, and the trial of training it."""
     note("loading TensorFlow and the base model ...")
     base, less = open_base(args.base, recorded.embedding)
     if less:
@@ -274,9 +272,10 @@ def tell_contradiction(args, recorded: Recorded, report: dict) -> None:
     """Say that nothing beats guessing, which classes are confused, and what to record again."""
     low, high = report["balanced_accuracy_interval"]
     print(
-        f"nothing is surely better than guessing ({1 / len(recorded.classes):.0%}) on what was held out; the best way, "
-        f"{report['title']}, is right on {report['balanced_accuracy']:.0%} (95% {low:.0%} to {high:.0%}): the "
-        "recordings contradict each other, or are too few. No model is written"
+        f"nothing is surely better than guessing ({1 / len(recorded.classes):.0%}) on what was held out; "
+        f"the best way, {report['title']}, is right on {report['balanced_accuracy']:.0%} "
+        f"(95% {low:.0%} to {high:.0%}): the recordings contradict each other, or are too few. "
+        "No model is written"
     )
     if found := confusions(report, recorded.classes):
         print(f"confused: {'; '.join(found)}. Record these again, each plainly different from the others:")
@@ -357,7 +356,8 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
         data = load_landmarks(path).of_classes(info["classes"])
         if not len(data):
             raise UserError(
-                f"{relative(path)} has no face labelled {', '.join(info['classes'])}; name another with --general"
+                f"{relative(path)} has no face labelled {', '.join(info['classes'])}; "
+                "name another with --general"
             )
         return (data.part("test") if (data.split == "test").any() else data), ""
     names = info["data"].get("files")
@@ -365,8 +365,9 @@ def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
         return None, "the base model does not say on which faces it was tested"
     if absent := [name for name in names if not (ROOT / name).is_file()]:
         return None, (
-            f"the base model's test set, in {', '.join(absent)}, is not here (make it as models/README.md says, or name "
-            "another: python scr/extract_landmarks.py --images DIR, then --general data/DIR.npz)"
+            f"the base model's test set, in {', '.join(absent)}, is not here (make it as "
+            "models/README.md says, or name another: python scr/extract_landmarks.py --images DIR, "
+            "then --general data/DIR.npz)"
         )
     parts = [load_landmarks(ROOT / name) for name in names]
     data = (concatenate(parts) if len(parts) > 1 else parts[0]).of_classes(info["classes"])
@@ -384,7 +385,7 @@ def unmeasured(max_forgetting: float) -> str:
     return (
         "nothing bounds it, as you asked"
         if max_forgetting >= 1
-        else "a fine-tuned model goes half of its way from the base model only (--max-forgetting 1: all of it)"
+        else "half of the change from the base model is kept (all of it: --max-forgetting 1)"
     )
 
 
@@ -398,8 +399,9 @@ def describe_forgetting(forgetting: dict) -> str:
     before, after = (forgetting[name] for name in ("before", "after"))
     lost = before["balanced_accuracy"] - after["balanced_accuracy"]
     return (
-        f"other people ({forgetting['faces']}, {after['faces'] + after['missed']:,} pictures): balanced accuracy "
-        f"{before['balanced_accuracy']:.3f} before, {after['balanced_accuracy']:.3f} after; it forgets {lost:.3f}, "
+        f"other people ({forgetting['faces']}, {after['faces'] + after['missed']:,} pictures): "
+        f"balanced accuracy {before['balanced_accuracy']:.3f} before, "
+        f"{after['balanced_accuracy']:.3f} after; it forgets {lost:.3f}, "
         f"allowed is {forgetting['bound']:g}; {kept}"
     )
 
@@ -426,8 +428,8 @@ def print_table(reports: dict) -> None:
     """Print the methods side by side."""
     measured = any("forgotten" in report for report in reports.values())
     print(
-        f"{'on held-out samples':<38}{'balanced accuracy':>18}{'  95% interval':<18}{'worst to best fold':>20}"
-        f"{'  forgets (worst)' if measured else ''}{'  change kept':>14}"
+        f"{'on held-out samples':<38}{'balanced accuracy':>18}{'  95% interval':<18}"
+        f"{'worst to best fold':>20}{'  forgets (worst)' if measured else ''}{'  change kept':>14}"
     )
     for report in reports.values():
         low, high = report["balanced_accuracy_interval"]

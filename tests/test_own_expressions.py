@@ -1,4 +1,4 @@
-"""The whole way for classes of one's own, by the command line: record, train, judge on a held-out session, read live."""
+"""The whole way for own classes, by the command line: record, train, judge what was held out, read live."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ OPEN, SHUT = "mouth open", "mouth shut"
 
 
 def label_frames(clip, stride):
-    """Return (index, frame, label) of a clip's frames whose blendshape tells clearly whether the mouth is open."""
+    """Return (index, frame, label) of a clip's frames whose blendshape tells whether the mouth is open."""
     labelled = []
     with FaceLandmarker() as landmarker:
         for index, frame in list(enumerate(frames_of(clip)))[::stride]:
@@ -40,7 +40,7 @@ def thirds(frames):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Two sessions recorded from the first and middle thirds of both clips, the model made of them, and the last thirds."""
+    """Two sessions (first and middle thirds of both clips), the model made of them, and the last thirds."""
     root = tmp_path_factory.mktemp("own")
     held_out = []
     for clip, stride in ((DEMO, 6), (SMILE, 2)):

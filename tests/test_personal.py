@@ -84,7 +84,8 @@ def test_a_refusing_disk_is_said_and_leaves_whole_lines(tmp_path, monkeypatch):
 
 FULL = {  # both leave room for three samples and a half; then there is room again
     "file size limit": "(ulimit -f 38; {record}); status=$?; ",
-    "full disk": "mount -t tmpfs -o size=44k none {data} || exit 77; {record}; status=$?; mount -o remount,size=9m {data}; ",
+    "full disk": "mount -t tmpfs -o size=44k none {data} || exit 77; {record}; status=$?; "
+    "mount -o remount,size=9m {data}; ",
 }
 
 
@@ -97,7 +98,8 @@ def test_a_full_disk_costs_the_sample_being_written_and_no_other(recorded, tmp_p
         f"{sys.executable} {ROOT}/scr/record_dataset.py --subject ann --session 1 --label sad --data {data} "
         f"--source {recorded.parent}/frames/1/sad"
     )
-    torn = f"head -c 4000 {data}/ann/1.jsonl >> {data}/ann/1.jsonl; "  # what a power cut on top of it would leave
+    # What a power cut on top of it would leave.
+    torn = f"head -c 4000 {data}/ann/1.jsonl >> {data}/ann/1.jsonl; "
     script = (
         FULL[kind].format(record=record, data=data)
         + f"cp {data}/ann/1.jsonl {tmp_path}/first.jsonl; [ $status = 1 ] || exit 99; "

@@ -16,8 +16,8 @@ from utils.learning.classifier import LitePart
 class Base:
     """One network that answers as a bundle does, with what it takes to feed and to save it.
 
-    Of a hybrid it takes features and embedding side by side, the latter divided by `scaler.scale_`, so that a new last layer sees
-    the landmark network's hidden layer and the crop network's.
+    Of a hybrid it takes features and embedding side by side, the latter divided by `scaler.scale_`, so that a
+    new last layer sees the landmark network's hidden layer and the crop network's.
     """
 
     network: object
@@ -32,8 +32,8 @@ class Base:
         return "embedding" in self.info["features"]
 
     def seen(self, faces, embedding: np.ndarray | None = None) -> np.ndarray:
-        """Return what the network sees, (n, d) float32, of faces, an object with landmarks and blendshapes, and
-        embedding (n, e); a set with crops needs no embedding."""
+        """Return what the network sees, (n, d) float32, of faces, an object with landmarks and blendshapes,
+        and embedding (n, e); a set with crops needs no embedding."""
         features = self.info["features"]
         x = compute_features(faces.landmarks, faces.blendshapes, features)
         if self.is_joint:
@@ -55,14 +55,14 @@ class Base:
 def open_base(folder: Path, embedding: np.ndarray | None) -> tuple[Base, str]:
     """Return the base of a bundle, and why it is less than all of it, or "".
 
-    embedding (n, e) of the person's samples; None where there are none, so that of a hybrid the landmark network alone can
-    be fine-tuned. Raises UserError for a bundle without a landmark network.
+    embedding (n, e) of the person's samples; None where there are none, so that of a hybrid the landmark
+    network alone can be fine-tuned. Raises UserError for a bundle without a landmark network.
     """
     parts, info = export.load_bundle(folder)
     if "landmarks" not in parts:
         raise UserError(
-            f"{relative(folder)} is a crop network alone, and recordings hold no pictures; name a hybrid or landmark "
-            "model with --base"
+            f"{relative(folder)} is a crop network alone, and recordings hold no pictures; "
+            "name a hybrid or landmark model with --base"
         )
     network, scaler = parts["landmarks"]
     files = tuple(folder / name for name in (bundle.TFLITE["crop"], f"{bundle.CROP_NAME}.keras"))
@@ -105,7 +105,7 @@ def recorded_embedding(samples: list, folder: Path) -> tuple[np.ndarray | None, 
 
 
 def embed_set(data: LandmarkSet, folder: Path) -> np.ndarray | None:
-    """Return the embeddings (n, e) of a set with crops by the crop network of a bundle, or None if either is missing."""
+    """Return embeddings (n, e) of a set's crops by a bundle's crop network, or None if either is missing."""
     file = folder / bundle.TFLITE["crop"]
     if data.crop is None or bundle.load_info(folder)["sha256"].get(file.name) is None:
         return None

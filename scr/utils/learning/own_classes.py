@@ -1,4 +1,4 @@
-"""Ways to a personal network for classes that the base model does not know: a new last layer on its features."""
+"""Ways to a personal network for classes that the base model lacks: a new last layer on its features."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ OWN_METHODS = {
 
 
 class OwnTrial(Trial):
-    """A trial of classes that the base model lacks. Nothing can be forgotten about them, so nothing is measured.
+    """A trial of classes that the base model lacks; of these it can forget nothing, so nothing is measured.
 
     network: the base network with a new last layer; the rest as of `Trial`.
     """
@@ -37,7 +37,7 @@ class OwnTrial(Trial):
         return Outcome(tuned, tuned(self.x, training=False).numpy(), 1.0, None)
 
     def compare(self, name: str, folds: list, outcomes: list[Outcome]) -> dict:
-        """Return the report of `Trial.compare`, and the confidence from which enough held-out answers are right."""
+        """Return the report of `Trial.compare`, and the confidence from which enough answers are right."""
         label = np.concatenate([self.label[test] for _, test in folds])
         answers = np.concatenate([one.probabilities[test] for (_, test), one in zip(folds, outcomes)])
         threshold, answered = answer_threshold(label, answers, ANSWERED_RIGHT)
