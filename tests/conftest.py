@@ -14,7 +14,7 @@ DATA = ROOT / "tests" / "assets"
 DEMO = ROOT / "assets" / "demo.mp4"
 SMILE = DATA / "smile.mp4"
 
-SEGMENTS = {  # class -> where its frames come from; the labels only drive the pipeline, nothing is claimed from them
+SEGMENTS = {  # class -> where its frames come from; the labels only drive the pipeline
     "sad": (DEMO, range(130, 235, 7)),
     "happy": (DEMO, range(350, 470, 8)),
     "fear": (DEMO, range(235, 340, 7)),
@@ -23,7 +23,7 @@ SEGMENTS = {  # class -> where its frames come from; the labels only drive the p
 
 
 def run(script: str, *args, cwd=None, env=None, timeout: int = 300) -> subprocess.CompletedProcess:
-    """Run a script as a user would, without a display; returns the finished process with its output as text."""
+    """Run a script as a user would, without a display; returns the process with its output as text."""
     surroundings = {
         key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")
     }
@@ -63,7 +63,7 @@ def portrait() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
-    """A folder `<emotion>/*.png` of real faces: 15 of each class, varied in crop, size and tilt, under Train and Test."""
+    """Folders `<part>/<emotion>/*.png` of real faces: 15 of each class, varied in crop, size and tilt."""
     root = tmp_path_factory.mktemp("pictures")
     generator = np.random.default_rng(0)
     clips = {path: frames_of(path) for path in (DEMO, SMILE)}

@@ -1,4 +1,4 @@
-"""Class lists: own names, one spelling, what fits together; the way of own classes through files and scripts."""
+"""Class lists: own names, one spelling, what fits together; own classes through files and scripts."""
 
 import numpy as np
 import pytest

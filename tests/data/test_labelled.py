@@ -1,4 +1,4 @@
-"""Subject, session and split from folders and file names; people on one side of the split, twins across sources too."""
+"""Subject, session and split from folders and file names; people, and twins of a picture, on one side."""
 
 from dataclasses import replace
 

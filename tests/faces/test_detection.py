@@ -1,4 +1,4 @@
-"""Faces are found at any size, turn and number, with their points where they are; and none where there are none."""
+"""Faces are found at any size, turn and number, with their points in place; none where there are none."""
 
 import cv2
 import numpy as np

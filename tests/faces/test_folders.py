@@ -1,4 +1,4 @@
-"""A folder gives its pictures, in order; whatever is left out is counted by reason, and nothing leads in circles."""
+"""A folder gives its pictures in order; what is left out is counted by reason; no link leads in circles."""
 
 import os
 from collections import Counter
@@ -51,7 +51,7 @@ def test_pictures_are_found_and_the_rest_is_counted(tree):
 
 
 def test_a_web_of_links_comes_to_an_end(tmp_path):
-    """Twelve folders, each with links to all: followed as they are, half a thousand million ways lead through them."""
+    """Twelve folders, each with links to all: half a thousand million ways lead through them."""
     folders = [tmp_path / f"{number:02}" for number in range(12)]
     for folder in folders:
         folder.mkdir()

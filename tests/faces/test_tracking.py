@@ -44,7 +44,7 @@ def test_people_side_by_side_keep_their_numbers(people):
 
 
 def test_people_who_cross_keep_their_numbers(people):
-    """The man, in front, goes from right to left, the woman from left to right; for a while one hides the other."""
+    """The man, in front, goes from right to left, the woman from left to right; he hides her for a while."""
     frames = []
     for index in range(60):
         canvas = np.full((SIZE, 4 * SIZE, 3), 60, np.uint8)

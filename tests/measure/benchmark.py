@@ -5,15 +5,14 @@ spares neither side.
     python tests/measure/benchmark.py --only labels memory --frames 2000 --json benchmark.json
 
 Keys: loop_ratio (the whole live loop, drawing included, to a bare loop of read and detect_for_video; goal
-1.00 on two free cores), after_landmarks_ms (features, network, smoothing and drawing of one face, median; goal 0.5;
-after_landmarks_mean_ms has the frames that draw the panel anew in it, every third), published_speedup (to
-the published loop: IMAGE mode, scaler.transform, model.predict; goal 5), startup_ratio (start to first
-labelled picture, to a bare script that imports mediapipe without TensorFlow and detects once; goal 1.25),
-rss_growth_mb (of memory_frames frames, after the first 500; goal 20), extraction_efficiency
-(extract_landmarks.py to cores x a bare detect loop on the same pictures; goal 0.85). How calm the labels
-of the crying, then laughing demo clip are: label_changes_raw (a minute, without smoothing and
-hysteresis), label_changes_shown (with both), label_delay_ms (how much later a class is shown for it,
-median).
+1.00 on two free cores), after_landmarks_ms (features, network, smoothing and drawing of one face, median;
+goal 0.5; after_landmarks_mean_ms has the frames that draw the panel anew in it, every third),
+published_speedup (to the published loop: IMAGE mode, scaler.transform, model.predict; goal 5), startup_ratio
+(start to first labelled picture, to a bare script that imports mediapipe without TensorFlow and detects once;
+goal 1.25), rss_growth_mb (of memory_frames frames, after the first 500; goal 20), extraction_efficiency
+(extract_landmarks.py to cores x a bare detect loop on the same pictures; goal 0.85). How calm the labels of
+the crying, then laughing demo clip are: label_changes_raw (a minute, without smoothing and hysteresis),
+label_changes_shown (with both), label_delay_ms (how much later a class is shown for it, median).
 """
 
 import argparse

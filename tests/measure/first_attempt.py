@@ -52,12 +52,13 @@ def main(args):
     train_part, val_part = data.part("train"), data.part("val")
     if not len(train_part) or not len(val_part):
         raise UserError(
-            f"{args.data} has no parts train and val; the first command in `python tests/measure/first_attempt.py --help` makes it"
+            f"{args.data} has no parts train and val; the first command in"
+            " `python tests/measure/first_attempt.py --help` makes it"
         )
     label, wrong = train_part.class_index(CLASSES), out_of_step(train_part)
     print(
-        f"{len(train_part)} faces to train on, {len(val_part)} to ask about; out of step, {(wrong != label).mean():.0%} of the labels "
-        f"are wrong\n{'':<40}{'balanced accuracy':>18}{'right':>8}"
+        f"{len(train_part)} faces to train on, {len(val_part)} to ask about; out of step:"
+        f" {(wrong != label).mean():.0%} of labels wrong\n{'':<40}{'balanced accuracy':>18}{'right':>8}"
     )
     for title, recipe, told, scaled in (
         ("as published, 6 epochs", PUBLISHED, label, True),

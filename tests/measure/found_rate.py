@@ -1,11 +1,12 @@
-"""How often faces are found on still pictures, by width of the face and by tilt: the table of models/README.md.
+"""How often faces are found on stills, by width of the face and by tilt: the table of models/README.md.
 
     python tests/measure/found_rate.py
     python tests/measure/found_rate.py --images data/london --count 20
 
-The faces: the portrait, the clips' and the group's of this repository, or some of any folder. Each is put on a grey picture of
-640 x 480, scaled to each width, or turned to each angle. Right: the tip of the nose lies within a fifth of the face's width
-of where it must lie, and the eyes are turned by the same angle to within 15 degrees.
+The faces: the portrait, the clips' and the group's of this repository, or some of any folder. Each is put on
+a grey picture of 640 x 480, scaled to each width, or turned to each angle. Right: the tip of the nose lies
+within a fifth of the face's width of where it must lie, and the eyes are turned by the same angle to within
+15 degrees.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def load(args) -> list[np.ndarray]:
 
 
 def cut_faces(landmarker, pictures: list[np.ndarray]):
-    """Yield for each face a square of two and a half widths around it, and its points (478, 2) in pixels of the square."""
+    """Yield for each face a square of two and a half widths around it, and its points (478, 2) in it."""
     for picture in pictures:
         width = picture.shape[1]
         for face in landmarker.detect_picture(picture):

@@ -1,12 +1,12 @@
-"""Hostile pictures and videos, made from seeds, through the live demo's way: what becomes of them, and at which price.
+"""Hostile pictures and videos, made from seeds and read as main.py does: what becomes of them, what it costs.
 
     python tests/measure/hostile.py
     python tests/measure/hostile.py --count 500 --first 5000 --keep data/hostile
 
-Each seed makes one file: cut off, with bits flipped, a header that lies, an odd size, mode or name, no file at all. It is
-read as main.py reads it, its faces are drawn, its rows written and read back. Printed are the numbers of files handled
-and refused by name; tracebacks, crashes and hangs (all should be 0), each with the seed that makes it again; and the peak
-memory of the processes (goal: 1 GB).
+Each seed makes one file: cut off, with bits flipped, a header that lies, an odd size, mode or name, no file
+at all. It is read as main.py reads it, its faces are drawn, its rows written and read back. Printed are the
+numbers of files handled and refused by name; tracebacks, crashes and hangs (all should be 0), each with the
+seed that makes it again; and the peak memory of the processes (goal: 1 GB).
 """
 
 import argparse
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def measure(seeds: range, jobs: int, keep: Path | None = None) -> dict:
-    """Return what became of the file of each seed: handled, refused, tracebacks, crashes, hangs {seed: what}."""
+    """Return what became of each seed's file: handled, refused, tracebacks, crashes, hangs {seed: what}."""
     from utils.faces.workers import DIED, HUNG, work_through
 
     report = {name: {} for name in ("handled", "refused", "tracebacks", "crashes", "hangs")}
@@ -132,7 +132,7 @@ def open_examiner(folder: Path, keep: bool):
 
 
 def examine(folder: Path, keep: bool, reader, view, seed: int) -> tuple[str, str, float, float]:
-    """Return what became of a seed's file, in which words, and the peak memory of this process before and after, in MB."""
+    """Return what became of a seed's file, in which words, and this process's peak MB before and after it."""
     before = peak_mb()
     path = make(folder, seed)
     try:
@@ -146,7 +146,7 @@ def examine(folder: Path, keep: bool, reader, view, seed: int) -> tuple[str, str
 
 
 def peak_mb() -> float:
-    """Return the peak memory of this process in MB; getrusage's has that of the process it was forked from in it."""
+    """Return the peak memory of this process in MB; getrusage would count that of its parent, too."""
     if sys.platform != "linux":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     status = Path("/proc/self/status").read_text()

@@ -21,7 +21,7 @@ RESERVED = frozenset(
 
 
 def name_problem(name: str) -> str:
-    """Return why a name can't be a class, or "": it must do as a folder, a CSV header and a label on screen."""
+    """Return why a name can't be a class (as a folder, a CSV header, a label on screen), or ""."""
     if name in RESERVED:
         return "is a word with a meaning of its own here"
     if len(name) > LONGEST_NAME:
@@ -32,13 +32,13 @@ def name_problem(name: str) -> str:
 
 
 def class_name(name: str) -> str:
-    """Return a class's name as it is written here: small letters, and one word for synonyms of known emotions."""
+    """Return a class's name as written here: small letters, one word for synonyms of known emotions."""
     plain = " ".join(unicodedata.normalize("NFC", name).lower().split())
     return canonical_emotion(plain) or plain
 
 
 def check_classes(names: Iterable[str], where: str = "--classes") -> tuple[str, ...]:
-    """Return a class list in its order and our spelling; raises UserError, which names `where`, if it is not one."""
+    """Return a class list in its order and our spelling; raises UserError naming `where` if it is none."""
     given = list(names)
     classes = [class_name(name) for name in given]
     for name, written in zip(classes, given):
@@ -58,16 +58,16 @@ def check_classes(names: Iterable[str], where: str = "--classes") -> tuple[str, 
 def choose_classes(labels: Iterable[str], wanted: Sequence[str] | None, where: str) -> tuple[str, ...]:
     """Return the classes that a run on a labelled set is about, and say in one line which they are.
 
-    Those `wanted`; without them the four `EMOTIONS` of a set that has them, else all that the set holds. Raises
-    UserError, which names the set by `where`, if one of them has no face there or the list is none.
+    Those `wanted`; without them the four `EMOTIONS` of a set that has them, else all that the set holds.
+    Raises UserError, which names the set by `where`, if one of them has no face there or the list is none.
     """
     held = sorted(set(labels))
     if wanted:
         classes = check_classes(wanted)
         if absent := [name for name in classes if name not in held]:
             raise UserError(
-                f"no {' and no '.join(absent)} in {where}, which holds {list_names(held)}; add pictures of it "
-                "(python scr/extract_landmarks.py --help), or leave it out of --classes"
+                f"no {' and no '.join(absent)} in {where}, which holds {list_names(held)}; add pictures of it"
+                " (python scr/extract_landmarks.py --help), or leave it out of --classes"
             )
     else:
         classes = EMOTIONS if set(EMOTIONS) <= set(held) else check_classes(held, where)

@@ -77,8 +77,8 @@ def _work_through(chunks: dict[int, list[Path]], scheduler: str) -> Iterator[tup
             cause = cause.__cause__
         if cause:
             raise UserError(
-                f"a worker of {where} has no {cause.name}; start workers in the repository, with its packages: "
-                "PYTHONPATH=scr dask worker --nthreads 1"
+                f"a worker of {where} has no {cause.name}; start workers in the repository, by its packages:"
+                " PYTHONPATH=scr dask worker --nthreads 1"
             ) from error
         reason = str(error) or type(error).__name__
         raise UserError(

@@ -382,8 +382,8 @@ def _without_few_people(data: LandmarkSet) -> LandmarkSet:
         people = set(data.subject[rows].tolist()) - {""}
         if 0 < len(people) < LEAST_PEOPLE:
             note(
-                f"{source}: {len(people)} people are too few to keep each on one side of the split ({LEAST_PEOPLE} are "
-                "needed); the figures tell how well it knows these people, not others"
+                f"{source}: {len(people)} people are too few to keep each on one side of the split"
+                f" ({LEAST_PEOPLE} are needed); the figures tell how well it knows these people, not others"
             )
             subject[rows] = ""
     return replace(data, subject=subject)

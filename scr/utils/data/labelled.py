@@ -194,8 +194,8 @@ def apply_patterns(
 ) -> list[LabelledImage]:
     """Return the pictures with subject (and session) and split taken from their paths under `root`.
 
-    The patterns are regular expressions with groups of these names, searched for in the path. Pictures that one does
-    not fit keep what they have; raises UserError if that is all of them, or the pattern is none.
+    The patterns are regular expressions with groups of these names, searched for in the path. Pictures that
+    one does not fit keep what they have; raises UserError if that is all of them, or the pattern is none.
     """
     images = _take(images, root, "--subject-pattern", subject, ("subject", "session"))
     return _take(images, root, "--split-pattern", split, ("split",))

@@ -3,8 +3,8 @@
 `data/personal/<subject>/<session>.jsonl`; a line is the CRC-32 of the rest, a space, and a JSON object with
 label, ISO time (UTC), and float32 landmarks and blendshapes in base64. A line that was cut off or damaged
 fails its checksum; it is dropped and reported, all others are read. Samples also keep what a crop network's
-last hidden layer made of the face, if the model had one: some hundred numbers, from which no picture can be made. One run at a time writes a session. A
-subject's folder and all in it can be read by its owner only.
+last hidden layer made of the face, if the model had one: some hundred numbers, from which no picture can be
+made. One run at a time writes a session. A subject's folder and all in it can be read by its owner only.
 """
 
 import base64
@@ -223,7 +223,7 @@ def count_labels(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str,
 
 
 def load_classes(subject: str, folder: Path = PERSONAL_DATA) -> tuple[str, ...] | None:
-    """Return the classes that were chosen for a subject's recordings, None if none were: then they are `EMOTIONS`.
+    """Return the classes chosen for a subject's recordings; None if none were, which means `EMOTIONS`.
 
     Raises UserError if the file that keeps them is damaged.
     """
@@ -256,9 +256,9 @@ class SampleFilter:
     """Least mean move of the mesh since the last sample of the class, in face widths. Measured: from frame to
     frame of a face that holds still .0004 to .001, of one that moves .004 to .006."""
     MIN_EXPRESSION = 0.1
-    """Or the least change of one blendshape, which sees an eyelid that moves alone. Measured: from frame to frame
-    of a face that holds still .02; where a smile grew slowly one had moved by .5 while the mesh had by less than
-    MIN_CHANGE."""
+    """Or the least change of one blendshape, which sees an eyelid that moves alone. Measured: from frame to
+    frame of a face that holds still .02; where a smile grew slowly one had moved by .5 while the mesh had by
+    less than MIN_CHANGE."""
     MAX_OUTSIDE = 0.05
     """How far the mesh may reach over the picture's edge, in face widths: tight crops cut the outline, not
     the features."""

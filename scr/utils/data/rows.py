@@ -1,4 +1,4 @@
-"""Rows of large arrays that stay on disk until they are read: a set of 40,000 faces has half a gigabyte of crops."""
+"""Rows of large arrays that stay on disk until they are read: 40,000 faces have half a gigabyte of crops."""
 
 import struct
 import zipfile
@@ -69,7 +69,7 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 
 def map_member(path: Path, name: str) -> np.ndarray:
-    """Return an array of an uncompressed `.npz` without reading it: its pages are read when they are needed."""
+    """Return an array of an uncompressed `.npz`, mapped into memory: its pages are read when needed."""
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"{name}.npy")
     if member.compress_type != zipfile.ZIP_STORED:

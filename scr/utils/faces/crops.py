@@ -1,6 +1,6 @@
-"""A picture and a face's landmarks -> the face's crop: small, grey, upright, always of the same size and place.
+"""A picture and a face's landmarks -> the face's crop: small, grey, upright, of one size and place.
 
-Sets store crops made by `crop_face`, and live use makes them by it, so that training and live use see the same pixels.
+Sets and live use make their crops by `crop_face`, so that training and live use see the same pixels.
 """
 
 from functools import cache
@@ -14,11 +14,11 @@ from utils.faces.images import import_cv2
 CROP_PX = 120
 """Side of a crop. A network may look at its middle only; the margin is for training on moved crops."""
 MESH_PX = 90
-"""Height of the reference face on a crop. Faces of any size are brought to it, so that the sharpness of a source's
-pictures says little about its labels."""
+"""Height of the reference face on a crop. Faces of any size are brought to it, so that the sharpness of a
+source's pictures says little about its labels."""
 USUAL_MEAN, USUAL_DEVIATION, LEAST_DEVIATION, GREY_MEAN = 118.0, 55.0, 4.0, 117.0
-"""Grey levels of `network_input`: mean and standard deviation that every crop is brought to, what is added to a deviation so that
-a flat crop is not blown up to noise, and what is taken off as the trunk's mean."""
+"""Grey levels of `network_input`: mean and standard deviation that every crop is brought to, what is added to
+a deviation so that a flat crop is not blown up to noise, and what is taken off as the trunk's mean."""
 REFERENCE_FILE = Path(__file__).with_name("reference_face.csv")
 """x, y of the mean face's mesh points (the shipped landmark model's), its box centred, 1 high."""
 
@@ -32,8 +32,9 @@ def _reference() -> np.ndarray:
 def crop_face(picture_bgr: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Return the crop (CROP_PX, CROP_PX) uint8 of a face on a picture (height, width, 3) uint8.
 
-    landmarks (468 or more, 3) in widths of the picture. Their x and y are laid on a mean face by the least-squares
-    similarity without reflection (Umeyama 1991). What lies outside the picture repeats its border.
+    landmarks (468 or more, 3) in widths of the picture. Their x and y are laid on a mean face by the
+    least-squares similarity without reflection (Umeyama 1991). What lies outside the picture repeats its
+    border.
     """
     cv2 = import_cv2()
     points = landmarks[:MESH_POINTS, :2].astype(np.float64) * picture_bgr.shape[1]
@@ -55,7 +56,7 @@ def crop_face(picture_bgr: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def crop_faces(picture_bgr: np.ndarray, landmarks: list[np.ndarray]) -> np.ndarray:
-    """Return the crops (n, CROP_PX, CROP_PX) uint8 of several faces on a picture, as `crop_face` makes them."""
+    """Return the crops (n, CROP_PX, CROP_PX) uint8 of several faces on a picture, by `crop_face`."""
     crops = [crop_face(picture_bgr, points) for points in landmarks]
     return np.array(crops, np.uint8).reshape(-1, CROP_PX, CROP_PX)
 
@@ -72,7 +73,7 @@ def _similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _covered_part(picture: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Return the part of a picture that a crop covers, and its left and top; one pixel of it if it covers none."""
+    """Return the part of a picture that a crop covers, at least one pixel, and its left and top."""
     height, width = picture.shape[:2]
     corners = np.array([[0, 0], [CROP_PX, 0], [0, CROP_PX], [CROP_PX, CROP_PX]])
     region = (corners - matrix[:, 2]) @ np.linalg.pinv(matrix[:, :2]).T
@@ -85,8 +86,9 @@ def _covered_part(picture: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, 
 def network_input(crops: np.ndarray, recipe: dict) -> np.ndarray:
     """Return what a crop network sees, (n, side, side, 1) float32, of crops (n, CROP_PX, CROP_PX) uint8.
 
-    recipe: `seen_px`, the middle of the crop that is looked at, enlarged to `input_px`, the side. Brightness and contrast are
-    set to those of a usual photograph, so that the light of a source says little; the values lie around zero.
+    recipe: `seen_px`, the middle of the crop that is looked at, enlarged to `input_px`, the side. Brightness
+    and contrast are set to those of a usual photograph, so that the light of a source says little; the values
+    lie around zero.
     """
     cv2 = import_cv2()
     seen, side = recipe["seen_px"], recipe["input_px"]

@@ -1,8 +1,11 @@
-"""Where faces are on a picture, and how each is turned: OpenCV's YuNet (`cv2.FaceDetectorYN`; Wu et al. 2023).
+"""Where faces are on a picture, and how each is turned: OpenCV's YuNet (`cv2.FaceDetectorYN`).
 
-MediaPipe's own detector is made for selfies: it misses small faces among many, and tilted ones. YuNet finds turned faces too,
-but always draws its five points as if the face were upright, so they can't tell how it is turned. Its score can: the same
-face scores highest upright (measured on 150 pictures turned in steps of 45 degrees: right for 99% of faces over 100 px).
+Source: Wu, Peng, Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector".
+
+MediaPipe's own detector is made for selfies: it misses small faces among many, and tilted ones. YuNet finds
+turned faces too, but always draws its five points as if the face were upright, so they can't tell how it is
+turned. Its score can: the same face scores highest upright (measured on 150 pictures turned in steps of 45
+degrees: right for 99% of faces over 100 px).
 """
 
 import hashlib
@@ -18,11 +21,12 @@ DETECTOR_FILE = MODELS / "face_detection_yunet_2023mar.onnx"
 DETECTOR_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
 SCORE = 0.5
-"""Least score of a face. Points are read on each, and whoever shows no face there is left out, so it may be low."""
+"""Least score of a face; it may be low, since regions whose points show no face are left out later."""
 LEAST_SIDE_PX, MOST_SIDE_PX = 160, 640
-"""Longer side of the copy that is looked at: small pictures are enlarged (48 px faces: 79% found as they are, 97% at 160), ..."""
+"""Longer side of the copy that is searched. Small pictures are enlarged: of 48 px faces 79% are found as they
+are, 97% at 160."""
 LARGE_SIDE_PX = 1920
-"""... and large ones are looked at again, larger, if there are no faces or small ones."""
+"""Longer side of a second copy, where the first shows no face or small ones only."""
 SMALL_FACE_PX = 30
 """A face that is narrower on the copy may have smaller neighbours that were missed."""
 UPRIGHT_SCORE = 0.9
@@ -33,7 +37,7 @@ CROP_PX = 128
 
 @dataclass(frozen=True)
 class Region:
-    """A square part of a picture: its middle (x, y), its side, in pixels, and its turn in radians, clockwise as seen."""
+    """A square part of a picture: middle (x, y) and side in pixels, turn in radians, clockwise as seen."""
 
     x: float
     y: float
@@ -78,7 +82,9 @@ class Region:
 
 @dataclass(frozen=True)
 class Detection:
-    """A face on a picture: its middle (x, y) and size (width, height) in pixels, score in [0, 1], turn in radians, clockwise."""
+    """A face on a picture: middle (x, y) and size (width, height) in pixels, score in [0, 1], turn in radians
+    (clockwise as seen).
+    """
 
     x: float
     y: float
@@ -99,7 +105,7 @@ def read_detector_file(path: Path = DETECTOR_FILE) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"can't read {relative(path)}: {error.strerror}; it comes with the repository: git checkout models"
+            f"can't read {relative(path)}: {error.strerror}; the repository has it: git checkout models"
         ) from error
     if hashlib.sha256(content).hexdigest() != DETECTOR_SHA256:
         raise UserError(f"{relative(path)} is damaged or another version; run: git checkout models")
@@ -118,10 +124,10 @@ class FaceDetector:
             )
 
     def detect(self, frame_bgr: np.ndarray) -> list[Detection]:
-        """Return the faces on a still picture (height, width, 3) uint8, the largest first, each with its turn.
+        """Return the faces on a still picture (height, width, 3) uint8 with their turns, the largest first.
 
-        Where nothing is found, the picture is looked at again turned by 90 degrees: YuNet finds faces that lie on their
-        side less often than those that stand on their head.
+        Where nothing is found, the picture is looked at again turned by 90 degrees: YuNet finds faces that
+        lie on their side less often than those that stand on their head.
         """
         longer = max(frame_bgr.shape[:2])
         found = self._look(frame_bgr, MOST_SIDE_PX)

@@ -4,8 +4,9 @@ Landmarks are (478, 3) float32, isotropic, in units of the image width: (x, y * 
 first 468 are the face mesh, the last 10 the irises. A feature recipe is a plain dictionary, kept in the
 model's JSON:
 
-    {"kind": "raw", "points": 468, "blendshapes": false}            # coordinates as they are (the published recipe)
-    {"kind": "aligned", "points": 468, "blendshapes": true,         # how the points differ from the reference face, after
+    {"kind": "raw", "points": 468, "blendshapes": false}            # coordinates as they are (the published
+    recipe) {"kind": "aligned", "points": 468, "blendshapes": true,         # how the points differ from the
+    reference face, after
      "reference": [[x, y, z]...],                                   # similarity alignment; then the 52
      blendshapes "neutral": [...]}                                              # mean features of neutral
      faces it was trained on

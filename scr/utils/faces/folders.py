@@ -17,10 +17,10 @@ MOST_VISITS = 2
 def list_files(
     root: Path, wanted: Callable[[Path], bool] = is_image, without: Collection[Path] = ()
 ) -> tuple[list[Path], Counter]:
-    """Return the files anywhere under `root` that are `wanted` by name, and a count of those left out by reason.
+    """Return the files under `root` that are `wanted` by name, and a count of those left out by reason.
 
-    The order does not depend on the file system. Links to folders are followed, unless they lead back. Hidden files
-    and folders, what systems put beside pictures, and the paths `without` are left out.
+    The order does not depend on the file system. Links to folders are followed, unless they lead back. Hidden
+    files and folders, what systems put beside pictures, and the paths `without` are left out.
     """
     found, left_out = [], Counter()
     mine = {os.path.realpath(path) for path in without}

@@ -64,9 +64,7 @@ def heif_is_read() -> bool:
 
 
 def decode_with_pillow(file: BinaryIO, part: int) -> np.ndarray | None:
-    """Return the stored pixels (height, width, 3) uint8 BGR at a whole fraction of their size; None if
-    damaged.
-    """
+    """Return the stored pixels (height, width, 3) uint8 BGR, reduced by a whole `part`; None if damaged."""
     try:
         with _open(file) as image:
             image.load()
@@ -145,8 +143,7 @@ def _price(image, size: int) -> int:
     if image.format in ("JPEG", "MPO"):
         if not image.info.get("progressive"):
             return 0
-        # The coefficients of all scans, two bytes each, wait for the last one; colour is mostly stored
-        # smaller.
+        # The coefficients of all scans, two bytes each, wait for the last one; colour is mostly smaller.
         sampling = [across * down for _, across, down, _ in image.layer]
         return sum(2 * pixels * part // max(sampling) for part in sampling)
     if image.format == "TIFF":  # the file is mapped into memory, and a strip or tile of it decoded at a time

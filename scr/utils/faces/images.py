@@ -47,11 +47,10 @@ def is_image(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Picture:
-    """A still picture: `image` (height, width, 3) uint8 BGR, upright, of at most `MAX_READ_PIXELS`, and its
-    full size.
+    """A still picture: `image` (height, width, 3) uint8 BGR, upright, of a bounded size, and its full size.
 
-    Landmarks are in image widths, so they hold for the full picture as they are; boxes are given in its
-    pixels.
+    The image has at most `MAX_READ_PIXELS`. Landmarks are in image widths, so they hold for the full picture;
+    boxes are given in its pixels.
     """
 
     image: np.ndarray
@@ -95,8 +94,7 @@ def _decode(file: BinaryIO, header: Header) -> np.ndarray | None:
         elif part == 1 or (tiff and header.orientation >= 5):
             image = _shrink_by(cv2.imdecode(_read(file), flags), part)
         else:
-            # Into an array of ours, else OpenCV makes one more. Through the open file, whose own name may be
-            # odd.
+            # Into an array of ours, else OpenCV makes one more; by the open file, since names may be odd.
             name = f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else file.name
             size = (header.height, header.width) if header.orientation < 5 else (header.width, header.height)
             image = _shrink_by(cv2.imread(name, np.empty((*size, 3), np.uint8), flags), part)
@@ -136,11 +134,9 @@ def _turn(image: np.ndarray | None, orientation: int) -> np.ndarray | None:
 
 
 def shrink(picture: np.ndarray, scale: float) -> np.ndarray:
-    """Return a picture (height, width, 3) uint8 scaled down without aliasing; as it is for a scale of 1 or
-    more.
+    """Return a picture (height, width, 3) uint8 scaled down without aliasing; never enlarged.
 
-    Halved as often as it goes, then bilinear: ten times faster than INTER_AREA at a scale that is no
-    fraction.
+    Halved as often as it goes, then bilinear: ten times faster than INTER_AREA at an odd scale.
     """
     cv2 = import_cv2()
     if scale >= 1:

@@ -1,8 +1,8 @@
 """Pictures and frames -> landmarks. The sole owner of mediapipe.
 
-Facts that shaped this file (mediapipe 1.2): `import mediapipe` pulls in all of TensorFlow if it can; `mp.Image` ignores
-numpy strides, so arrays must be contiguous; one bad image poisons a landmarker for good; a landmarker left to garbage
-collection can hang its process.
+Facts that shaped this file (mediapipe 1.2): `import mediapipe` pulls in all of TensorFlow if it can;
+`mp.Image` ignores numpy strides, so arrays must be contiguous; one bad image poisons a landmarker for good; a
+landmarker left to garbage collection can hang its process.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class Face:
 
 
 def ensure_landmarker_file(path: Path = LANDMARKER_FILE, url: str = LANDMARKER_URL) -> Path:
-    """Return the path of MediaPipe's model; fetch it to a temporary name, check its sha256, rename, if it is missing."""
+    """Return the path of MediaPipe's model; where it is missing, it is fetched and checked by its sha256."""
     if path.exists():
         if hashlib.sha256(path.read_bytes()).hexdigest() != LANDMARKER_SHA256:
             raise UserError(
@@ -71,7 +71,7 @@ def ensure_landmarker_file(path: Path = LANDMARKER_FILE, url: str = LANDMARKER_U
             data = response.read()
         if hashlib.sha256(data).hexdigest() != LANDMARKER_SHA256:
             raise UserError(
-                f"the download of {path.name} is not the expected file (sha256 differs); run the command again"
+                f"the download of {path.name} is another file (sha256 differs); run the command again"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
@@ -86,10 +86,11 @@ def ensure_landmarker_file(path: Path = LANDMARKER_FILE, url: str = LANDMARKER_U
 
 
 def _import_mediapipe():
-    """Return mediapipe and its vision module, without TensorFlow (4.6 s against 1.1 s) and without its usage reports."""
+    """Return mediapipe and its vision module, without TensorFlow (4.6 s against 1.1 s) and usage reports."""
     if SHARE_VARIABLE not in os.environ:
-        # MediaPipe Tasks reports usage to Google and has no switch. Its HTTP client honours these variables; nothing
-        # listens on the discard port, so the report ends here. Downloads are done before a landmarker is made.
+        # MediaPipe Tasks reports usage to Google and has no switch. Its HTTP client honours these variables;
+        # nothing listens on the discard port, so the report ends here. Downloads are done before a landmarker
+        # is made.
         os.environ.update(
             dict.fromkeys(("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
         )
@@ -111,10 +112,11 @@ def _import_mediapipe():
 
 
 class FaceLandmarker:
-    """Faces with their landmarks, the largest first: on frames of a video, or on still pictures. A context manager.
+    """Faces with their landmarks, the largest first, on frames of a video or on stills. A context manager.
 
-    `video=True` wants strictly increasing timestamps: one face is tracked and smoothed by MediaPipe, several by `tracking`.
-    Still pictures stand alone: YuNet finds the faces, and MediaPipe's networks read each upright.
+    `video=True` wants strictly increasing timestamps: one face is tracked and smoothed by MediaPipe, several
+    by `tracking`. Still pictures stand alone: YuNet finds the faces, and MediaPipe's networks read each
+    upright.
     """
 
     def __init__(self, video: bool = False, max_faces: int | None = 1):
@@ -157,7 +159,7 @@ class FaceLandmarker:
     def detect(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[Face]:
         """Return the faces on a video's frame (height, width, 3) uint8, the largest first.
 
-        Raises ValueError for an array of another shape or type, RuntimeError if MediaPipe fails (it starts afresh).
+        Raises ValueError for another shape or type, RuntimeError if MediaPipe fails (it starts afresh).
         """
         _check(frame_bgr)
         width = frame_bgr.shape[1]
@@ -170,7 +172,10 @@ class FaceLandmarker:
         return sorted(faces, key=lambda face: -face.area)
 
     def _detect_alone(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[Face]:
-        """Return the one face, if it is there; frames are scaled down so that it is `READ_WIDTH_PX` wide as on the last one."""
+        """Return the one face, if there is one.
+
+        Frames are scaled down so that it would be `READ_WIDTH_PX` wide if it were as large as on the last.
+        """
         cv2 = import_cv2()
         height, width = frame_bgr.shape[:2]
         image = self._mediapipe.Image(
@@ -204,9 +209,9 @@ class FaceLandmarker:
         return [face for face, _ in self._read_picture(frame_bgr, mirror=False)]
 
     def detect_mirrored(self, frame_bgr: np.ndarray) -> list[tuple[Face, Face]]:
-        """Return the faces on a still picture and, for each, the same face on the mirror image of the picture.
+        """Return the faces on a still picture, each with the same face on the mirror image of the picture.
 
-        For test-time augmentation: the second look falls a little differently. Raises as `detect_picture` does.
+        For test-time augmentation: the second reading differs a little. Raises as `detect_picture` does.
         """
         return self._read_picture(frame_bgr, mirror=True)
 

@@ -1,8 +1,9 @@
-"""A region of a picture -> landmarks and blendshapes: the two networks inside MediaPipe's `face_landmarker.task`, on LiteRT.
+"""A region of a picture -> landmarks and blendshapes, by MediaPipe's two networks on LiteRT.
 
-MediaPipe's own program finds regions with a detector that misses small and turned faces, and reads a face once, in the region that
-the detector gave. Here the region comes from YuNet, and a face is read again in the region that its own points give,
-as MediaPipe does from one frame of a video to the next, so stills are read the way videos are.
+MediaPipe's own program finds regions with a detector that misses small and turned faces, and reads a face
+once, in the region that the detector gave. Here the region comes from YuNet, and a face is read again in the
+region that its own points give, as MediaPipe does from one frame of a video to the next, so stills are read
+the way videos are.
 """
 
 import zipfile
@@ -34,25 +35,29 @@ BLENDSHAPE_POINTS = np.array(
 )
 """The 146 points that the blendshape network wants, in its order (MediaPipe, face_blendshapes_graph.cc)."""
 READ_REGION_PX = 100
-"""Detail at which all faces are read, as pixels along the region's side: a face of 58 pixels; narrower ones as they are.
+"""Reference size of faces, as pixels along the region's side: a face of 58 pixels. Wider ones are resampled.
 
-On sharper faces the points lie elsewhere, and half of the training faces are no sharper (FER2013: 48 px). Measured with the model
-trained before, two looks, at 200, 110, 100 and 90: JAFFE .620, .788, .788, .769; London .768, .793, .768, .817."""
+On sharper faces the points lie elsewhere, and half of the training faces are no sharper (FER2013: 48 px).
+Measured with the model trained before, two looks, at 200, 110, 100 and 90: JAFFE .620, .788, .788, .769;
+London .768, .793, .768, .817."""
 PRESENCE = 0.3
 """The landmark network's own estimate that it sees a face; below it, there is none."""
 LOOKS = 2, 3
-"""How often a still's face is read, at least and at most: each time in the region that the points of the last gave."""
+"""How often a still's face is read, at least and at most, each time in the region that its points gave."""
 FIRST_REGIONS = 1.45, 1.2
 """Sides of the first region, in sizes of the detection; the second is tried where the first shows no face."""
 FIRST_DOWN = 0.03
-"""How far a face's mesh lies below the middle of its detection, in sizes of the detection (medians of FER+ and AffectNet)."""
+"""How far a face's mesh lies below its detection's middle, in the latter's sizes (FER+, AffectNet)."""
 MOST_DRIFT = 0.5, 1.7, np.radians(60)
-"""A face's points may lie off its detection by so many sizes, be larger or smaller by that factor, turned by that angle."""
+"""How far points may lie from their detection: in its sizes, as a factor of size, as an angle."""
 
 
 @dataclass(frozen=True)
 class MeshReading:
-    """What the networks say of a region: points (478, 3) and the next region in pixels, blendshapes (52,), presence in [0, 1]."""
+    """What the networks say of a region: points (478, 3) in pixels, blendshapes (52,), presence in [0, 1].
+
+    `region` is the one that the points give.
+    """
 
     points: np.ndarray
     blendshapes: np.ndarray
@@ -76,14 +81,15 @@ class FaceMesh:
     def read(self, frame_bgr: np.ndarray, region: Region, mirrored: bool = False) -> MeshReading:
         """Return the reading of a region of a frame (height, width, 3) uint8, or of its mirror image.
 
-        `mirrored`: the region is given on the frame, and the points are those of the mirrored face on the mirrored frame.
+        `mirrored`: the region is given on the frame, the points are those of the face on the mirrored frame.
         """
         crop = region.cut(frame_bgr, CROP_PX, READ_REGION_PX)[..., ::-1]  # RGB
         if mirrored:
             crop, region = crop[:, ::-1], region.mirrored(frame_bgr.shape[1])
         landmarks, presence = _run(self._landmarks, crop[None] * np.float32(1 / 255), outputs=2)
         points = landmarks.reshape(ALL_POINTS, 3)
-        # The blendshape network takes the points of the upright crop: place and size are nothing to it, turn is.
+        # The blendshape network takes the points of the upright crop: place and size are nothing to it, turn
+        # is.
         (blendshapes,) = _run(self._blendshapes, points[None, BLENDSHAPE_POINTS, :2], outputs=1)
         points = _to_picture(points, region)
         return MeshReading(
@@ -125,7 +131,7 @@ def _run(interpreter, values: np.ndarray, outputs: int) -> list[np.ndarray]:
 
 
 def _to_picture(points: np.ndarray, region: Region) -> np.ndarray:
-    """Return points (n, 3) of a region's crop in pixels of the picture; z has the scale of x and no zero of its own."""
+    """Return points (n, 3) of a region's crop in pixels of the picture; z has the scale of x."""
     back = np.linalg.inv(region.to_crop(CROP_PX))
     return np.column_stack(
         [points[:, :2] @ back[:2, :2].T + back[:2, 2], points[:, 2] * region.side / CROP_PX]

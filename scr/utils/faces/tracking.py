@@ -1,7 +1,8 @@
-"""Who is who from frame to frame of a video: several faces followed by their points, each person with a number.
+"""Who is who from frame to frame of a video: several faces are tracked, each person with a number.
 
-A face is read where its points were on the frame before. It stays the same person while it looks the same; where it does not (a cut,
-somebody stepping in front), its track is lost, and is taken up again only by a face that looks like it, near where it was going.
+A face is read where its points were on the frame before. It stays the same person while it looks the same;
+where it does not (a cut, somebody stepping in front), its track is lost, and is taken up again only by a face
+that looks like it, near where it was going.
 """
 
 from dataclasses import dataclass, replace
@@ -17,11 +18,11 @@ LOOK_PX = 16
 MOST_CHANGE = 0.3
 """Change of look (one less the correlation) from which it is another face.
 
-Measured: the same face half a second later .19 at most (two clips, 540 frames); two people .36 at least (group.jpg, the clips)."""
+Measured: the same face half a second later .19 at most (2 clips, 540 frames); two people .36 at least."""
 CUT_CHANGE = 0.4
-"""Change of the whole frame's look from which it is a cut (.33 at most between frames of the demo clip .7 s apart)."""
+"""Change of the whole frame's look from which it is a cut (demo clip, frames .7 s apart: .33 at most)."""
 REPLACED_CHANGE = 0.5
-"""Change of a single face's look from which it is another face whatever the scene says: a quick turn of the head gave .38."""
+"""Change of a single face's look that means another face in any scene; a quick turn of the head gave .38."""
 LEAST_CONTRAST = 0.02
 """Standard deviation, of a range of 1, under which a look is too flat (a dark frame) to tell anything."""
 LEARNING_RATE = 0.1
@@ -33,13 +34,14 @@ SEARCH_MS, SEARCH_LOST_MS = 500, 150
 FORGET_MS = 2000
 """A person unseen for longer gets a new number when they come back."""
 MOST_SPEED = 3.0
-"""How far from where a lost face was going it may come back, in sides of its region for each second; and one side at once."""
+"""How far from where it was going a lost face may come back: one side of its region, and so many more for
+each second."""
 COAST_MS = 700
 """A lost face is thought to go on as it went for so long: the time that two people take to cross."""
 
 
 def look_of(frame_bgr: np.ndarray, region: Region) -> np.ndarray:
-    """Return the look of a face: its region (without the turn) as a small picture, (16, 16, 3) float32 in [0, 1]."""
+    """Return the look of a face: its region, not turned, as a small picture (16, 16, 3) float32 in [0, 1]."""
     cv2 = import_cv2()
     half = region.side / 3  # the face itself: two thirds of its region
     top, bottom = max(0, int(region.y - half)), max(0, int(region.y + half))
@@ -55,7 +57,7 @@ def look_of(frame_bgr: np.ndarray, region: Region) -> np.ndarray:
 
 
 def change(one: np.ndarray, other: np.ndarray) -> float:
-    """Return how much two looks differ, from 0 to 2: one less their correlation in brightness. 0 if either is flat.
+    """Return how much two looks differ: 1 less their correlation in brightness, 0 if either is flat.
 
     Light that comes on or goes off leaves it as it is.
     """
@@ -67,7 +69,9 @@ def change(one: np.ndarray, other: np.ndarray) -> float:
 
 @dataclass
 class Person:
-    """Somebody in a video: number, last region, its speed in pixels a millisecond, look, last and remembered, when last seen."""
+    """Somebody in a video: their number, last region, look (the last and the remembered one), when last seen,
+    and the region's speed in pixels a millisecond.
+    """
 
     number: int
     region: Region
@@ -99,7 +103,7 @@ class Person:
 
 
 class Follower:
-    """Follows up to `max_faces` faces through a video: frames in, readings with the numbers of their people out."""
+    """Tracks up to `max_faces` faces through a video: frames in, readings with people's numbers out."""
 
     def __init__(self, detector: FaceDetector, mesh: FaceMesh, max_faces: int):
         self._detector, self._mesh, self._max_faces = detector, mesh, max_faces
@@ -163,7 +167,7 @@ class Follower:
             seen[person.number] = reading
 
     def _recognise(self, region: Region, look, timestamp_ms: int, lost, seen) -> Person | None:
-        """Return who of the lost has come back in a region, or None: who looks most like it of those who may be there.
+        """Return who of the lost has come back in a region, or None: the one of them most like it.
 
         A face half hidden by another one that is seen looks like nobody: there, the place alone tells.
         """
@@ -183,7 +187,7 @@ class Follower:
 
 
 class Recogniser:
-    """Tells when the one face of a video has become another person's: after a cut, or when somebody takes their place."""
+    """Tells when the one face of a video has become another person's, as after a cut."""
 
     def __init__(self):
         self._look: np.ndarray | None = None

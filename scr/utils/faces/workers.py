@@ -22,8 +22,7 @@ AHEAD = 256
 IN_HAND = 2
 """Tasks that a worker holds, so that it need not wait for the next one."""
 CHANCES = 2
-"""Workers that a task may kill before it is given up: the first may have died of another one's hunger for
-memory."""
+"""Workers that a task may kill before it is given up: the first may have died of another's memory use."""
 BAD_STARTS = 3
 
 
@@ -41,8 +40,7 @@ def work_through(
     patience_s: float = PATIENCE_S,
     ahead: int = AHEAD,
 ) -> Iterator:
-    """Yield what the function that `open_worker()` opens makes of each task, in order; `Lost` where it kills
-    workers.
+    """Yield in order what the function of `open_worker()` makes of each task; `Lost` if it kills workers.
 
     `open_worker` is called once in each of `jobs` fresh processes (a forked MediaPipe hangs). It, the tasks
     and the results are pickled. What the function raises is raised here."""
