@@ -21,9 +21,9 @@ from utils.data.dataset import (
     LandmarkSet,
     assign_split,
     concatenate,
-    family,
     find_duplicates,
     load_landmarks,
+    prefix_group,
     save_npz,
     save_txt,
 )
@@ -106,20 +106,20 @@ def drop_duplicates(data: LandmarkSet) -> LandmarkSet:
 
 def audit_sources(data: LandmarkSet) -> None:
     """Print how labels spread over file-name prefixes and how well the source alone predicts them."""
-    families = np.array([f"{source}/{family(path)}*" for source, path in zip(data.source, data.path)])
+    groups = np.array([f"{source}/{prefix_group(path)}*" for source, path in zip(data.source, data.path)])
     classes = sorted(set(data.label.tolist()))
-    common = [name for name, count in Counter(families.tolist()).most_common() if count >= 20][:12]
+    common = [name for name, count in Counter(groups.tolist()).most_common() if count >= 20][:12]
     print("sources, by the prefix of the file name (rows) and label (columns):")
     wide = max(10, *(len(name) + 2 for name in classes))
     print(" " * 28 + "".join(f"{name:>{wide}}" for name in classes))
     for name in common:
-        counts = Counter(data.label[families == name].tolist())
+        counts = Counter(data.label[groups == name].tolist())
         print(f"{name:>28}" + "".join(f"{counts[label]:>{wide}}" for label in classes))
     if len(classes) < 2:
         return
     chance = 1 / len(classes)
     clues = {
-        "the file name's prefix": _one_hot(families),
+        "the file name's prefix": _one_hot(groups),
         "the picture's size": _one_hot(data.width * 100_000 + data.height),
         "the crop (place, size and tilt of the eyes)": _eye_geometry(data),
     }
@@ -131,10 +131,10 @@ def audit_sources(data: LandmarkSet) -> None:
     if max(scores.values()) < chance + SOURCE_WARNING:
         return
     shares = [
-        f"{(families[data.label == label] == name).mean():.0%} of {label} are {name}"
+        f"{(groups[data.label == label] == name).mean():.0%} of {label} are {name}"
         for label in classes
         for name in common[:4]
-        if (families[data.label == label] == name).mean() > 0.5
+        if (groups[data.label == label] == name).mean() > 0.5
     ]
     print(
         "WARNING: labels can be told from where a picture comes from, without looking at the face: "

@@ -3,7 +3,7 @@
     python scr/main.py
     python scr/main.py --source clip.mp4 --no-display --save annotated.mp4 --output emotions.csv
 
-Keys: q or Esc quits, m mirrors, l shows the landmarks, n takes a second of your neutral face as reference
+Keys: q or Esc quits, m mirrors, l shows the landmarks, n takes a second of your neutral face as baseline
 (again: without it), h helps, s saves a picture, space goes to the next picture.
 Videos and cameras are smoothed in time and may be `uncertain`; the rows of still pictures are neither.
 """
@@ -66,7 +66,7 @@ def build_parser():
         help="time constant of the smoothing; 0: none",
     )
     parser.add_argument(
-        "--calibrate", action="store_true", help="first take a second of the face as its own neutral (key n)"
+        "--calibrate", action="store_true", help="first take a second of the face as neutral baseline (key n)"
     )
     parser.add_argument(
         "--subject",

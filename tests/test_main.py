@@ -529,7 +529,7 @@ def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkey
     )
     fake = window("", "n", *[""] * 14, "n", "", "q")
     run("--source", clip)
-    assert seen == [""] * 2 + ["neutral face: hold still"] * 10 + ["own neutral face: on"] * 5 + [""] * 2
+    assert seen == [""] * 2 + ["neutral face: hold still"] * 10 + ["neutral baseline: on"] * 5 + [""] * 2
     assert (fake.shown[1][:, 640:] != fake.shown[2][:, 640:]).any()
 
 

@@ -15,10 +15,10 @@ from utils.data.dataset import (
     assign_split,
     class_source_weights,
     concatenate,
-    family,
     find_duplicates,
     load_landmarks,
     make_split,
+    prefix_group,
     save_npz,
     save_txt,
     split_groups,
@@ -201,8 +201,8 @@ def test_weights_equal_classes_within_each_source():
     assert weight.mean() == pytest.approx(1)
 
 
-def test_family_is_what_stands_before_the_number():
-    assert [family(path) for path in ("Train/happy/ffhq_12.png", "image0000.jpg", "17.png")] == [
+def test_a_prefix_group_is_what_stands_before_the_number():
+    assert [prefix_group(path) for path in ("Train/happy/ffhq_12.png", "image0000.jpg", "17.png")] == [
         "ffhq_",
         "image",
         "",

@@ -1,4 +1,4 @@
-"""The waist: same features for the same face, wherever and however it lies in the picture."""
+"""Features: the same ones for the same face, wherever and however it lies in the picture."""
 
 import cv2
 import numpy as np

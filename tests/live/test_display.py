@@ -237,7 +237,7 @@ def test_nine_bars_stand_below_each_other_and_inside_the_panel(portrait, size):
     probabilities = np.full(9, 1 / 9, np.float32)
     reading = read_picture(classes, [portrait[1]], probabilities[None], frame.shape)[0]
     view = View(classes)
-    view.neutral = "own neutral face: on"
+    view.neutral = "neutral baseline: on"
     panel = view.draw(frame, [reading], 1000, 30, 12)[:, 640:]
     rows = []
     for colour in class_colours(classes).values():

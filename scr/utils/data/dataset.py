@@ -244,7 +244,7 @@ def _read_txt(path: Path) -> LandmarkSet:
     return data
 
 
-def family(path: str) -> str:
+def prefix_group(path: str) -> str:
     """Return the prefix group of a file name: what stands before its first digit (`ffhq_12.png`: `ffhq_`)."""
     return re.match(r"\D*", Path(path).stem).group()
 

@@ -1,15 +1,14 @@
-"""The waist: landmarks -> feature vector. Extraction, recording, training and live use all cross it here.
+"""Landmarks -> feature vector: the one way that extraction, recording, training and live use share.
 
 Landmarks are (478, 3) float32, isotropic, in units of the image width: (x, y * height / width, z). The
 first 468 are the face mesh, the last 10 the irises. A feature recipe is a plain dictionary, kept in the
 model's JSON:
 
-    {"kind": "raw", "points": 468, "blendshapes": false}            # coordinates as they are (the published
-    recipe) {"kind": "aligned", "points": 468, "blendshapes": true,         # how the points differ from the
-    reference face, after
-     "reference": [[x, y, z]...],                                   # similarity alignment; then the 52
-     blendshapes "neutral": [...]}                                              # mean features of neutral
-     faces it was trained on
+    # coordinates as they are (the published recipe)
+    {"kind": "raw", "points": 468, "blendshapes": false}
+    # how the points differ from the reference face, after similarity alignment; then the 52 blendshapes;
+    # `neutral`: mean features of the neutral faces it was trained on
+    {"kind": "aligned", "points": 468, "blendshapes": true, "reference": [[x, y, z]...], "neutral": [...]}
 """
 
 import numpy as np

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from utils.data.dataset import LandmarkSet, concatenate, family, split_groups
+from utils.data.dataset import LandmarkSet, concatenate, prefix_group, split_groups
 from utils.learning import hybrid
 from utils.learning.classifier import mix
 from utils.learning.metrics import (
@@ -39,7 +39,7 @@ def names_to_leave_out(data: LandmarkSet, together: Sequence[str]) -> list[str]:
     names = []
     sources = sorted(set(data.source.tolist()))
     for source in sources:
-        groups = Counter(family(path) for path in data.path[data.source == source].tolist())
+        groups = Counter(prefix_group(path) for path in data.path[data.source == source].tolist())
         large = sorted(name for name, count in groups.items() if count >= LARGE)
         names += [source] * (len(sources) > 1)
         names += [f"{source}/{name}*" for name in large if len(large) > 1]
@@ -53,7 +53,10 @@ def of_source(data: LandmarkSet, name: str, missed: bool = False) -> np.ndarray:
         return np.isin(sources, name.split("+"))
     source, _, wanted = name.removesuffix("*").partition("/")
     return np.array(
-        [one == source and family(path) == wanted for one, path in zip(sources.tolist(), paths.tolist())],
+        [
+            one == source and prefix_group(path) == wanted
+            for one, path in zip(sources.tolist(), paths.tolist())
+        ],
         bool,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.data.dataset import LandmarkSet, class_source_weights, concatenate, family
+from utils.data.dataset import LandmarkSet, class_source_weights, concatenate, prefix_group
 from utils.faces.features import (
     MESH_POINTS,
     compute_features,
@@ -277,7 +277,7 @@ def targets(data: LandmarkSet, recipe, classes: Sequence[str]) -> tuple[np.ndarr
     one_hot = np.eye(len(classes), dtype=np.float32)[index]
     of_group = np.ones_like(one_hot)
     names = np.array(
-        [f"{source}/{family(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())]
+        [f"{source}/{prefix_group(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())]
     )
     for name in np.unique(names):
         rows = names == name

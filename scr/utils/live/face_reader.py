@@ -85,18 +85,21 @@ class FaceReader:
     def read_still(self, frame) -> list:
         """Return the readings of a still picture; none if MediaPipe fails on it."""
         try:
-            landmarks, probabilities = self.read_twice(frame.image)
+            landmarks, probabilities = self.read_with_mirror(frame.image)
         except (RuntimeError, MemoryError, import_cv2().error) as error:
             note(f"{frame.source}: {error}")
             return []
         return read_picture(self.classifier.classes, landmarks, probabilities, frame.shape)
 
     def neutral_problem(self) -> str:
-        """Return why no neutral face can be taken as reference, or ""."""
+        """Return why no neutral baseline can be taken, or ""."""
         if self.still:
-            return "your own neutral face is taken from, and used for, cameras and videos only; leave --calibrate and --subject out"
+            return (
+                "a neutral baseline is taken from, and used for, cameras and videos only;"
+                " leave --calibrate and --subject out"
+            )
         if (self.max_faces or 1) > 1:
-            return "your own neutral face is for one face; leave --max-faces out"
+            return "a neutral baseline is for one face; leave --max-faces out"
         if not self.classifier.knows_neutral:
             return "this model knows no neutral face; train it again: python scr/train_model.py"
         return ""
@@ -106,7 +109,7 @@ class FaceReader:
         """What to say of the neutral face: that it is being taken, that it is in use, or ""."""
         if self.taker:
             return "neutral face: hold still"
-        return "own neutral face: on" if self.offset is not None else ""
+        return "neutral baseline: on" if self.offset is not None else ""
 
     def begin_neutral(self, calibrate: bool) -> None:
         """Take the neutral face, or use the one kept of the subject, if the command line says so.
@@ -159,7 +162,7 @@ class FaceReader:
             except UserError as error:
                 note(f"{error}; it is in use, but not kept")
 
-    def read_twice(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    def read_with_mirror(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return landmarks and probabilities of a still picture's faces, read as they are and mirrored (test-time augmentation).
 
         Readings jitter by half of what faces differ; the geometric mean of the two answers is worth .007 of balanced
