@@ -65,7 +65,8 @@ def build_parser():
         "--model",
         default=MODELS,
         metavar="MODEL",
-        help="bundle folder, .tflite file, personal model, or network of the shipped one: landmarks, crop, hybrid",
+        help="a bundle's folder, a .tflite file, the name of a personal model, or a network of the shipped "
+        "model: landmarks, crop or hybrid",
     )
     parser.add_argument(
         "--output",
@@ -99,8 +100,8 @@ def build_parser():
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="classes to ask about, or with --leave-one-source-out to train on (default: those that model and "
-        "pictures have in common; the four emotions of sets that have them, else all that they hold)",
+        help="classes to ask about, or with --leave-one-source-out to train on (default: those that model "
+        "and pictures have in common; the four emotions of sets that have them, else all that they hold)",
     )
     parser.add_argument(
         "--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images"
@@ -161,7 +162,7 @@ def main(args):
 
 
 def choose_asked(labels: list[str], classes: Sequence[str], wanted: list[str] | None) -> list[str]:
-    """Return the classes that pictures are asked about: those wanted, or all that set and model have in common.
+    """Return the classes that pictures are asked about: those wanted, or all that model and set share.
 
     Says, or raises UserError with, what is missing on which side.
     """
@@ -191,7 +192,8 @@ def choose_split(data: LandmarkSet, split: str | None) -> tuple[LandmarkSet, str
         return data, split
     if not (data.split == split).any():
         raise UserError(
-            f"the set has no part '{split}'; leave --split out, or split it with: python scr/balance_dataset.py"
+            f"the set has no part '{split}'; leave --split out, or split it with: "
+            "python scr/balance_dataset.py"
         )
     return data.part(split), split
 
@@ -305,7 +307,8 @@ def print_calibration(calibration: dict) -> None:
         f"{calibration['threshold']:.2f}; mean ECE {calibration['mean_ece']:.3f}"
     )
     print(
-        "| source left out | ECE | answered | of these right | right if all are answered |\n|---|---|---|---|---|"
+        "| source left out | ECE | answered | of these right | right if all are answered |\n"
+        "|---|---|---|---|---|"
     )
     for name, row in calibration["sources"].items():
         print(

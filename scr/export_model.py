@@ -72,7 +72,7 @@ def main(args):
 
 
 def formats_of(part: str, wanted: list[str]) -> list[str]:
-    """Return the formats that a part is written in: 8 bit integers make the crop network slower, not faster."""
+    """Return the formats that a part is written in; 8 bit integers make the crop network slower."""
     return [name for name in wanted if part != "crop" or name != "int8"]
 
 
@@ -90,7 +90,7 @@ class Parity:
 def ask_keras(
     folder: Path, name: str, part: tuple, info: dict, data: LandmarkSet
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return a part's input (n, ...), what Keras answers (n, classes), and the labels (n,), if there are any."""
+    """Return a part's input (n, ...), Keras's answers (n, classes), and the labels (n,), if there are any."""
     from utils.learning import export, networks, training
     from utils.learning.classifier import part_input
 
@@ -147,7 +147,10 @@ def print_row(path: Path, parity: Parity) -> None:
 
 
 def check_parity(path: Path, name: str, parity: Parity, tolerance: float) -> None:
-    """Raise ValueError if an export answers otherwise than Keras does; tolerance: largest difference of a probability."""
+    """Raise ValueError if an export answers otherwise than Keras does.
+
+    tolerance: the largest difference of a probability.
+    """
     if name != "int8":
         if parity.difference > tolerance:
             raise ValueError(f"{path} differs from Keras by {parity.difference:.1e}, more than {tolerance}")

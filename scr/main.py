@@ -27,8 +27,8 @@ def build_parser():
     parser.add_argument(
         "--model",
         default=str(MODELS),
-        help="a .tflite file, a bundle's folder, the name of a personal model, or a network of the shipped model: "
-        "landmarks, crop or hybrid",
+        help="a .tflite file, a bundle's folder, the name of a personal model, or a network of the shipped "
+        "model: landmarks, crop or hybrid",
     )
     parser.add_argument("--no-display", action="store_true", help="open no window")
     parser.add_argument(
@@ -50,7 +50,7 @@ def build_parser():
         "--max-faces",
         type=positive_int,
         metavar="N",
-        help="faces to read, the largest first (default: every face of a still picture, one of a video or camera)",
+        help="faces to read, the largest first (default: all of a still picture, one of a video or camera)",
     )
     parser.add_argument(
         "--jobs",
@@ -187,7 +187,7 @@ class Demo:
         return self
 
     def _share_out_pictures(self):
-        """Let processes read the pictures of a folder, unless a window shows them; return the context of that."""
+        """Return a context in which processes read the pictures of a folder, unless a window shows them."""
         from utils.live.still_workers import FEWEST_PICTURES, read_pictures
 
         args, source = self.args, self.source
@@ -215,7 +215,7 @@ class Demo:
         self.seconds = time.perf_counter() - start
 
     def frames(self):
-        """Return a context with the source's frames and their faces; they are found while the one before is drawn."""
+        """Return a context with the source's frames and faces, found while the frame before is drawn."""
         from utils.live.look_ahead import LookAhead
 
         if self.draws:

@@ -5,8 +5,8 @@
     python scr/record_dataset.py --subject ann --session 1 --source photos/happy --label happy
     python scr/record_dataset.py --subject ann --source photos
 
-The classes are fear, happy, neutral and sad, or your own: they are kept with the recordings. The last form takes a
-folder with a sub-folder for each class in one run.
+The classes are fear, happy, neutral and sad, or your own: they are kept with the recordings. The last form
+takes a folder with a sub-folder for each class in one run.
 
 Keys: space counts down from three and records until there are enough, at most ten seconds (space again
 stops it; a clip is recorded from at once, and begins again at its end); digits choose the expression, m
@@ -58,13 +58,15 @@ def build_parser():
     parser.add_argument(
         "--source",
         default="0",
-        help="camera number, video, picture, folder of them (with a sub-folder for each class), or stream address",
+        help="camera number, video, picture, folder of pictures (or of a sub-folder for each class), or "
+        "stream address",
     )
     parser.add_argument(
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="what is recorded, 2 to 9 classes; kept with the recordings (default: those kept, or fear happy neutral sad)",
+        help="what is recorded, 2 to 9 classes; kept with the recordings (default: those kept, or fear happy "
+        "neutral sad)",
     )
     parser.add_argument(
         "--label", metavar="NAME", help="label everything that the source shows; needs no window"
@@ -149,7 +151,7 @@ def main(args):
 
 
 def open_classifier():
-    """Return the general model, whose crop network's last hidden layer is kept of each face; None without a model."""
+    """Return the general model, for the embedding that is kept of each face; None without a model."""
     from utils.learning.classifier import EmotionClassifier
 
     try:
@@ -159,7 +161,7 @@ def open_classifier():
 
 
 def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Return the classes of the subject's recordings, and (class, path) of the source's folders that are named after them.
+    """Return the subject's classes, and (class, path) of the source's folders that are named after them.
 
     Raises UserError if --label is none of them, or if they leave out what is recorded already.
     """
@@ -179,14 +181,15 @@ def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
         classes = check_classes([label for label, _ in given], args.source)
     if lost := sorted(recorded - set(classes)):
         raise UserError(
-            f"{list_names(lost)} of {args.subject} is recorded already and not among {list_names(classes)}; add it to "
-            "--classes, or record the others under another --subject"
+            f"{list_names(lost)} of {args.subject} is recorded already and not among {list_names(classes)}; "
+            "add it to --classes, or record the others under another --subject"
         )
     args.label = args.label and class_name(args.label)
     if args.label and args.label not in classes:
+        named = [name for name in classes if name in recorded] + [args.label]
         raise UserError(
-            f"--label {args.label} is none of {args.subject}'s classes ({list_names(classes)}); name them all: "
-            f"--classes {' '.join(quoted(name) for name in [*classes, args.label] if name in recorded | {args.label})} ..."
+            f"--label {args.label} is none of {args.subject}'s classes ({list_names(classes)}); name them "
+            f"all: --classes {' '.join(map(quoted, named))} ..."
         )
     folders = [(label, path) for label, path in given if label in classes]
     if others := [Path(path).name for label, path in given if label not in classes]:
@@ -197,7 +200,7 @@ def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
 
 
 def class_folders(source: str) -> list[tuple[str, str]]:
-    """Return (class, path) of the sub-folders of a source that are named as classes can be, if it is a folder."""
+    """Return (class, path) of a source's sub-folders that are named as classes can be, if it is a folder."""
     root = Path(source).expanduser()
     paths = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     named = [(class_name(path.name), str(path)) for path in paths]

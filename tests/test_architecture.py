@@ -1,4 +1,4 @@
-"""The layout of DESIGN: one-way imports, one owner for each heavy package, `--help` at once and from anywhere."""
+"""The layout: one-way imports, one owner for each heavy package, `--help` at once and from anywhere."""
 
 import ast
 import graphlib
@@ -37,7 +37,10 @@ OWNERS = {
 
 
 def imports(path: Path) -> set[str]:
-    """Return every module that a file imports, anywhere in it; `from utils.faces import images` counts as utils.faces.images."""
+    """Return every module that a file imports, anywhere in it.
+
+    `from utils.faces import images` counts as utils.faces.images.
+    """
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
