@@ -26,9 +26,10 @@ METADATA_KEYS = ("name", "classes", "features", "threshold")
 
 
 def find_model(path: Path | str) -> tuple[Path, str | None]:
-    """Return the `.tflite` file, or the bundle's folder, that `path` means, and the network wanted of it, if it is named.
+    """Return the `.tflite` file or bundle folder that `path` means, and the network of it, if one is named.
 
-    `path` is a file, a folder, a name in models/personal or models (`seven`), or that of a network: a part of the shipped model, or all of it.
+    `path` is a file, a folder, a name in models/personal or models (`seven`), or a network of the shipped
+    model (`landmarks`, `crop`, `hybrid`).
     """
     given = Path(path)
     if str(path) in PARTS and not given.exists():
@@ -57,7 +58,7 @@ def network_of(info: dict) -> str:
 
 
 def find_parts(folder: Path, wanted: str | None) -> tuple[dict[str, Path], dict]:
-    """Return the `.tflite` file of each part of a bundle's network, or of the network wanted of it, and its JSON.
+    """Return a bundle's JSON and the `.tflite` file of each part of its network, or of the one wanted of it.
 
     The JSON is empty for a folder that holds a `.tflite` alone. Raises UserError if the bundle lacks a part.
     """

@@ -20,8 +20,8 @@ CHUNK = 64
 class EmotionClassifier:
     """A trained model on LiteRT: landmarks and crops in, probabilities out.
 
-    `path` is a `.tflite` file, a bundle's folder, the name of a personal model, or a network of the shipped model (`landmarks`,
-    `crop`, `hybrid`). Raises UserError if a file is missing, not one of ours, or differs from what its bundle says.
+    `path` is as `find_model` takes it. Raises UserError if a file is missing, not one of ours, or differs
+    from what its bundle says.
     """
 
     def __init__(self, path: Path | str = MODELS):
@@ -46,7 +46,7 @@ class EmotionClassifier:
 
     @cached_property
     def crop_sha256(self) -> str:
-        """The sha256 of the crop network's file, which an embedding belongs to; empty without a crop network."""
+        """The sha256 of the crop network's file, which an embedding belongs to; empty if there is none."""
         return hashlib.sha256(self._crop.path.read_bytes()).hexdigest() if self._crop else ""
 
     def predict(
@@ -59,9 +59,10 @@ class EmotionClassifier:
     ) -> np.ndarray:
         """Return probabilities (n, classes) float32 of faces.
 
-        landmarks (n, 478, 3) and blendshapes (n, 52) float32; offset: `neutral_offset` of the person whose faces they are;
-        crops (n, CROP_PX, CROP_PX) uint8. Without crops a hybrid answers by the landmarks alone; raises ValueError for a
-        model that can't. looked: what `look` made of these faces before, in place of crops.
+        landmarks (n, 478, 3) and blendshapes (n, 52) float32; offset: `neutral_offset` of the person whose
+        faces they are; crops (n, CROP_PX, CROP_PX) uint8; looked: what `look` made of these faces before, in
+        place of crops. Without crops a hybrid answers by the landmarks alone; raises ValueError for a model
+        that can't.
         """
         if len(landmarks) == 0:
             return np.empty((0, len(self.classes)), np.float32)
@@ -83,12 +84,12 @@ class EmotionClassifier:
         return mix([(weights["landmarks"], of_landmarks), (weights["crop"], of_crop)], self._temperature)
 
     def look(self, crops: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the crop network alone makes of crops (n, CROP_PX, CROP_PX) uint8: probabilities (n, classes)
-        and its last hidden layer (n, embedding)."""
+        """Return what the crop network alone makes of crops (n, CROP_PX, CROP_PX) uint8: probabilities
+        (n, classes) and its last hidden layer (n, embedding)."""
         return self._crop.read_crops(crops)
 
     def embed(self, crops: np.ndarray | Rows) -> np.ndarray:
-        """Return the crop network's last hidden layer (n, embedding) float32 of crops (n, CROP_PX, CROP_PX) uint8."""
+        """Return the crop network's last hidden layer (n, embedding) of crops (n, CROP_PX, CROP_PX) uint8."""
         return self.look(crops)[1]
 
     @property
@@ -104,9 +105,10 @@ class EmotionClassifier:
 
 
 def part_input(folder: Path, features: dict, faces) -> np.ndarray:
-    """Return what a part of a bundle is given of faces, (n, ...) float32; faces: an object with landmarks, blendshapes, crop.
+    """Return what a part of a bundle is given of faces, (n, ...) float32.
 
-    features: the part's recipe. A personal model's last layer also sees the embedding of the crop network in its folder.
+    features: the part's recipe; faces: an object with landmarks, blendshapes and crop. A personal model's
+    last layer also sees the embedding of the crop network in its folder.
     """
     if features["kind"] == "crop":
         return network_input(faces.crop.read(), features)
@@ -117,7 +119,7 @@ def part_input(folder: Path, features: dict, faces) -> np.ndarray:
 
 
 def mix(parts: Sequence[tuple[float, np.ndarray]], temperature: float = 1.0) -> np.ndarray:
-    """Return the probabilities (n, classes) float32 of several networks as one: their weighted geometric mean.
+    """Return the probabilities (n, classes) float32 of networks as one: their weighted geometric mean.
 
     parts: weight and probabilities (n, classes) of each; the logarithm is divided by the temperature.
     """
@@ -127,7 +129,10 @@ def mix(parts: Sequence[tuple[float, np.ndarray]], temperature: float = 1.0) -> 
 
 
 class LitePart:
-    """One `.tflite` file, checked and opened. `features`: how its input is made, by `compute_features` or `network_input`."""
+    """One `.tflite` file, checked and opened.
+
+    `features`: how its input is made, by `compute_features` or `network_input`.
+    """
 
     def __init__(self, path: Path):
         from ai_edge_litert.interpreter import Interpreter
@@ -156,7 +161,7 @@ class LitePart:
         self._outputs = [output["index"] for output in outputs]
 
     def run(self, x: np.ndarray) -> list[np.ndarray]:
-        """Return the probabilities (n, classes) float32 of an input (n, ...) float32, then the embedding if there is one."""
+        """Return the probabilities (n, classes) of an input (n, ...) float32, then the embedding if any."""
         if len(x) != self._batch:
             self._allocate(len(x))
         self.interpreter.set_tensor(self._input, x)
@@ -164,7 +169,7 @@ class LitePart:
         return [self.interpreter.get_tensor(index) for index in self._outputs]
 
     def read_crops(self, crops: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Return probabilities (n, classes) and embedding (n, embedding) of crops (n, CROP_PX, CROP_PX) uint8."""
+        """Return probabilities (n, classes) and embedding (n, e) of crops (n, CROP_PX, CROP_PX) uint8."""
         parts = []
         for start in range(0, len(crops), CHUNK):
             some = crops[start : start + CHUNK]

@@ -31,11 +31,12 @@ _PACKAGES = ("tensorflow", "keras", "mediapipe", "numpy", "scikit-learn", "ai-ed
 
 
 def save_bundle(folder: Path, parts: dict[str, tuple], info: dict, files: Sequence[Path] = ()) -> list[str]:
-    """Write a whole bundle: each part's files, copies of further files, and last the JSON that lists their sha256.
-    Return the names of all.
+    """Write a whole bundle: each part's files, copies of further files, and last the JSON that lists their
+    sha256. Return the names of all.
 
-    parts: `landmarks`: (network, scaler), `crop`: (network,); of each its Keras and its LiteRT model are written, and the
-    scaler. info["parts"] has the threshold, and the features, of each. A bundle of one part alone keeps no file of the other.
+    parts: `landmarks`: (network, scaler), `crop`: (network,); of each its Keras and its LiteRT model are
+    written, and the scaler. info["parts"] has the threshold, and the features, of each. A bundle of one part
+    alone keeps no file of the other.
     """
     info = info | {"versions": {name: importlib.metadata.version(name) for name in _PACKAGES}, "sha256": {}}
     with ExitStack() as stack:  # renamed in reverse order, so the JSON last, when all are written
@@ -70,7 +71,7 @@ def part_info(info: dict, name: str) -> dict:
 
 
 def load_bundle(folder: Path) -> tuple[dict[str, tuple], dict]:
-    """Return (parts, info) of a bundle, parts as `save_bundle` takes them; each file is checked before it is opened."""
+    """Return (parts, info) of a bundle, parts as `save_bundle` takes them; each file is checked."""
     keras, info = import_keras(), load_info(folder)
     parts = {}
     for name in PARTS[network_of(info)]:
@@ -87,7 +88,7 @@ def _load_scaler(path: Path):
 
 
 def _checked(path: Path, info: dict) -> Path:
-    """Return the path of a bundle's file, once it is there and unchanged: a pickle runs code when it is opened."""
+    """Return the path of a bundle's file, once it is there and unchanged: opening a pickle runs code."""
     if not path.is_file() or path.name not in info["sha256"]:
         raise UserError(f"no {relative(path)}; run: python scr/train_model.py")
     check_file(path)
@@ -95,7 +96,7 @@ def _checked(path: Path, info: dict) -> Path:
 
 
 def deployable(network, scaler=None):
-    """Return the network that takes what its feature recipe makes: with the scaler in front, if it has one."""
+    """Return the network that takes what its feature recipe makes: with its scaler, if any, in front."""
     if scaler is None:
         return network
     keras = import_keras()
@@ -116,8 +117,8 @@ def has_half_weights(info: dict) -> bool:
 def export_tflite(path: Path, part: tuple, info: dict, int8: bool = False) -> None:
     """Write a part as LiteRT model, scaler folded in, metadata packed behind it.
 
-    The parts of a hybrid, and a crop network, are written with float16 weights: half the size, the same speed and, to a few
-    thousandths, the same answers. With `int8`, weights are 8 bit integers (dynamic range).
+    The parts of a hybrid, and a crop network, are written with float16 weights: half the size, the same speed
+    and, to a few thousandths, the same answers. With `int8`, weights are 8 bit integers (dynamic range).
     """
     import tensorflow
 
@@ -148,7 +149,7 @@ def export_onnx(path: Path, part: tuple, info: dict) -> None:
 
 
 def open_exported(path: Path):
-    """Return a function that runs an exported `.tflite` or `.onnx`: its input (n, ...) -> probabilities (n, classes).
+    """Return a function that runs an exported `.tflite` or `.onnx`: input (n, ...) -> (n, classes).
 
     Raises ValueError if the file has not exactly one input, and one output or, as a crop network, two.
     """

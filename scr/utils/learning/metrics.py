@@ -104,7 +104,8 @@ def format_report(report: dict, classes: Sequence[str]) -> str:
     """Return a report of `evaluate_predictions` as text for a terminal."""
     low, high = report["balanced_accuracy_interval"]
     lines = [
-        f"pictures {report['faces'] + report['missed']}, of these no face found (counted as wrong): {report['missed']}",
+        f"pictures {report['faces'] + report['missed']}, of these no face found (counted as wrong): "
+        f"{report['missed']}",
         f"accuracy {report['accuracy']:.3f}   balanced accuracy {report['balanced_accuracy']:.3f} "
         f"(95% {low:.3f} to {high:.3f})   macro-F1 {report['macro_f1']:.3f}",
     ]
