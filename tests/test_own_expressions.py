@@ -11,20 +11,28 @@ from conftest import DEMO, SMILE, frames_of, run
 from utils.data.recordings import SessionWriter
 from utils.faces.landmarks import FaceLandmarker
 
-UPPER_LIP_UP = slice(48, 50)
-"""MediaPipe's blendshapes mouthUpperUpLeft and mouthUpperUpRight: teeth show, or do not."""
 OPEN, SHUT = "mouth open", "mouth shut"
 
 
+def lip_gap(landmarks):
+    """Return the distance between the lips' inner edges as a share of the mouth's width.
+
+    No blendshape tells it: mouthUpperUp takes lips that are parted over the teeth for shut ones if the upper
+    one is not raised, jawOpen a broad smile.
+    """
+    upper, lower, left, right = landmarks[[13, 14, 61, 291], :2]
+    return np.linalg.norm(upper - lower) / np.linalg.norm(left - right)
+
+
 def label_frames(clip, stride):
-    """Return (index, frame, label) of a clip's frames whose blendshape tells whether the mouth is open."""
+    """Return (index, frame, label) of a clip's frames that plainly show an open or a shut mouth."""
     labelled = []
     with FaceLandmarker() as landmarker:
         for index, frame in list(enumerate(frames_of(clip)))[::stride]:
             faces = landmarker.detect_picture(frame)
-            raised = faces[0].blendshapes[UPPER_LIP_UP].mean() if faces else 0.3
-            if raised > 0.4 or raised < 0.15:
-                labelled.append((index, frame, OPEN if raised > 0.4 else SHUT))
+            gap = lip_gap(faces[0].landmarks) if faces else 0.1
+            if gap > 0.2 or gap < 0.05:
+                labelled.append((index, frame, OPEN if gap > 0.2 else SHUT))
     return labelled
 
 
@@ -76,40 +84,33 @@ def test_ways_are_compared_on_held_out_sessions_and_a_bundle_of_own_classes_is_w
     assert best >= 0.95, "each session was held out in turn"
 
 
-@pytest.mark.xfail(reason="the goal; .92 of 38 frames with the hybrid as base", strict=False)
 def test_what_was_not_recorded_is_read_live(trained, tmp_path):
     """The last thirds of the clips, as videos: the model saw neither these frames nor their neighbours."""
     root, _, held_out = trained
-    right = []
+    clips = tmp_path / "clips"
+    clips.mkdir()
     for number, frames in enumerate(held_out):
-        clip = tmp_path / f"{number}.avi"
         height, width = frames[0][1].shape[:2]
-        writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (width, height))
+        writer = cv2.VideoWriter(
+            str(clips / f"{number}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (width, height)
+        )
         for _, frame, _ in frames:
             writer.write(frame)
         writer.release()
-        table = tmp_path / f"{number}.csv"
-        read = run(
-            "main.py",
-            "--source",
-            clip,
-            "--model",
-            root / "model",
-            "--no-display",
-            "--smoothing-ms",
-            0,
-            "--output",
-            table,
-        )
-        assert read.returncode == 0, read.stderr
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        assert len(rows) == len(frames) and list(rows[0])[-2:] == [OPEN, SHUT]
-        right += [
-            max((OPEN, SHUT), key=lambda name, row=row: float(row[name] or 0)) == label
-            for row, (_, _, label) in zip(rows, frames)
-        ]
-    assert len(right) > 25 and np.mean(right) >= 0.95, f"{np.mean(right):.3f} of {len(right)} frames"
+    table = tmp_path / "read.csv"
+    live = ["--source", clips, "--model", root / "model", "--no-display", "--smoothing-ms", 0]
+    read = run("main.py", *live, "--output", table)
+    assert read.returncode == 0, read.stderr
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    asked = [(number, *frame) for number, frames in enumerate(held_out) for frame in frames]
+    assert len(rows) == len(asked) and list(rows[0])[-2:] == [OPEN, SHUT]
+    wrong = [
+        f"{index} of clip {number}: {label}, read {row[label]}"
+        for row, (number, index, _, label) in zip(rows, asked)
+        if max((OPEN, SHUT), key=lambda name, row=row: float(row[name] or 0)) != label
+    ]
+    assert len(asked) > 25 and len(wrong) <= 0.05 * len(asked), f"{wrong} of {len(asked)} frames"
 
 
 def test_recordings_that_contradict_each_other_make_no_model_and_say_what_to_record_again(trained, tmp_path):

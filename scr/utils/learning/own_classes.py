@@ -19,8 +19,12 @@ OWN_METHODS = {
 class OwnTrial(Trial):
     """A trial of classes that the base model lacks; of these it can forget nothing, so nothing is measured.
 
-    network: the base network with a new last layer; the rest as of `Trial`.
+    network: the base network with a new last layer; the rest as of `Trial`. No way is the base model, so of equals
+    the likeliest is chosen: the nearest mean face, as good on frames like those recorded, reads a smile with
+    closed lips by its likeness to a smile with open ones.
     """
+
+    first_of_equals = False
 
     def __init__(self, network, x: np.ndarray, label: np.ndarray, block: np.ndarray, steps: int, classes):
         super().__init__(network, x, label, block, steps, None, 1.0, None, classes)

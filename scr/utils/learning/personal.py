@@ -112,6 +112,9 @@ class Trial:
     with one's own is left out.
     """
 
+    first_of_equals = True
+    """whether the first way, which changes nothing, is chosen where others are no better"""
+
     def __init__(
         self,
         network,
@@ -196,13 +199,13 @@ class Trial:
         return not self.methods[name].from_scratch or self.max_forgetting >= 1
 
     def best(self, reports: dict[str, dict]) -> str:
-        """Return the best method: of equals the first, the base model, else the one that gives the labels the
-        greatest likelihood."""
+        """Return the best method: of equals the first, the base model, if `first_of_equals`, else the one that
+        gives the labels the greatest likelihood."""
         return max(
             filter(self.may_pick, self.methods),
             key=lambda name: (
                 reports[name]["balanced_accuracy"],
-                name == self.first,
+                self.first_of_equals and name == self.first,
                 reports[name]["log_likelihood"],
             ),
         )
