@@ -1,12 +1,16 @@
-"""A trained model on a labelled set -> report, confusion matrix, calibration.
+"""Trained models on labelled pictures -> figures, confusion matrix, calibration, models side by side.
 
     python scr/evaluate.py --images data/london
+    python scr/evaluate.py --images data/london --compare models models/mine
+    python scr/evaluate.py --images data/london --predictions theirs.csv
     python scr/evaluate.py --data data/training.npz --split test
     python scr/evaluate.py --leave-one-source-out --network hybrid --data data/training.npz \\
         --foreign data/london.npz data/portraits.npz --together kdef+impa_face3d
 
-It runs the LiteRT model, the one that runs live. A picture on which no face is found counts as wrong. The
-last form trains anew without each source in turn, and asks the network about it: the figure that counts.
+Pictures are read as main.py reads them (test-time augmentation; the largest face counts); the faces of a set
+were read once, when it was made, unless --reread is given. A picture on which no face is found counts as
+wrong. A model of yours is compared with the shipped one. The last form trains anew without each source in
+turn, and asks the network about it.
 """
 
 from utils.script import run_script
@@ -14,12 +18,14 @@ from utils.script import run_script
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from utils.config import (
     DATA,
+    EMOTIONS,
     MODELS,
     UserError,
     add_share_flag,
@@ -31,19 +37,20 @@ from utils.config import (
 )
 from utils.data.classes import check_classes, choose_classes, list_names
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
-from utils.data.extraction import extract
 from utils.data.labelled import find_labelled_images, read_ferplus
-from utils.faces.features import face_box
-from utils.learning import bundle, classifier, hybrid, left_out, plots
-from utils.learning.metrics import (
-    evaluate_predictions,
-    expected_calibration_error,
-    format_report,
-    with_missed,
+from utils.learning import bundle, hybrid, left_out, plots
+from utils.learning.answers import (
+    SHIPPED,
+    Answers,
+    Pictures,
+    ask_set,
+    label_index,
+    shipped_beside,
+    side_by_side,
 )
-
-FACE_WIDTHS = (1, 32, 48, 64, 96, 128, 256)
-"""Pixels at which the figures by face width part."""
+from utils.learning.classifier import EmotionClassifier
+from utils.learning.metrics import MISSED, format_report
+from utils.learning.predictions import read_predictions
 
 
 def build_parser():
@@ -62,18 +69,36 @@ def build_parser():
         help="with --data: the part to look at (default: test if the set is split, else all)",
     )
     parser.add_argument(
+        "--reread",
+        action="store_true",
+        help="with --data: read the set's pictures, data/SOURCE/PATH, again as main.py does",
+    )
+    whom = parser.add_argument_group("whom to ask").add_mutually_exclusive_group()
+    whom.add_argument(
         "--model",
         default=MODELS,
         metavar="MODEL",
         help="a bundle's folder, a .tflite file, the name of a personal model, or a network of the shipped "
         "model: landmarks, crop or hybrid",
     )
+    whom.add_argument(
+        "--compare", nargs="+", metavar="MODEL", help="several models, each against the first of them"
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="tables of what others answered, .csv or .jsonl with the columns source (the picture) and "
+        "emotion, such as main.py --output writes; asked in place of --model, or beside --compare",
+    )
     parser.add_argument(
         "--output",
         type=Path,
         default=DATA / "evaluation",
         metavar="DIR",
-        help="folder for report and figures",
+        help="folder for the reports, a folder in it for each model",
     )
     leave_out = parser.add_argument_group("leave one source out")
     leave_out.add_argument(
@@ -113,75 +138,55 @@ def build_parser():
 def main(args):
     if args.leave_one_source_out:
         return leave_one_source_out(args)
-    model = classifier.EmotionClassifier(args.model)
+    models = open_models(args)
+    pictures, part = load_pictures(args)
+    asked = choose_asked(pictures.label.tolist(), models, args.classes)
+    tell_left_out(pictures, asked, bool(args.classes))
+    pictures = pictures.of_classes(asked)
+    answers = [read_predictions(path, pictures) for path in args.predictions]
+    answers += [ask(path, model, pictures, args.jobs) for path, model in models]
+    answers = with_own_names(answers)
+    title = f"{', '.join(sorted(set(pictures.source.tolist())))} ({part})"
+    for one in answers:
+        text = report(one, title, args.output / one.system, part)
+        if len(answers) == 1:
+            print(text)
+    if len(answers) == 1:
+        answers = with_shipped(answers, models, pictures, args.jobs)
+    if len(answers) > 1 and len(pictures) > 1:
+        print(f"on {title}, {len(pictures):,} pictures:\n{side_by_side(answers)}")
+    print(f"wrote {relative(args.output)}: a folder for each model with report.txt, report.json and figures")
+
+
+def open_models(args) -> list[tuple[Path | str, EmotionClassifier]]:
+    """Return the models that are to be asked, each by its name as given."""
+    wanted = args.compare or ([] if args.predictions else [args.model])
+    return [(path, EmotionClassifier(path)) for path in wanted]
+
+
+def load_pictures(args) -> tuple[Pictures, str]:
+    """Return the labelled pictures, and the name of the part of the set that they are."""
     if args.images:
         root = args.images.resolve()
         asked = check_classes(args.classes) if args.classes else None
-        images, left_out = (
-            read_ferplus(root, args.labels) if args.labels else find_labelled_images(root, asked)
-        )
-        if left_out:
-            note("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()))
-        data, part = extract(images, root, root.name, args.jobs), "all"
-    else:
-        data, part = choose_split(concatenate([load_landmarks(path) for path in args.data]), args.split)
-    labels = [*data.label.tolist(), *data.missed_label.tolist()]
-    asked = choose_asked(labels, model.classes, args.classes)
-    other = Counter(name for name in labels if name not in asked)
-    data = data.of_classes(asked)
-
-    label = data.class_index(model.classes)
-    if model.needs_crops and data.crop is None:
+        images, others = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root, asked)
+        if others:
+            note("left out: " + ", ".join(f"{count} {reason}" for reason, count in others.most_common()))
+        files = [image.path for image in images]
+        names = [f"{root.name}/{path.relative_to(root).as_posix()}" for path in files]
+        labels = np.array([image.label for image in images])
+        return Pictures(np.array(names), labels, np.full(len(files), root.name), files=files), "all"
+    data, part = choose_split(concatenate([load_landmarks(path) for path in args.data]), args.split)
+    pictures = Pictures.of_set(data)
+    if not args.reread:
+        return pictures, part
+    files = [DATA / name for name in pictures.name.tolist()]
+    if absent := [path for path in files if not path.is_file()]:
         raise UserError(
-            f"{relative(model.path)} looks at crops of the faces and these sets hold none; make them again: "
-            "python scr/extract_landmarks.py --help, or add --model landmarks"
+            f"{len(absent)} pictures of the set are not here, such as {relative(absent[0])}; put them "
+            "there, or leave --reread out"
         )
-    probabilities = model.predict(data.landmarks, data.blendshapes, crops=data.crop)
-    report = {"model": relative(model.path), "part": part, **score(data, label, probabilities, model.classes)}
-    title = f"{', '.join(sorted({*data.source.tolist(), *data.missed_source.tolist()}))} ({part})"
-    print(f"{relative(model.path)} on {title}")
-    if other:
-        print(
-            f"left out, {'not asked for' if args.classes else 'not a class of the model'}: "
-            + ", ".join(f"{count} {name}" for name, count in sorted(other.items()))
-        )
-    print(format_report(report["all"], model.classes))
-    print(f"calibration error (ECE, 15 bins, of the faces found) {report['ece']:.3f}")
-    print_groups("source", report["sources"], model.classes)
-    print_groups("face width", report["face_widths"], model.classes)
-
-    plots.plot_confusion_matrix(
-        args.output / "confusion_matrix.png",
-        report["all"]["confusion_matrix"],
-        model.classes,
-        f"{title}\nbalanced accuracy {report['all']['balanced_accuracy']:.3f}",
-    )
-    plots.plot_reliability(args.output / "reliability.png", label, probabilities, report["ece"], title)
-    write_json(args.output / "report.json", report)
-    print(f"wrote {relative(args.output)}: report.json, confusion_matrix.png, reliability.png")
-
-
-def choose_asked(labels: list[str], classes: Sequence[str], wanted: list[str] | None) -> list[str]:
-    """Return the classes that pictures are asked about: those wanted, or all that model and set share.
-
-    Says, or raises UserError with, what is missing on which side.
-    """
-    held = set(labels)
-    asked = check_classes(wanted) if wanted else [name for name in classes if name in held]
-    unknown = [name for name in asked if name not in classes]
-    absent = [name for name in asked if name not in held]
-    if not asked or unknown or absent:
-        raise UserError(
-            f"the model reads {list_names(classes)}, the pictures show {list_names(sorted(held))}: "
-            + "; ".join(
-                [f"the model lacks {list_names(unknown)}"] * bool(unknown)
-                + [f"the pictures lack {list_names(absent)}"] * bool(absent)
-                or ["they have nothing in common"]
-            )
-        )
-    if not wanted and (absent := [name for name in classes if name not in held]):
-        note(f"no picture of {list_names(absent)}, which the model also reads; its answers may still be that")
-    return list(asked)
+    return replace(pictures, faces=None, files=files), part
 
 
 def choose_split(data: LandmarkSet, split: str | None) -> tuple[LandmarkSet, str]:
@@ -198,58 +203,143 @@ def choose_split(data: LandmarkSet, split: str | None) -> tuple[LandmarkSet, str
     return data.part(split), split
 
 
-def score(data: LandmarkSet, label: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
-    """Return the figures of the whole set, of each source, and of the faces found by their width."""
-    all_label, predicted = with_missed(label, probabilities, data.missed_index(classes))
-    return {
-        "all": evaluate_predictions(all_label, predicted, classes),
-        "ece": expected_calibration_error(label, probabilities),
-        "sources": score_groups(
-            np.concatenate([data.source, data.missed_source]), all_label, predicted, classes
-        ),
-        "face_widths": score_groups(face_width_group(data), label, predicted[: len(label)], classes),
-    }
+def choose_asked(labels: list[str], models: list, wanted: list[str] | None) -> list[str]:
+    """Return the classes that pictures are asked about: those wanted, or all that models and pictures share.
 
-
-def score_groups(
-    group: np.ndarray, label: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]
-) -> dict:
-    """Return the figures of each group of faces, in order of the names (n,); nothing if they are all one."""
-    names = np.unique(group).tolist()
-    return (
-        {
-            name: evaluate_predictions(label[group == name], predicted[group == name], classes)
-            for name in names
-        }
-        if len(names) > 1
-        else {}
-    )
-
-
-def face_width_group(data: LandmarkSet) -> np.ndarray:
-    """Return for each face found the span of pixels (n,) that its width lies in; empty where the
-    picture's size is unknown."""
-    width = face_box(data.landmarks)[:, 2] * data.width
-    names = np.array(
-        [
-            "",
-            *(f"{low:>4} to {high:>4} px" for low, high in zip(FACE_WIDTHS, FACE_WIDTHS[1:])),
-            f"{FACE_WIDTHS[-1]:>4} px and more",
-        ]
-    )
-    return names[np.digitize(width, FACE_WIDTHS)]
-
-
-def print_groups(title: str, groups: dict, classes: tuple[str, ...]) -> None:
-    """Print one line for each group."""
-    for name, report in groups.items():
-        recalls = "  ".join(
-            f"{label} {report['recall'][label][0]:.2f}" for label in classes if label in report["recall"]
+    Says, or raises UserError with, what is missing on which side.
+    """
+    held = set(labels)
+    if models:
+        classes = [name for name in models[0][1].classes if all(name in one.classes for _, one in models)]
+    else:
+        classes = [name for name in EMOTIONS if name in held] or sorted(held)
+    asked = check_classes(wanted) if wanted else [name for name in classes if name in held]
+    unknown = [name for name in asked if name not in classes] if models else []
+    absent = [name for name in asked if name not in held]
+    if not asked or unknown or absent:
+        raise UserError(
+            f"the model reads {list_names(classes)}, the pictures show {list_names(sorted(held))}: "
+            + "; ".join(
+                [f"the model lacks {list_names(unknown)}"] * bool(unknown)
+                + [f"the pictures lack {list_names(absent)}"] * bool(absent)
+                or ["they have nothing in common"]
+            )
         )
-        print(
-            f"  {title} {name:<16} n {report['faces'] + report['missed']:>6}  balanced accuracy "
-            f"{report['balanced_accuracy']:.3f}  {recalls}"
+    if not wanted and (absent := [name for name in classes if name not in held]):
+        note(f"no picture of {list_names(absent)}, which the model also reads; its answers may still be that")
+    return list(asked)
+
+
+def tell_left_out(pictures: Pictures, asked: Sequence[str], wanted: bool) -> None:
+    """Say how many pictures of which labels are not asked about."""
+    if other := Counter(name for name in pictures.label.tolist() if name not in asked):
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(other.items()))
+        note(f"left out, {'not asked for' if wanted else 'not a class of the model'}: {counts}")
+
+
+def ask(path: Path | str, model: EmotionClassifier, pictures: Pictures, jobs: int) -> Answers:
+    """Return what a model answers: to the faces of a set, or to picture files, read as main.py reads them."""
+    name = system_name(path)
+    if pictures.files is not None:
+        return ask_live(name, str(path), model.classes, pictures, jobs)
+    if model.needs_crops and pictures.faces.crop is None:
+        raise UserError(
+            f"{relative(model.path)} looks at crops of the faces and these sets hold none; make them again: "
+            "python scr/extract_landmarks.py --help, or add --model landmarks"
         )
+    return ask_set(name, model, pictures)
+
+
+def system_name(path: Path | str) -> str:
+    """Return what a model is called here: `shipped`, or its folder's, file's or network's own name."""
+    return SHIPPED if Path(path).resolve() == MODELS else Path(path).resolve().stem
+
+
+def ask_live(name: str, model: str, classes: tuple[str, ...], pictures: Pictures, jobs: int) -> Answers:
+    """Return what a model answers to the largest face of each picture, by main.py's own way."""
+    from tqdm import tqdm
+
+    from utils.live.still_workers import FEWEST_PICTURES, read_pictures
+
+    files = list(zip(pictures.name.tolist(), pictures.files))
+    frames = read_pictures(files, model, 1, jobs if len(files) >= FEWEST_PICTURES else 1, images=False)
+    answer = np.full(len(files), MISSED)
+    confidence, width = np.full(len(files), np.nan), np.zeros(len(files))
+    for number, frame in enumerate(tqdm(frames, total=len(files), unit="img", desc=name)):
+        if frame.problem:
+            note(frame.problem)
+        if frame.readings:
+            reading = frame.readings[0]
+            answer[number] = classes.index(reading.emotion)
+            confidence[number], width[number] = reading.confidence, reading.box[2]
+    return Answers(name, classes, label_index(pictures, classes), answer, confidence, pictures.source, width)
+
+
+def with_shipped(answers: list[Answers], models: list, pictures: Pictures, jobs: int) -> list[Answers]:
+    """Return the answers of one model and, before them, the shipped model's if that is another."""
+    if not models or models[0][1].path.resolve() == MODELS:
+        return answers
+    shipped = shipped_beside(pictures)
+    if shipped is None:
+        return answers
+    return [replace(ask(shipped, EmotionClassifier(shipped), pictures, jobs), system=SHIPPED), *answers]
+
+
+def with_own_names(answers: list[Answers]) -> list[Answers]:
+    """Return answers of which no two systems have the same name."""
+    named = []
+    for one in answers:
+        same = sum(one.system == other.system for other in answers[: len(named)])
+        named.append(replace(one, system=f"{one.system}-{same + 1}") if same else one)
+    return named
+
+
+def report(answers: Answers, title: str, folder: Path, part: str) -> str:
+    """Write figures and plots of a system's answers into a folder; return the figures as text."""
+    figures = answers.figures()
+    text = f"{answers.system} on {title}\n{describe(answers, figures)}"
+    balanced = f"balanced accuracy {figures['all']['balanced_accuracy']:.3f}"
+    plots.plot_confusion_matrix(
+        folder / "confusion_matrix.png",
+        figures["all"]["confusion_matrix"],
+        answers.classes,
+        f"{answers.system}: {title}\n{balanced}",
+    )
+    sure = answers.sure
+    if sure.any():
+        plots.plot_reliability(
+            folder / "reliability.png",
+            answers.confidence[sure],
+            answers.right[sure],
+            figures["ece"],
+            f"{answers.system}: {title}",
+        )
+    write_json(folder / "report.json", {"model": answers.system, "part": part, **figures})
+    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def describe(answers: Answers, figures: dict) -> str:
+    """Return the figures as text; of one picture, what was answered."""
+    if len(answers.label) == 1:
+        (label,), (answer,), (confidence,) = answers.label, answers.answer, answers.confidence
+        said = "no face" if answer == MISSED else f"{answers.classes[answer]} {confidence:.0%}"
+        return f"one picture of {answers.classes[label]}: {said}, {'right' if answer == label else 'wrong'}"
+    lines = [format_report(figures["all"], answers.classes)]
+    if figures["ece"] is not None:
+        lines.append(f"calibration error (ECE, 15 bins, of the faces found) {figures['ece']:.3f}")
+    lines += format_groups("source", figures["sources"], answers.classes)
+    return "\n".join(lines + format_groups("face width", figures["face_widths"], answers.classes))
+
+
+def format_groups(title: str, groups: dict, classes: tuple[str, ...]) -> list[str]:
+    """Return one line for each group."""
+    return [
+        f"  {title} {name:<16} n {row['faces'] + row['missed']:>6}  balanced accuracy "
+        f"{row['balanced_accuracy']:.3f}  "
+        + "  ".join(f"{label} {row['recall'][label][0]:.2f}" for label in classes if label in row["recall"])
+        for name, row in groups.items()
+    ]
 
 
 def leave_one_source_out(args) -> None:

@@ -18,6 +18,8 @@ from utils.config import DATA, MODELS, SEED, UserError, make_parser, note, posit
 from utils.data.classes import choose_classes
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.learning import bundle, crop_network, export, hybrid, metrics, plots
+from utils.learning.answers import SHIPPED, Pictures, ask_set, of_probabilities, shipped_beside, side_by_side
+from utils.learning.classifier import EmotionClassifier
 
 
 def build_parser():
@@ -79,6 +81,7 @@ def main(args):
     data = assign_split(data, args.seed)
     recipe = with_epochs(hybrid.RECIPES[args.recipe], args.epochs)
     tell_split(data)
+    pictures = Pictures.of_set(data.part("test"))
     with hybrid.maps_of(data, network) as data:
         model = hybrid.train(network, data, recipe, args.seed, classes)
         test = data.part("test")
@@ -93,9 +96,14 @@ def main(args):
         "data": describe_data(data, args.data),
         "metrics": {"test": report},
     }
+    shipped = shipped_beside(pictures)  # asked before --overwrite replaces it
+    beside = [ask_set(SHIPPED, EmotionClassifier(shipped), pictures)] if shipped else []
     files = export.save_bundle(args.output, deployable_parts(model), info)
     write_figures(args.output, model, report, f"Test part ({', '.join(sorted(set(data.source.tolist())))})")
     print(f"test part of {', '.join(map(relative, args.data))}:\n{metrics.format_report(report, classes)}")
+    if beside:
+        beside.append(of_probabilities("this model", classes, pictures, probabilities))
+        print(f"beside the shipped model, on the same pictures:\n{side_by_side(beside)}")
     print(
         f"wrote {relative(args.output)} ({network}): {', '.join(files)}, learning curves, confusion_matrix.png"
     )

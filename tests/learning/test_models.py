@@ -231,29 +231,50 @@ def test_training_without_a_class_says_which(landmark_file, tmp_path):
     )
 
 
-def test_evaluate_counts_missed_faces_as_wrong(bundle, pictures, tmp_path):
+def test_evaluate_reads_as_main_does_and_counts_missed_faces_as_wrong(bundle, pictures, tmp_path):
     root = shutil.copytree(pictures, tmp_path / "pictures")
     for number in range(4):
         shutil.copy(DATA / "landscape.jpg", root / "Train" / "Sad" / f"landscape{number}.jpg")
-    done = run("evaluate.py", "--images", root, "--model", bundle, "--output", tmp_path / "report")
+    table = tmp_path / "main.csv"
+    done = run("main.py", "--source", root, "--model", bundle, "--no-display", "--output", table)
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "report" / "report.json").read_text())["all"]
+    arguments = "--images", root, "--output", tmp_path / "report"
+    done = run("evaluate.py", *arguments, "--compare", bundle, "landmarks", "--predictions", table)
+    assert done.returncode == 0, done.stderr
+    reports = {
+        path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("report/*/report.json")
+    }
+    assert set(reports) == {"main.csv", bundle.name, "landmarks"}, "a folder for each"
+    report = reports[bundle.name]["all"]
+    assert report == reports["main.csv"]["all"], "what main.py writes is what evaluate.py reads"
+    assert report != reports["landmarks"]["all"]
     total = len(list(root.rglob("*.*")))
     assert report["faces"] + report["missed"] == total == sum(map(sum, report["confusion_matrix"]))
     sad_row = report["confusion_matrix"][EMOTIONS.index("sad")]
     assert sad_row[-1] >= 4, "the landscapes are missed faces"
     recall, low, high = report["recall"]["sad"]
     assert recall == pytest.approx(sad_row[EMOTIONS.index("sad")] / sum(sad_row)) and low <= recall <= high
-    assert (tmp_path / "report" / "confusion_matrix.png").stat().st_size > 10_000
-    assert "no face found (counted as wrong)" in done.stdout
+    assert (tmp_path / "report" / bundle.name / "confusion_matrix.png").stat().st_size > 10_000
+    assert "no face found (counted as wrong)" in (tmp_path / "report/landmarks/report.txt").read_text()
+    assert "landmarks against main.csv: balanced accuracy" in done.stdout or "than main.csv" in done.stdout
 
 
 def test_evaluate_looks_at_the_test_part_of_a_split_set(bundle, landmark_file, tmp_path):
     done = run("evaluate.py", "--data", landmark_file, "--model", bundle, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     data = load_landmarks(landmark_file)
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((tmp_path / bundle.name / "report.json").read_text())
     assert report["part"] == "test" and report["all"]["faces"] == (data.split == "test").sum()
+    assert "\nshipped " in done.stdout and f"\n{bundle.name} " in done.stdout, "the shipped model beside it"
+
+
+def test_one_picture_is_answered_not_averaged(tmp_path):
+    (tmp_path / "happy").mkdir()
+    shutil.copy(DATA / "astronaut.jpg", tmp_path / "happy")
+    done = run("evaluate.py", "--images", tmp_path, "--output", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert "one picture of happy: happy" in done.stdout and "right" in done.stdout
+    assert "balanced accuracy" not in done.stdout
 
 
 def test_metrics_by_hand():

@@ -37,15 +37,22 @@ def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, floa
 
 
 def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al.
-    2017)."""
-    if len(label) == 0:
+    """Return `calibration_error` of labels (n,) and probabilities (n, classes)."""
+    return calibration_error(
+        probabilities.max(axis=1, initial=0), probabilities.argmax(axis=1) == label, bins
+    )
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Return the expected calibration error (Guo et al. 2017) of answers, confidence and whether right (n,).
+
+    That is the mean gap between confidence and accuracy over equal-width bins of confidence.
+    """
+    if len(right) == 0:
         return 0.0
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == label
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gap = np.bincount(bin_of, right - confidence, bins)
-    return float(np.abs(gap).sum() / len(label))
+    return float(np.abs(gap).sum() / len(right))
 
 
 def answer_threshold(
@@ -69,8 +76,8 @@ def answer_threshold(
 
 
 def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict:
-    """Return accuracy, balanced accuracy with its 95% interval, macro-F1, recalls with intervals and the
-    confusion matrix.
+    """Return accuracy, balanced accuracy with its 95% interval, macro-F1, the confusion matrix, and of each
+    class recall with its interval, precision and F1.
 
     Intervals of recalls are Wilson's; that of their mean combines them (MOVER, Zou and Donner 2008), so
     that it holds for few faces too. label and predicted (n,) are class indices, predicted may be
@@ -81,7 +88,8 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
     called = matrix[:, :-1].sum(axis=0)
     present = total > 0
     recall = hits[present] / total[present]
-    f1 = 2 * hits[present] / np.maximum(total + called, 1)[present]
+    precision = hits / np.maximum(called, 1)
+    f1 = 2 * hits / np.maximum(total + called, 1)
     intervals = np.array([wilson_interval(*pair) for pair in zip(hits[present], total[present])])
     below, above = np.sqrt(np.square(recall[:, None] - intervals).sum(axis=0)) / present.sum()
     return {
@@ -90,14 +98,37 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
         "accuracy": float(hits.sum() / total.sum()),
         "balanced_accuracy": float(recall.mean()),
         "balanced_accuracy_interval": [float(recall.mean() - below), float(recall.mean() + above)],
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1[present].mean()),
         "recall": {
             name: [float(hits[i] / total[i]), *wilson_interval(hits[i], total[i])]
             for i, name in enumerate(classes)
             if total[i]
         },
+        "precision": {name: float(precision[i]) for i, name in enumerate(classes) if total[i]},
+        "f1": {name: float(f1[i]) for i, name in enumerate(classes) if total[i]},
         "confusion_matrix": matrix.tolist(),
     }
+
+
+def compare_hits(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
+    """Return by how much the balanced accuracy of `after` is above that of `before`, and its 95% interval.
+
+    label (n,) of any kind; before and after (n,) tell which answers of two systems to the same pictures are
+    right. The interval is that of paired proportions (Agresti and Min 2005: half a picture is added to each
+    of the four cells), combined over the classes, which weigh the same.
+    """
+    difference, middle, variance = [], [], []
+    for name in np.unique(label):
+        of_class = label == name
+        gained = (after & ~before)[of_class].sum() + 0.5
+        lost = (before & ~after)[of_class].sum() + 0.5
+        n = of_class.sum() + 2
+        difference.append((gained - lost) / of_class.sum())
+        middle.append((gained - lost) / n)
+        variance.append((gained + lost - (gained - lost) ** 2 / n) / n**2)
+    half = 1.96 * np.sqrt(np.sum(variance)) / len(variance)
+    gain, around = float(np.mean(difference)), float(np.mean(middle))
+    return gain, min(gain, around - float(half)), max(gain, around + float(half))
 
 
 def format_report(report: dict, classes: Sequence[str]) -> str:
@@ -110,8 +141,10 @@ def format_report(report: dict, classes: Sequence[str]) -> str:
         f"(95% {low:.3f} to {high:.3f})   macro-F1 {report['macro_f1']:.3f}",
     ]
     wide = max(8, *map(len, classes))
+    lines.append(f"{'':>{wide + 2}} {'recall (95% interval)':<24}{'precision':>10}{'F1':>8}")
     lines += [
-        f"  recall {name:<{wide}} {value:.3f} (95% {low:.3f} to {high:.3f})"
+        f"{name:>{wide + 2}} {f'{value:.3f} ({low:.3f} to {high:.3f})':<24}"
+        f"{report['precision'][name]:>10.3f}{report['f1'][name]:>8.3f}"
         for name, (value, low, high) in report["recall"].items()
     ]
     lines.append("confusion matrix (rows: label, columns: answer)")

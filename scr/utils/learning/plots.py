@@ -92,12 +92,11 @@ def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str
     save_figure(figure, path)
 
 
-def plot_reliability(
-    path: Path, label: np.ndarray, probabilities: np.ndarray, error: float, title: str
-) -> None:
-    """Write a PNG of accuracy against confidence in 15 bins, with the number of faces in each; `error` is
-    the ECE."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
+def plot_reliability(path: Path, confidence: np.ndarray, right: np.ndarray, error: float, title: str) -> None:
+    """Write a PNG of accuracy against confidence in 15 bins, with the number of faces in each.
+
+    confidence and right (n,): of each answer; `error` is the ECE.
+    """
     bin_of = np.minimum((confidence * 15).astype(int), 14)
     count = np.bincount(bin_of, minlength=15)
     filled = np.flatnonzero(count)
