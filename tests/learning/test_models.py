@@ -151,7 +151,11 @@ def test_exports_answer_as_keras_does_on_real_faces(recipe, landmark_file, tmp_p
 
     import onnx
 
-    properties = {item.key: item.value for item in onnx.load(tmp_path / f"{NAME}.onnx").metadata_props}
+    model = onnx.load(tmp_path / f"{NAME}.onnx")
+    tensors = [*model.graph.input, *model.graph.output]
+    assert [tensor.name for tensor in tensors] == ["features", "probabilities"]
+    assert all(tensor.doc_string for tensor in tensors)
+    properties = {item.key: item.value for item in model.metadata_props}
     assert json.loads(properties["emotion.json"])["features"] == info["features"]
 
 

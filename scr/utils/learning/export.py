@@ -145,7 +145,28 @@ def export_onnx(path: Path, part: tuple, info: dict) -> None:
         whole.export(path, format="onnx", verbose=False)
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_FILE: metadata_json(info)})
+    _name_tensors(model.graph, info)
+    model.doc_string = "Reads emotions from a face; inputs and outputs: docs/model_io.md"
     onnx.save(model, path)
+
+
+def _name_tensors(graph, info: dict) -> None:
+    """Give the inputs and outputs of an ONNX graph names that say what they are, and descriptions."""
+    texts = {
+        "features": "float32 (faces, features): aligned landmarks, then blendshapes",
+        "crop": "float32 (faces, side, side, 1): the face upright, grey, of normalised contrast",
+        "probabilities": f"float32 (faces, classes): {', '.join(info['classes'])}; they sum to 1",
+        "embedding": "float32 (faces, size): the last hidden layer, for personal models",
+    }
+    (unnamed,) = [one.name for one in graph.output if one.name not in texts] or [None]
+    for tensor in graph.output:
+        tensor.name = "probabilities" if tensor.name == unnamed else tensor.name
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["probabilities" if name == unnamed else name for name in names]
+    for tensor in (*graph.input, *graph.output):
+        tensor.doc_string = texts[tensor.name]
+        tensor.type.tensor_type.shape.dim[0].dim_param = "faces"
 
 
 def open_exported(path: Path):

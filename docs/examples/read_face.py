@@ -1,0 +1,84 @@
+"""A photograph -> a face's emotion, with numpy, mediapipe and ai-edge-litert alone (docs/model_io.md).
+
+python docs/examples/read_face.py photo.jpg
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import cv2  # comes with mediapipe
+import mediapipe as mp
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"  # MediaPipe would report its use to Google
+ROOT = Path(__file__).resolve().parents[2]
+INFO = json.loads((ROOT / "models/emotion_mlp.json").read_text())
+REFERENCE = np.array(INFO["features"]["reference"])
+CROP_REFERENCE = np.loadtxt(ROOT / "scr/utils/faces/reference_face.csv", delimiter=",") * 90 + 60
+
+
+def find_face(rgb):  # -> landmarks (478, 3) in widths of the picture, blendshapes (52,)
+    base = mp.tasks.BaseOptions(model_asset_path=str(ROOT / "models/face_landmarker.task"))
+    options = mp.tasks.vision.FaceLandmarkerOptions(base_options=base, output_face_blendshapes=True)
+    with mp.tasks.vision.FaceLandmarker.create_from_options(options) as landmarker:
+        for _ in range(2):  # the second time on a copy on which the face is 75 pixels wide, or as it is
+            found = landmarker.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=rgb))
+            if not found.face_landmarks:
+                sys.exit("MediaPipe finds no face")
+            face = np.array([(p.x, p.y * rgb.shape[0] / rgb.shape[1], p.z) for p in found.face_landmarks[0]])
+            scale = min(1, 75 / (np.ptp(face[:468, 0]) * rgb.shape[1]))
+            rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return face, np.array([shape.score for shape in found.face_blendshapes[0]])
+
+
+def similarity(points, target):  # Umeyama 1991: the matrix and move that lay points on target
+    middle, goal = points.mean(axis=0), target.mean(axis=0)
+    u, singular, vt = np.linalg.svd((target - goal).T @ (points - middle))
+    sign = np.append(np.ones(len(singular) - 1), np.sign(np.linalg.det(u @ vt)))
+    matrix = (u * sign) @ vt * (singular @ sign) / np.square(points - middle).sum()
+    return matrix, goal - matrix @ middle
+
+
+def crop_face(rgb, landmarks):  # -> (120, 120) uint8
+    matrix, move = similarity(landmarks[:468, :2] * rgb.shape[1], CROP_REFERENCE)
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    while np.hypot(*matrix[0]) <= 0.5:
+        grey, matrix = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), matrix * 2
+    move = move + matrix @ (0.5, 0.5) - 0.5  # landmarks count from a pixel's corner, cv2 from its middle
+    return cv2.warpAffine(grey, np.c_[matrix, move], (120, 120), borderMode=cv2.BORDER_REPLICATE)
+
+
+def run(file, x):  # -> probabilities (classes,), the narrower output
+    network = Interpreter(str(ROOT / "models" / file))
+    network.allocate_tensors()
+    network.set_tensor(network.get_input_details()[0]["index"], x[None].astype(np.float32))
+    network.invoke()
+    outputs = [network.get_tensor(output["index"])[0] for output in network.get_output_details()]
+    return min(outputs, key=len)
+
+
+def read_look(landmarks, blendshapes, crop):  # -> log-probabilities (classes,)
+    matrix, move = similarity(landmarks[:468], REFERENCE)
+    features = np.append(landmarks[:468] @ matrix.T + move - REFERENCE, blendshapes)
+    pixels = cv2.resize(crop[16:104, 16:104], (160, 160)).astype(np.float32)
+    pixels = ((pixels - pixels.mean()) * 55 / (pixels.std() + 4) + 118).clip(0, 255)[..., None] - 117
+    answers = {"landmarks": run("emotion_mlp.tflite", features), "crop": run("emotion_crop.tflite", pixels)}
+    mixed = sum(INFO["weights"][name] * np.log(answers[name]) for name in answers) / INFO["temperature"]
+    return mixed - np.log(np.exp(mixed).sum())
+
+
+def answer(looks):  # the face as it is and mirrored -> probabilities (classes,)
+    values = np.exp(np.mean([read_look(*look) for look in looks], axis=0))
+    return values / values.sum()
+
+
+if __name__ == "__main__":
+    picture = cv2.cvtColor(cv2.imread(sys.argv[1]), cv2.COLOR_BGR2RGB)
+    looks = []
+    for rgb in (picture, np.ascontiguousarray(picture[:, ::-1])):
+        landmarks, blendshapes = find_face(rgb)
+        looks.append((landmarks, blendshapes, crop_face(rgb, landmarks)))
+    print({name: round(float(p), 5) for name, p in zip(INFO["classes"], answer(looks))})
