@@ -17,6 +17,7 @@ training gained.
 from utils.script import run_script
 
 import shutil
+import sys
 from argparse import BooleanOptionalAction
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,6 +43,7 @@ from utils.data.recordings import (
     keep_classes,
     list_sessions,
     load_classes,
+    neutral_path,
     read_session,
     session_path,
     writing_session,
@@ -86,8 +88,14 @@ def build_parser():
     manage.add_argument("--list", action="store_true", help="list subjects, sessions and counts, and end")
     manage.add_argument("--delete-session", metavar="NAME", help="delete this session of --subject, and end")
     manage.add_argument(
-        "--forget", metavar="SUBJECT", help="delete all recordings and the model of a subject, and end"
+        "--forget",
+        metavar="SUBJECT",
+        help="delete recordings, neutral face and model of a subject, after a question, and end",
     )
+    manage.add_argument(
+        "--forget-neutral", metavar="SUBJECT", help="delete the neutral face of a subject alone, and end"
+    )
+    manage.add_argument("--yes", action="store_true", help="with --forget: delete without a question")
     add_share_flag(parser)
     return parser
 
@@ -104,7 +112,9 @@ def main(args):
     if args.delete_session:
         return delete_session(args.data, args.subject, args.delete_session)
     if args.forget:
-        return forget(args.data, args.forget)
+        return forget(args.data, args.forget, args.yes)
+    if args.forget_neutral:
+        return forget_neutral(args.data, args.forget_neutral)
 
     from utils.live.capture import open_source
     from utils.live.display import display_problem
@@ -296,18 +306,40 @@ def delete_session(folder: Path, subject: str, session: str) -> None:
     )
 
 
-def forget(folder: Path, subject: str) -> None:
-    """Delete everything about a subject: recordings, consent and personal model."""
+def forget(folder: Path, subject: str, sure: bool) -> None:
+    """Delete everything about a subject, recordings, consent and personal model; ask first unless `sure`."""
     places = [place for place in (folder / check_name(subject), PERSONAL_MODELS / subject) if place.is_dir()]
     if not places:
         raise UserError(f"nothing is stored about {subject}; see: python scr/record_dataset.py --list")
+    sessions = [path for path in list_sessions(folder) if path.parent.name == subject]
+    if not sure:
+        ask_to_delete(places, sessions)
     with ExitStack() as stack:
-        for path in list_sessions(folder):
-            if path.parent.name == subject:
-                stack.enter_context(writing_session(path))  # not under a recording that runs
+        for path in sessions:
+            stack.enter_context(writing_session(path))  # not under a recording that runs
     for place in places:
         shutil.rmtree(place)
         print(f"deleted {relative(place)}")
+
+
+def ask_to_delete(places: list[Path], sessions: list[Path]) -> None:
+    """Ask whether folders, with sessions in them, are to be deleted; raises UserError unless they are."""
+    samples = sum(len(read_session(path)[0]) for path in sessions)
+    held = f" ({samples} samples in {len(sessions)} sessions)" if sessions else ""
+    what = f"{' and '.join(map(relative, places))}{held}"
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise UserError(f"--forget asks before it deletes {what}, and there is nobody to ask; add --yes")
+    if input(f"delete {what} for good? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UserError("nothing is deleted")
+
+
+def forget_neutral(folder: Path, subject: str) -> None:
+    """Delete the neutral face that the live demo keeps of a subject."""
+    path = neutral_path(subject, folder)
+    if not path.is_file():
+        raise UserError(f"no neutral face of {subject} is kept; see: python scr/record_dataset.py --list")
+    path.unlink()
+    print(f"deleted {relative(path)}")
 
 
 if __name__ == "__main__":

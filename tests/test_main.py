@@ -482,7 +482,7 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
     )
     assert (
         "neutral.npz" in said
-        and "--forget ann" in said
+        and "--forget-neutral ann" in said
         and "no neutral face of bob" in capsys.readouterr().err
     )
     # ten frames a second: the eleventh completes the second and is the first that is read against it

@@ -276,11 +276,35 @@ def test_list_delete_and_forget_really_delete(tmp_path):
     assert "ann, neutral face" in listed and "bob, neutral" not in listed
     run("record_dataset.py", "--subject", "ann", "--delete-session", "1", "--data", tmp_path)
     assert [path.parent.name + path.stem for path in list_sessions(tmp_path)] == ["ann2", "bob1"]
-    run("record_dataset.py", "--forget", "ann", "--data", tmp_path)
+    forget = "record_dataset.py", "--data", tmp_path, "--forget", "ann"
+    assert "add --yes" in user_error(run(*forget)), "nobody to ask"
+    assert answer_forget(tmp_path, "n").returncode == 1 and len(list_sessions(tmp_path)) == 2
+    run("record_dataset.py", "--forget-neutral", "ann", "--data", tmp_path)
+    assert load_neutral("ann", tmp_path) is None and len(list_sessions(tmp_path)) == 2
+    assert "no neutral face" in user_error(
+        run("record_dataset.py", "--forget-neutral", "ann", "--data", tmp_path)
+    )
+    assert answer_forget(tmp_path, "y").returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["bob"]
+    run("record_dataset.py", "--data", tmp_path, "--forget", "bob", "--yes")
+    assert not list_sessions(tmp_path)
     assert "nothing is stored about ann" in user_error(
         run("record_dataset.py", "--forget", "ann", "--data", tmp_path)
     )
+
+
+def answer_forget(folder, answer):
+    """Forget ann at a terminal that gives an answer; return the finished process."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    arguments = [sys.executable, str(ROOT / "scr" / "record_dataset.py"), "--data", str(folder)]
+    done = subprocess.run(
+        [*arguments, "--forget", "ann"], stdin=theirs, capture_output=True, text=True, timeout=60
+    )
+    assert "1 samples in 1 sessions" in done.stdout + done.stderr
+    os.close(ours), os.close(theirs)
+    return done
 
 
 def test_a_countdown_comes_before_each_expression(portrait, tmp_path):

@@ -47,7 +47,7 @@ def test_the_second_recording_of_a_session_is_told_who_is_at_it(holder, tmp_path
     message = user_error(run("record_dataset.py", *RECORD, "--data", tmp_path))
     assert "ann/1.jsonl is being written by" in message and f"process {holder.pid}" in message
     assert re.search(r"since \d\d:\d\d:\d\d on 20", message) and "--session NAME" in message
-    for command in (["--forget", "ann"], ["--subject", "ann", "--delete-session", "1"]):
+    for command in (["--forget", "ann", "--yes"], ["--subject", "ann", "--delete-session", "1"]):
         assert "is being written by" in user_error(run("record_dataset.py", *command, "--data", tmp_path))
     holder.communicate("")
     assert [sample.label for sample in load_subject("ann", tmp_path)[0]] == ["sad"], (

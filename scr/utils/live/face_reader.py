@@ -157,7 +157,7 @@ class FaceReader:
                 )
                 kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
                 note(
-                    f"kept in {kept}{before}; delete it with: python scr/record_dataset.py --forget {self.subject}"
+                    f"kept in {kept}{before}; delete it with: python scr/record_dataset.py --forget-neutral {self.subject}"
                 )
             except UserError as error:
                 note(f"{error}; it is in use, but not kept")
