@@ -31,8 +31,8 @@ def read_faces(picture: Path | str | np.ndarray, model: Path | str = MODELS) -> 
     """Return the faces on a picture, the largest first, as main.py reads them.
 
     picture: a file, or pixels (height, width, 3) uint8 in the order of OpenCV, blue first. model: as
-    `--model` of main.py. The first call for a model loads it. Raises UserError if the picture or the model can't be
-    read, ValueError for pixels of another shape or type. Not for several threads at once.
+    `--model` of main.py. The first call for a model loads it. Raises UserError if the picture or the model
+    can't be read, ValueError for pixels of another shape or type. Not for several threads at once.
     """
     if isinstance(picture, np.ndarray):
         frame = Frame(np.ascontiguousarray(picture), 0, 0, "pixels", time.monotonic(), still=True)
