@@ -167,3 +167,31 @@ def test_a_price_is_named(portrait, tmp_path, monkeypatch):
     Image.fromarray(portrait).save(tmp_path / "a.jpg", progressive=True, subsampling=0)
     with pytest.raises(PictureError, match="512 x 512 pixels need 0.0 GB in this format"):
         load_picture(tmp_path / "a.jpg")
+
+
+def test_a_large_progressive_jpeg_is_read_without_its_refinements(portrait, tmp_path, monkeypatch):
+    rgb = Image.fromarray(np.ascontiguousarray(portrait[:, :, ::-1]))
+    rgb.save(tmp_path / "a.jpg", progressive=True, quality=95)
+    data = (tmp_path / "a.jpg").read_bytes()
+    short = headers.without_refinements(data)
+    assert short.startswith(b"\xff\xd8") and short.endswith(b"\xff\xd9") and len(short) < 0.7 * len(data)
+    monkeypatch.setattr(images, "MAX_READ_PIXELS", portrait.size // 3 // 16)
+    picture = load_picture(tmp_path / "a.jpg").image
+    wanted = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_4)
+    assert picture.shape == wanted.shape and np.abs(picture.astype(int) - wanted).mean() < 1.5
+    for hurt in (data[: len(data) // 2], data[:300], data[:1], b"", data.replace(b"\xff\xc4", b"\0\xc4", 1)):
+        assert headers.without_refinements(hurt) == hurt
+    rgb.save(tmp_path / "plain.jpg", quality=95)
+    plain = (tmp_path / "plain.jpg").read_bytes()
+    assert headers.without_refinements(plain) == plain
+
+
+def test_an_uncompressed_tiff_too_dear_for_opencv_is_read_by_pillow(portrait, tmp_path, monkeypatch):
+    Image.fromarray(np.ascontiguousarray(portrait[:, :, ::-1])).save(tmp_path / "a.tif")
+    assert (load_picture(tmp_path / "a.tif").image == portrait).all()
+    monkeypatch.setattr(headers, "MAX_BYTES", 4 * portrait.size // 3)
+    assert headers.read_header((tmp_path / "a.tif").open("rb"), 786_000).by_pillow
+    assert (load_picture(tmp_path / "a.tif").image == portrait).all()
+    monkeypatch.setattr(headers, "MAX_BYTES", 3 * portrait.size // 3)
+    with pytest.raises(PictureError, match="too large"):
+        load_picture(tmp_path / "a.tif")

@@ -9,7 +9,7 @@ import functools
 import logging
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -27,6 +27,10 @@ PILLOW_DECODES = ("AVIF", "HEIF")
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "GIF", "JPEG2000", "HEIF")
 BYTES_PER_PIXEL = {"AVIF": 10, "HEIF": 10, "JPEG2000": 16}
 """What decoding takes where it is more than three: measured."""
+RAW_TIFF_BYTES = 4
+"""What each pixel of an uncompressed TIFF takes in Pillow; in OpenCV up to nine (file, strip and picture)."""
+_SCAN, _END, _WITHIN_SCAN = 0xDA, b"\xff\xd9", {b"\0", *(bytes((0xD0 + number,)) for number in range(8))}
+"""Markers of JPEG: start of a scan, end of the picture, and what may follow 0xFF within a scan."""
 _ORIENTATION, _SAMPLE_BITS, _STRIP_ROWS, _TILE_WIDTH, _TILE_HEIGHT = 274, 258, 278, 322, 323
 """Tags of EXIF and TIFF."""
 
@@ -43,13 +47,15 @@ class PictureError(Exception):
 class Header:
     """Format by Pillow's name, and what the picture is: `width` and `height` upright, in pixels.
 
-    `orientation` (EXIF, 1 to 8) is what is to be done to the stored pixels.
+    `orientation` (EXIF, 1 to 8) is what is to be done to the stored pixels. `by_pillow`: Pillow decodes it
+    for less than OpenCV, or alone.
     """
 
     format: str
     width: int
     height: int
     orientation: int
+    by_pillow: bool = False
 
 
 @functools.cache
@@ -83,6 +89,8 @@ def read_header(file: BinaryIO, size: int) -> Header:
     try:
         with _open(file) as image:
             header, price = _header_of(image), _price(image, size)
+            if price > MAX_BYTES and _is_raw_tiff(image):
+                header, price = replace(header, by_pillow=True), RAW_TIFF_BYTES * image.width * image.height
     except Exception as error:  # each of Pillow's parsers has its own
         raise PictureError("unreadable", "no picture, or damaged") from error
     _check(header, price, file, size)
@@ -110,7 +118,7 @@ def _header_of(image) -> Header:
     from PIL import Image
 
     if image.format == "TIFF":  # Pillow has turned the size already
-        return Header(image.format, *image.size, image.tag_v2.get(_ORIENTATION, 1))
+        return Header("TIFF", *image.size, image.tag_v2.get(_ORIENTATION, 1))
     exif = Image.Exif()
     try:
         exif.load(image.info.get("exif", b""))
@@ -120,7 +128,7 @@ def _header_of(image) -> Header:
     if orientation not in range(1, 9):
         orientation = 1
     size = image.size[::-1] if orientation >= 5 else image.size
-    return Header(image.format, *size, orientation)
+    return Header(image.format, *size, orientation, by_pillow=image.format in PILLOW_DECODES)
 
 
 def _check(header: Header, price: int, file: BinaryIO, size: int) -> None:
@@ -156,6 +164,39 @@ def _price(image, size: int) -> int:
         copies = 2 if tags.get(_ORIENTATION, 1) >= 5 else 1
         return 3 * pixels * copies + size + piece
     return pixels * BYTES_PER_PIXEL.get(image.format, 3)
+
+
+def _is_raw_tiff(image) -> bool:
+    """Tell whether a TIFF has plain, upright 8-bit pixels, which Pillow reads without a copy of the file."""
+    return (
+        image.format == "TIFF"
+        and image.mode in ("RGB", "L")
+        and image.info.get("compression") == "raw"
+        and image.tag_v2.get(_ORIENTATION, 1) == 1
+    )
+
+
+def without_refinements(data: bytes) -> bytes:
+    """Return a progressive JPEG without the scans that refine coefficients already told (ITU T.81, G.1.2).
+
+    They are more than half of the file and of its price, and change a picture that is read at a quarter of
+    its size by less than one grey level. What is not built as expected comes back as it is.
+    """
+    kept, at = [data[:2]], 2
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        start, marker = at, data[at + 1]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        refines = marker == _SCAN and data[at - 1 : at] > b"\x0f"
+        if marker == _SCAN:
+            while (at := data.find(b"\xff", at)) >= 0 and data[at + 1 : at + 2] in _WITHIN_SCAN:
+                at += 2
+        if not 0xC0 <= marker < 0xFF or at < 0:
+            break
+        if not refines:
+            kept.append(data[start:at])
+        if data[at : at + 2] == _END:
+            return b"".join([*kept, _END])
+    return data
 
 
 def _check_png(header: Header, file: BinaryIO, size: int) -> None:

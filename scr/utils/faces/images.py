@@ -12,12 +12,12 @@ import numpy as np
 from utils.config import UserError
 from utils.faces.headers import (
     HEIF_SUFFIXES,
-    PILLOW_DECODES,
     Header,
     PictureError,
     decode_with_pillow,
     heif_is_read,
     read_header,
+    without_refinements,
 )
 
 IMAGE_SUFFIXES = {
@@ -87,12 +87,15 @@ def _decode(file: BinaryIO, header: Header) -> np.ndarray | None:
     flags = cv2.IMREAD_COLOR if tiff else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said here, once
     try:
-        if header.format in PILLOW_DECODES:
+        if header.by_pillow:
             image = decode_with_pillow(file, part)
         elif jpeg:
-            image = cv2.imdecode(_read(file), flags | (0, 0, *_reduced_flags(cv2))[part.bit_length()])
+            data = _read(file) if part < 4 else without_refinements(_read(file))
+            image = cv2.imdecode(
+                np.frombuffer(data, np.uint8), flags | (0, 0, *_reduced_flags(cv2))[part.bit_length()]
+            )
         elif part == 1 or (tiff and header.orientation >= 5):
-            image = _shrink_by(cv2.imdecode(_read(file), flags), part)
+            image = _shrink_by(cv2.imdecode(np.frombuffer(_read(file), np.uint8), flags), part)
         else:
             # Into an array of ours, else OpenCV makes one more; by the open file, since names may be odd.
             name = f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else file.name
@@ -103,9 +106,9 @@ def _decode(file: BinaryIO, header: Header) -> np.ndarray | None:
     return _turn(image, 1 if tiff else header.orientation)  # OpenCV's TIFF decoder turns by itself
 
 
-def _read(file: BinaryIO) -> np.ndarray:
+def _read(file: BinaryIO) -> bytes:
     file.seek(0)
-    return np.frombuffer(file.read(), np.uint8)
+    return file.read()
 
 
 def _reduced_flags(cv2) -> tuple[int, int, int]:
