@@ -187,13 +187,14 @@ class Demo:
         return self
 
     def _share_out_pictures(self):
-        """Return a context in which processes read the pictures of a folder, unless a window shows them."""
+        """Return a context in which other processes read the pictures: one may kill its process."""
         from utils.live.still_workers import FEWEST_PICTURES, read_pictures
 
         args, source = self.args, self.source
-        jobs = args.jobs or (1 if self.screen.window else os.cpu_count())
-        if source.kind != "folder" or jobs == 1 or len(source.pictures) < FEWEST_PICTURES:
+        if not self.still or not source.pictures:
             return nullcontext()
+        few = len(source.pictures) < FEWEST_PICTURES
+        jobs = 1 if few else args.jobs or (1 if self.screen.window else os.cpu_count())
         source.readers = read_pictures(source.pictures, args.model, args.max_faces, jobs, self.draws)
         return closing(source.readers)
 

@@ -18,7 +18,7 @@ import pytest
 
 import main
 from utils.config import ASSETS, EMOTIONS, UserError
-from utils.live import cameras, capture, display, face_reader, live_source, video_writer
+from utils.live import cameras, capture, display, face_reader, live_source, still_workers, video_writer
 from utils.live.display import COLOURS, PANEL
 
 MAIN = Path(main.__file__)
@@ -49,12 +49,18 @@ class EmotionClassifier:
 '''
 
 
+def read_here(files, model, max_faces, jobs, images):
+    with still_workers._open_worker(model, max_faces, images) as work:
+        yield from map(work, files)
+
+
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
     module = types.ModuleType("utils.learning.classifier")
     exec(STAND_IN, module.__dict__)
     monkeypatch.setitem(sys.modules, "utils.learning.classifier", module)
     monkeypatch.setattr(face_reader, "EmotionClassifier", module.EmotionClassifier)
+    monkeypatch.setattr(still_workers, "read_pictures", read_here)  # another process would not know it
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     previous = signal.getsignal(signal.SIGTERM)

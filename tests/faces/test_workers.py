@@ -52,7 +52,7 @@ def test_a_task_whose_worker_died_of_something_else_gets_a_second_chance(tmp_pat
 
 
 def test_a_worker_that_hangs_is_ended(tmp_path):
-    assert results_of(tmp_path, ["well", "hang", "well"], patience_s=10) == [0, HUNG, 20]
+    assert results_of(tmp_path, ["well", "hang", "well"], patience_s=2) == [0, HUNG, 20]
 
 
 def test_what_the_work_raises_is_raised_here(tmp_path):

@@ -1,15 +1,19 @@
 """Several processes read a folder's pictures: the same rows in the same order, whatever becomes of one of them."""
 
 import contextlib
+import csv
 import os
 import signal
 from functools import partial
+from pathlib import Path
 
 import cv2
 import pytest
-from conftest import DEMO, frames_of, run
+from conftest import DATA, DEMO, frames_of, run
 
-from utils.config import MODELS
+import main
+from utils.config import MODELS, UserError
+from utils.faces import workers
 from utils.live import still_workers
 from utils.live.still_workers import read_pictures
 
@@ -56,7 +60,7 @@ def open_killer(*arguments):
 
 
 def kill_or_work(work, file):
-    if file[0] == "deadly":
+    if Path(file[0]).stem == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
     return work(file)
 
@@ -69,3 +73,24 @@ def test_a_picture_that_kills_its_process_costs_itself(folder, monkeypatch):
     assert [frame.source for frame in frames] == [name for name, _ in files]
     assert [frame.problem for frame in frames if frame.problem] == ["deadly: the detector failed on it"]
     assert all(frame.readings for frame in frames if not frame.problem)
+
+
+def test_a_picture_that_kills_its_process_alone_or_among_few_ends_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(still_workers, "_open_worker", open_killer)
+    monkeypatch.setattr(workers, "CHANCES", 1)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("deadly.jpg", "z.jpg"):
+        (pictures / name).symlink_to(DATA / "astronaut.jpg")
+
+    def demo(source, output):
+        options = ["--source", str(source), "--no-display", "--output", str(tmp_path / output)]
+        main.main(main.build_parser().parse_args(options))
+
+    demo(pictures, "few.csv")
+    assert "deadly.jpg: the detector failed on it" in capsys.readouterr().err
+    with open(tmp_path / "few.csv", newline="") as file:
+        emotions = [row["emotion"] for row in csv.DictReader(file)]
+    assert emotions == ["", "happy"]
+    with pytest.raises(UserError, match="deadly.jpg: the detector failed on it; choose another"):
+        demo(pictures / "deadly.jpg", "alone.csv")

@@ -1,8 +1,10 @@
 """Reading and comparing pictures: one loader for every script, so that all see the same pixels."""
 
+import contextlib
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -64,19 +66,31 @@ def load_picture(path: Path | str) -> Picture:
     Pipes and devices are refused, and what a header claims is checked before anything is decoded. Raises
     PictureError if it can't, or should not, be read.
     """
+    with _opened(path) as (file, header):
+        image = _decode(file, header)
+    if image is None:
+        raise PictureError("unreadable", "no picture, or damaged")
+    return Picture(np.ascontiguousarray(image), header.width, header.height)
+
+
+def check_picture(path: Path | str) -> None:
+    """Raise PictureError if a file is none, or should not be decoded, as far as its header tells."""
+    with _opened(path):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[tuple[BinaryIO, Header]]:
+    """Open a picture file and read its header; what goes wrong in there becomes a PictureError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise PictureError("no regular file")
         with open(path, "rb") as file:
-            header = read_header(file, os.fstat(file.fileno()).st_size)
-            image = _decode(file, header)
+            yield file, read_header(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise PictureError("unreadable", error.strerror or str(error)) from error
     except MemoryError as error:
         raise PictureError("too large", "memory is short") from error
-    if image is None:
-        raise PictureError("unreadable", "no picture, or damaged")
-    return Picture(np.ascontiguousarray(image), header.width, header.height)
 
 
 def _decode(file: BinaryIO, header: Header) -> np.ndarray | None:

@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection, wait
 
 from utils.config import UserError, interrupts_withheld
 
-PATIENCE_S = 120.0
-"""A worker that is at one task for longer hangs, and is ended: the dearest picture takes some seconds."""
+PATIENCE_S = START_PATIENCE_S = 120.0
+"""A worker that is at one task, or starting, for longer hangs, and is ended: the dearest picture takes some
+seconds."""
 AHEAD = 256
 """Tasks for each worker that may be done before the first one not done yet: bounds what waits in memory."""
 IN_HAND = 2
@@ -126,7 +127,8 @@ class _Crew:
                 self._bad_starts = 0
             worker.since = time.monotonic()
         for worker in list(self._workers):
-            if (worker.held or not worker.ready) and time.monotonic() - worker.since > self._patience_s:
+            patience_s = self._patience_s if worker.ready else START_PATIENCE_S
+            if (worker.held or not worker.ready) and time.monotonic() - worker.since > patience_s:
                 self._replace(worker, HUNG, 1)
 
     def _replace(self, worker: _Worker, result: Lost, chances: int) -> None:
@@ -148,7 +150,8 @@ class _Crew:
             else:
                 self._left.append(culprit)
         self._left = deque(sorted([*worker.held, *self._left]))
-        self.hire(1)
+        if self._left:
+            self.hire(1)
 
     def dismiss(self) -> None:
         """Let the workers end in order, which frees what they opened."""

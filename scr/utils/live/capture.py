@@ -17,7 +17,7 @@ from pathlib import Path
 from utils.config import ASSETS, UserError, relative
 from utils.faces.folders import list_files, list_reasons
 from utils.faces.headers import PictureError
-from utils.faces.images import IMAGE_SUFFIXES, is_image, load_picture
+from utils.faces.images import IMAGE_SUFFIXES, check_picture, is_image, load_picture
 from utils.live.cameras import CameraSettings, open_camera, read_image
 from utils.live.live_source import LiveSource
 from utils.live.source import TICK_S, Frame, Source
@@ -105,16 +105,23 @@ def _open_stream(address: str) -> Source:
 
 
 class PictureSource(Source):
-    """One picture."""
+    """One picture; raises UserError if it can't be read, where its header tells it at once, else when iterated."""
 
     def __init__(self, name: str, path: Path):
         super().__init__(name, "picture")
-        self._picture = read_picture_file(name, path)
-        if self._picture.image is None:
-            raise UserError(f"{self._picture.problem}; choose another")
+        self.pictures = [(name, path)]
+        self.readers: Iterator[Frame] | None = None
+        """the frame, if another process reads it"""
+        try:
+            check_picture(path)
+        except PictureError as error:
+            raise UserError(f"{_problem(name, error)}; choose another") from error
 
     def __iter__(self) -> Iterator[Frame]:
-        yield self._picture
+        frame = next(self.readers) if self.readers else read_picture_file(*self.pictures[0])
+        if frame.problem:
+            raise UserError(f"{frame.problem}; choose another")
+        yield frame
 
 
 def read_picture_file(name: str, path: Path) -> Frame:
@@ -122,10 +129,13 @@ def read_picture_file(name: str, path: Path) -> Frame:
     try:
         picture = load_picture(path)
     except PictureError as error:
-        problem = f"{name}: not a picture that can be read ({error})"
-        return Frame(None, 0, 0, name, time.monotonic(), still=True, problem=problem)
+        return Frame(None, 0, 0, name, time.monotonic(), still=True, problem=_problem(name, error))
     size = picture.width, picture.height
     return Frame(picture.image, 0, 0, name, time.monotonic(), still=True, full_size=size)
+
+
+def _problem(name: str, error: PictureError) -> str:
+    return f"{name}: not a picture that can be read ({error})"
 
 
 def _is_wanted(path: Path) -> bool:

@@ -37,7 +37,8 @@ class FaceReader:
         """of a neutral face, while it is being taken"""
         self._landmarkers: dict[bool, FaceLandmarker] = {}
         """by whether they are for still pictures; a folder may need both"""
-        self._landmarker(still)
+        if not still:  # pictures are mostly read by processes of their own
+            self._landmarker(still)
         self.doubt = ""
         """what is wrong with the neutral face just taken, for the display"""
         self._found_on = self._read_from = ""

@@ -12,7 +12,7 @@ from utils.faces.workers import Lost, work_through
 from utils.live.source import Frame
 
 FEWEST_PICTURES = 16
-"""For fewer, starting processes takes longer than reading."""
+"""For fewer, one process does: starting more takes longer than reading."""
 AHEAD_WITH_IMAGES = 2
 """Pictures for each process that may wait to be drawn: one takes up to 48 MB."""
 AHEAD = 64
