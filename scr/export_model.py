@@ -16,7 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, UserError, add_share_flag, atomic_path, make_parser, relative
+from utils.config import (
+    MODELS,
+    PERSONAL_MODELS,
+    UserError,
+    add_share_flag,
+    atomic_path,
+    make_parser,
+    relative,
+)
 from utils.data.dataset import LandmarkSet, load_landmarks
 from utils.data.rows import Rows
 from utils.learning.metrics import evaluate_predictions
@@ -35,7 +43,9 @@ INT8_CHANGED = 0.02
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--model", type=Path, default=MODELS, metavar="DIR", help="bundle to export")
+    parser.add_argument(
+        "--model", type=Path, default=MODELS, metavar="MODEL", help="bundle to export: folder or name"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the files (default: the bundle's)"
     )
@@ -53,6 +63,8 @@ def build_parser():
 def main(args):
     from utils.learning import bundle, export
 
+    args.model = find_folder(args.model)
+    bundle.load_info(args.model)  # before Keras is loaded in vain
     parts, info = export.load_bundle(args.model)
     data = load_faces(args.data, info["classes"])
     output = args.output or args.model
@@ -68,6 +80,19 @@ def main(args):
             check_parity(path, name, parity, HALF_TOLERANCE if half else FLOAT_TOLERANCE)
     print(
         f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(data)} faces"
+    )
+
+
+def find_folder(model: Path) -> Path:
+    """Return the folder of the bundle that a path, or a name in models/personal or models, means."""
+    from utils.learning.bundle import NAME, find_model
+
+    for folder in (model, PERSONAL_MODELS / model, MODELS / model):
+        if (folder / f"{NAME}.json").is_file():
+            return folder
+    find_model(model)  # says what is missing
+    raise UserError(
+        f"{relative(model)} is not the folder of a trained model; name one with {NAME}.json in it"
     )
 
 

@@ -35,6 +35,7 @@ from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_land
 from utils.data.recordings import load_classes, load_subject, save_neutral
 from utils.learning import bundle, export, networks, plots
 from utils.learning.base import Base, open_base, recorded_embedding
+from utils.learning.no_model import write_no_model
 from utils.learning.own_classes import OwnTrial, beats_chance, confusions
 from utils.learning.personal import Others, Trial, make_folds
 
@@ -88,11 +89,11 @@ def main(args):
     report_comparison(output, args, recorded, trial, reports)
     best = trial.best(reports)
     if recorded.own and not beats_chance(reports[best], len(recorded.classes)):
-        tell_contradiction(args, recorded, reports[best])
+        tell_contradiction(output, args, recorded, reports[best])
     elif best == "base":
         tell_nothing_gained(output, args)
     elif trial.methods[best].neutral_baseline:
-        keep_neutral(args, recorded)
+        keep_neutral(output, args, recorded)
     else:
         write_model(output, args, recorded, base, trial, best, reports)
 
@@ -268,7 +269,7 @@ def report_comparison(output: Path, args, recorded: Recorded, trial: Trial, repo
     )
 
 
-def tell_contradiction(args, recorded: Recorded, report: dict) -> None:
+def tell_contradiction(output: Path, args, recorded: Recorded, report: dict) -> None:
     """Say that nothing beats guessing, which classes are confused, and what to record again."""
     low, high = report["balanced_accuracy_interval"]
     print(
@@ -277,6 +278,7 @@ def tell_contradiction(args, recorded: Recorded, report: dict) -> None:
         f"(95% {low:.0%} to {high:.0%}): the recordings contradict each other, or are too few. "
         "No model is written"
     )
+    write_no_model(output, "the recordings contradict each other, or are too few; record again")
     if found := confusions(report, recorded.classes):
         print(f"confused: {'; '.join(found)}. Record these again, each plainly different from the others:")
     # Recordings of before classes were kept with them do not say what theirs are.
@@ -288,6 +290,7 @@ def tell_nothing_gained(output: Path, args) -> None:
     earlier = (
         " (an earlier model there is left as it is)" if (output / f"{bundle.NAME}.json").is_file() else ""
     )
+    write_no_model(output, "nothing was better than the base model on the held-out samples", args.base)
     print(
         "nothing is better than the base model on the held-out samples: keeping it, no model written"
         f"{earlier}; see {relative(output / 'comparison.png')}, and record another session: "
@@ -295,9 +298,11 @@ def tell_nothing_gained(output: Path, args) -> None:
     )
 
 
-def keep_neutral(args, recorded: Recorded) -> None:
+def keep_neutral(output: Path, args, recorded: Recorded) -> None:
     """Keep the subject's neutral face as the baseline that live use takes."""
     neutral = recorded.person.of_classes(["neutral"])
+    why = f"the base model with the neutral baseline was best (--subject {args.subject} takes it)"
+    write_no_model(output, why, args.base)
     path = save_neutral(args.subject, neutral.landmarks, neutral.blendshapes, args.data)
     print(
         "nothing is better than the base model with your neutral baseline: no model written, that face is "

@@ -16,6 +16,7 @@ from utils.learning.bundle import NAME, read_metadata
 from utils.learning.classifier import EmotionClassifier
 from utils.learning.export import load_bundle, open_exported
 from utils.learning.metrics import MISSED, evaluate_predictions, expected_calibration_error, wilson_interval
+from utils.learning.no_model import write_no_model
 
 
 @pytest.fixture
@@ -114,6 +115,15 @@ def test_foreign_and_missing_models_are_named(tmp_path):
     ):
         with pytest.raises(UserError, match=what):
             EmotionClassifier(path)
+
+
+def test_where_training_wrote_no_model_another_is_used_or_the_reason_said(bundle, tmp_path, capsys):
+    write_no_model(tmp_path / "ann", "nothing was better", bundle)
+    assert EmotionClassifier(tmp_path / "ann").path == bundle
+    assert "nothing was better" in capsys.readouterr().err
+    write_no_model(tmp_path / "bob", "the recordings contradict each other")
+    with pytest.raises(UserError, match="contradict each other"):
+        EmotionClassifier(tmp_path / "bob")
 
 
 def test_a_lite_file_alone_is_enough(bundle, landmark_file, tmp_path):
@@ -304,6 +314,7 @@ def test_metrics_by_hand():
         ("evaluate.py", ["--data", "nowhere.npz"]),
         ("balance_dataset.py", ["--data", "nowhere.npz"]),
         ("export_model.py", ["--model", "nowhere"]),
+        ("main.py", ["--model", "nobody"]),
         ("train_personal.py", ["--subject", "nobody_at_all"]),
         ("evaluate.py", ["--data", "x.npz", "--model", "nowhere.tflite"]),
     ],

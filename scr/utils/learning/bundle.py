@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.config import MODELS, PERSONAL_MODELS, UserError, relative, write_json
+from utils.learning.no_model import stand_in
 
 NAME = "emotion_mlp"
 CROP_NAME = "emotion_crop"
@@ -46,6 +47,8 @@ def find_model(path: Path | str) -> tuple[Path, str | None]:
                     f"{relative(candidate)} is not a .tflite model; run: python scr/export_model.py"
                 )
             return candidate, None
+    if instead := stand_in(candidates):
+        return find_model(instead)
     if re.fullmatch(r"[\w-]+", str(path)) and not given.exists():
         raise UserError(f"no model named {path}; run: python scr/train_personal.py --subject {path}")
     missing = given / TFLITE["landmarks"] if given.is_dir() or given == MODELS else given

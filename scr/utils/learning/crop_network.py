@@ -173,7 +173,7 @@ def fit_heads(
         validation_data=_all_batches(picked),
         validation_steps=-(-len(picked[0]) // 256),
         verbose=0,
-        callbacks=[networks.progress_bar(keras, recipe.epochs)] if progress else [],
+        callbacks=[networks.progress_bar(keras, recipe.epochs, recipe.heads)] if progress else [],
     )
     curves = {name: [float(value) for value in values] for name, values in history.history.items()}
     return Heads(joint, members, mean, deviation, curves)

@@ -88,7 +88,7 @@ def fit_networks(
     classes, batches = networks[0].output_shape[1], -(-len(train[0]) // batch_size)
     if draw_seed is not None:  # what is drawn has no end: a small set gets as many steps as it takes to learn
         batches = max(batches, LEAST_BATCHES)
-    callbacks = [progress_bar(keras, epochs)] if progress else []
+    callbacks = [progress_bar(keras, epochs, len(networks))] if progress else []
     if patience:
         callbacks += [
             keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),
@@ -149,12 +149,15 @@ def _log_likelihood(keras, target, probabilities, classes: int, within_prefix_gr
     )
 
 
-def progress_bar(keras, epochs: int):
+def progress_bar(keras, epochs: int, networks: int):
+    """Return a callback that shows the epochs, and the losses: sums over all networks, with penalties."""
     from tqdm import tqdm
 
     class ProgressBar(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            self.bar = tqdm(total=epochs, unit="epoch", desc="training")
+            self.bar = tqdm(
+                total=epochs, unit="epoch", desc=f"training {networks} networks at once, losses summed"
+            )
 
         def on_epoch_end(self, epoch, logs=None):
             self.bar.set_postfix(

@@ -80,7 +80,9 @@ def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str
     epochs = np.arange(1, len(history["loss"]) + 1)
     best = int(np.argmin(history["val_loss"]))
     for axis, key, name in zip(
-        axes, ("loss", "accuracy"), ("loss, with penalty", "accuracy, classes weighted equally")
+        axes,
+        ("loss", "accuracy"),
+        ("loss, summed over networks, with penalty", "accuracy, classes weighted equally"),
     ):
         axis.plot(epochs, history[key], label="training", color="#0072B2")
         axis.plot(epochs, history[f"val_{key}"], label="validation", color="#D55E00")
