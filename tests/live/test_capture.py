@@ -19,7 +19,7 @@ QUICK = Patience(stalled=0.4, frozen=0.6, gone=1.0, retry=0.02)
 
 
 class FakeCamera:
-    """Plays a script of reads: an image, None (returns False), an exception to raise, or a float: seconds to block."""
+    """Plays a script of reads: an image, None (returns False), an exception, or a float: seconds to block."""
 
     def __init__(self, reads, then=None, period=0.005):
         self.reads, self.then, self.period = list(reads), then, period

@@ -20,7 +20,7 @@ PORTRAIT = DATA / "astronaut.jpg"
 
 @pytest.fixture(scope="module")
 def class_folders(tmp_path_factory):
-    """A folder with a sub-folder for each of two classes of one's own, real faces, and one that is no class."""
+    """A folder of real faces: a sub-folder for each of two classes of one's own, and one that is no class."""
     root = tmp_path_factory.mktemp("photos")
     frames = frames_of(SMILE)
     for name, indices in {"Mouth Shut": range(0, 20, 6), "grin": range(45, 65, 5), "_old": [0]}.items():

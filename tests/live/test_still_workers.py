@@ -1,4 +1,4 @@
-"""Several processes read a folder's pictures: the same rows in the same order, whatever becomes of one of them."""
+"""Several processes read a folder's pictures: the same rows in the same order, even if one of them dies."""
 
 import contextlib
 import csv

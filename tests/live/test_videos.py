@@ -1,4 +1,4 @@
-"""Videos of every kind people have: same labels as the plain clip, each frame at its time; what is saved plays."""
+"""Videos of every kind: same labels as the plain clip, each frame at its time; what is saved plays."""
 
 import contextlib
 import csv
@@ -35,7 +35,7 @@ def smile() -> list[np.ndarray]:
 def write_clip(
     path, frames, times_s=None, codec="libx264", size=None, pixel=None, turn=0, options=None, **container
 ):
-    """Write frames (BGR) with av; `pixel` is the pixels' aspect ratio, `turn` the degrees they are shown turned by."""
+    """Write frames (BGR) with av; `pixel`: the pixels' aspect ratio, `turn`: by how many degrees."""
     times_s = [index / 30 for index in range(len(frames))] if times_s is None else times_s
     with av.open(str(path), "w", **container) as file:
         stream = file.add_stream(codec, rate=30, options={"preset": "10"} if "av1" in codec else {"bf": "0"})

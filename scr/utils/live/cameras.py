@@ -13,7 +13,7 @@ import numpy as np
 from utils.faces.images import import_cv2
 
 BACKENDS = {"win32": ("dshow", "msmf"), "darwin": ("avfoundation",), "linux": ("v4l2",)}
-"""Camera back-ends by platform, in order: MSMF may take a minute to open a camera that DirectShow opens at once."""
+"""Camera back-ends by platform, in order: MSMF may take a minute where DirectShow opens a camera at once."""
 BACKEND_CODES = {
     "any": "CAP_ANY",
     "v4l2": "CAP_V4L2",

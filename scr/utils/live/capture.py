@@ -37,7 +37,8 @@ def open_source(
 ) -> Source:
     """Return the source that `text` names: camera number, video, picture, folder of both, or stream address.
 
-    A file or folder whose name is a number is meant if it is there, but for 0. `outputs` are left out of a folder.
+    A file or folder whose name is a number is meant if it is there, but for 0. `outputs` are left out of a
+    folder.
     If there is no such camera and `demo` is given, plays that clip and says so in `source.news`.
     Raises UserError if a camera (without `demo`), a file or a stream can't be opened.
     """
@@ -125,7 +126,7 @@ class PictureSource(Source):
 
 
 def read_picture_file(name: str, path: Path) -> Frame:
-    """Return the frame of a picture file, named as given; without an image and with a problem if it can't be read."""
+    """Return the frame of a picture file, named as given; an unreadable one has a problem, no image."""
     try:
         picture = load_picture(path)
     except PictureError as error:

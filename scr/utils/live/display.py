@@ -34,9 +34,9 @@ COLOURS = {
 }
 """BGR of the known emotions, and one more: nine classes have nine colours.
 
-They begin with those of Okabe and Ito (2008); the others were searched for so that any two, the grey of `uncertain`
-and the panel's paper lie 19 apart in CIELAB for the three kinds of colour blindness too, and stand out from the paper
-by a contrast of 3.6 and more.
+They begin with those of Okabe and Ito (2008); the others were searched for so that any two, the grey of
+`uncertain` and the panel's paper lie 19 apart in CIELAB for the three kinds of colour blindness too, and
+stand out from the paper by a contrast of 3.6 and more.
 """
 UNSURE = (150, 150, 150)
 INK, DIM, FAINT, PAPER, AMBER = (240, 240, 240), (165, 160, 155), (62, 56, 52), (32, 27, 24), (60, 180, 250)
@@ -297,7 +297,7 @@ class Canvas:
 
 
 def _drawable(text: str) -> str:
-    """Return text without what is no character: a file's name may hold such bytes, and OpenCV 5 crashes on them."""
+    """Return text without what is no character: names may hold such bytes, and OpenCV 5 crashes on them."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -359,7 +359,7 @@ def class_colours(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Where a class's name and bar stand in its row of the panel, in design units; the more classes, the closer."""
+    """Where a class's name and bar stand in its row of the panel, in design units; many stand closer."""
 
     pitch: float
     size: int

@@ -80,7 +80,8 @@ def _try_landmarker() -> str:
     from utils.faces.landmarks import FaceLandmarker
 
     with FaceLandmarker() as landmarker:
-        return f"works, {len(landmarker.detect_picture(np.zeros((64, 64, 3), np.uint8)))} faces on a black picture"
+        black = np.zeros((64, 64, 3), np.uint8)
+        return f"works, {len(landmarker.detect_picture(black))} faces on a black picture"
 
 
 def _try_network(model: str) -> str:

@@ -1,4 +1,4 @@
-"""A second opinion on what is recorded: the general model, where it is sure that a face shows another emotion."""
+"""A second opinion on what is recorded: where the general model is sure that a face shows another emotion."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Frames -> readings, the live demo's way: landmarks, features, network; in videos identity, smoothing, neutral baseline.
+"""Frames -> readings, the live demo's way: landmarks, features, network; in videos also smoothing.
 
 Stands on the modules of each step; `main.py` is its script.
 """
@@ -16,7 +16,7 @@ from utils.live.smoothing import FaceTracker, read_picture
 
 
 class FaceReader:
-    """Frames -> readings: landmarks, features, network, and for videos and cameras smoothing. A context manager."""
+    """Frames -> readings: landmarks, features, network, and in videos smoothing. A context manager."""
 
     def __init__(
         self, model: str, still: bool, max_faces: int | None, smoothing_ms: float, subject: str | None = None
@@ -127,7 +127,7 @@ class FaceReader:
             self.load_neutral()
 
     def take_neutral(self) -> None:
-        """Start to take the neutral face from the frames that come; it is used when a second of it is there."""
+        """Start to take the neutral face from the coming frames; it is used when a second of it is there."""
         self.offset, self.taker = None, NeutralTaker()
 
     def load_neutral(self) -> None:
@@ -158,16 +158,17 @@ class FaceReader:
                 )
                 kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
                 note(
-                    f"kept in {kept}{before}; delete it with: python scr/record_dataset.py --forget-neutral {self.subject}"
+                    f"kept in {kept}{before}; delete it with: "
+                    f"python scr/record_dataset.py --forget-neutral {self.subject}"
                 )
             except UserError as error:
                 note(f"{error}; it is in use, but not kept")
 
     def read_with_mirror(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return landmarks and probabilities of a still picture's faces, read as they are and mirrored (test-time augmentation).
+        """Return landmarks and probabilities of a still picture's faces, read as they are and mirrored.
 
-        Readings jitter by half of what faces differ; the geometric mean of the two answers is worth .007 of balanced
-        accuracy (models/README.md).
+        This test-time augmentation is worth .007 of balanced accuracy (models/README.md): readings jitter by
+        half of what faces differ, and the geometric mean of two answers is calmer.
         """
         pairs = self._landmarker(still=True).detect_mirrored(image)
         faces, mirrored = ([pair[side] for pair in pairs] for side in (0, 1))
@@ -176,9 +177,11 @@ class FaceReader:
         return [face.landmarks for face in faces], both / both.sum(axis=1, keepdims=True)
 
     def _look_now_and_then(self, faces: list[Face], image: np.ndarray) -> tuple | None:
-        """Return what the crop network makes of the faces on a video's frame; of one face, on every second frame
-        what it made of it on the one before: answers are smoothed over ten frames, and it costs the most after
-        detection."""
+        """Return what the crop network makes of the faces on a video's frame.
+
+        One face is looked at on every second frame only, and the answer is used twice: answers are smoothed
+        over ten frames, and the crop network costs the most after detection.
+        """
         if not self._needs_crops or not faces:
             self._looked = None
         elif self._looked is None or self._looked_before or len(faces) != 1:
@@ -189,7 +192,7 @@ class FaceReader:
         return self._looked
 
     def predict(self, faces: list[Face], image: np.ndarray, looked: tuple | None = None) -> np.ndarray:
-        """Return the probabilities (n, classes) of faces found on an image; looked: the crop network's answer, if known."""
+        """Return the probabilities (n, classes) of an image's faces; looked: what `look` said of them."""
         landmarks = [face.landmarks for face in faces]
         seen = {}
         if looked is not None:

@@ -1,7 +1,7 @@
 """The newest frame of a camera or stream, opened again when it fails.
 
-A camera that is unplugged returns False, blocks, or repeats its last frame; all three end in a message, attempts
-to open it again, and at last in `source.failure`.
+A camera that is unplugged returns False, blocks, or repeats its last frame; all three end in a message,
+attempts to open it again, and at last in `source.failure`.
 """
 
 import threading
@@ -116,7 +116,7 @@ class LiveSource(Source):
         release(capture)
 
     def _is_frozen(self, sample: np.ndarray, changed: float) -> bool:
-        """Tell whether the camera repeats its last frame; if it does so even after reopening, it is what it sees."""
+        """Tell whether the camera repeats its last frame; if it still does when reopened, it sees that."""
         if (
             self.kind != "camera" or time.monotonic() - changed <= self._patience.frozen
         ):  # a stream may show slides

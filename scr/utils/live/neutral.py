@@ -1,4 +1,4 @@
-"""A person's neutral face, taken live as a baseline: a second of it, and whether it was at rest. numpy only."""
+"""A person's neutral face, taken live: a second of it, and whether it was at rest. numpy only."""
 
 import numpy as np
 
@@ -13,8 +13,9 @@ AT_REST = (
 )
 """Blendshapes by number (left, right), the most that a face at rest has of them, and what it does with more.
 
-Of 123 neutral faces of London, JAFFE and KDEF the 99th percentiles are .40, .11, .03, .09, .08, .07 and .47; of the
-happy ones, .45 is less than the median smile. Sad and angry faces are caught in part only: many of them look so at rest.
+Of 123 neutral faces of London, JAFFE and KDEF the 99th percentiles are .40, .11, .03, .09, .08, .07 and
+.47; of the happy ones, .45 is less than the median smile. Sad and angry faces are caught in part only: many
+of them look so at rest.
 """
 
 

@@ -72,7 +72,7 @@ class Outputs:
         self._video.write(image, frame.timestamp_ms)
 
     def _path_of(self, frame) -> Path:
-        """Return where a frame goes; in a folder, kinds that are not written become `NAME.mp4`, `NAME.png`."""
+        """Return where a frame goes; in a folder, other kinds become `NAME.mp4`, `NAME.png`."""
         if self.source.kind != "folder":
             return self.save
         path = self.save / Path(frame.source).relative_to(self.source.name)

@@ -19,8 +19,8 @@ from utils.live.session_plan import COUNTDOWN_S, SessionPlan
 class Recorder:
     """One recording, from as many sources as are given; a context manager, which closes its landmarkers.
 
-    known: bytes of the landmarks that are recorded already. doubts: who is asked for a second opinion, if anybody.
-    classifier: the model whose crop network, if it has one, gives the embedding that is kept of a face.
+    known: bytes of the landmarks that are recorded already. doubts: who is asked for a second opinion, if
+    anybody. classifier: the model whose crop network, if any, gives the embedding that is kept of a face.
     """
 
     def __init__(
@@ -79,7 +79,8 @@ class Recorder:
     def store(self, face, keep: Callable[[str, str], bool | None] = lambda label, seen: True) -> bool:
         """Write a sample or count why not; return whether it was written.
 
-        keep: asked about a face that looks otherwise than its label; its answer None puts the sample off, uncounted.
+        keep: asked about a face that looks otherwise than its label; its answer None puts the sample off,
+        uncounted.
         """
         label = self.plan.label
         if not self.problem and face.landmarks.tobytes() in self.known:
@@ -103,7 +104,7 @@ class Recorder:
         return True
 
     def _embed(self, face) -> tuple:
-        """Return the embedding of a face on the newest frame and the sha256 of its crop network, or nothing."""
+        """Return the embedding of a face on the newest frame and its crop network's sha256, or nothing."""
         if self._classifier is None or self._image is None:
             return ()
         embedding = self._classifier.embed(crop_faces(self._image, [face.landmarks]))[0]
@@ -129,7 +130,7 @@ class Recorder:
         return self.doubts.answers[label, seen]
 
     def run_live(self, open_source: Callable, view) -> None:
-        """Show a source in a window, obey the keys, record while asked to; a clip begins again until the user ends it."""
+        """Show a source in a window, obey the keys, record when told to; a clip plays again and again."""
         with Window("Record your expressions") as window:
             while True:
                 with open_source() as source:
@@ -201,7 +202,10 @@ class Recorder:
         return True
 
     def press(self, key: str, now: float, view, live: bool = True) -> bool:
-        """Obey a key pressed at a time in seconds; return whether to go on. A clip needs no countdown: it can't pose."""
+        """Obey a key pressed at a time in seconds; return whether to go on.
+
+        A clip needs no countdown: it can't pose.
+        """
         if key in QUIT_KEYS:
             return False
         countdown_s = COUNTDOWN_S if live else 0.0

@@ -63,8 +63,8 @@ class RecordingView:
     ) -> np.ndarray:
         """Return the picture to show of a frame (height, width, 3) uint8 and its face, or None.
 
-        `problem` says why the frame would not be recorded, `question` is one that y or n answers. The array is reused
-        by the next call.
+        `problem` says why the frame would not be recorded, `question` is one that y or n answers. The array
+        is reused by the next call.
         """
         self.canvas.begin(frame_bgr, self.mirror)
         self.colours = class_colours(plan.classes)

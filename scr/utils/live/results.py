@@ -23,7 +23,8 @@ def check_name(path: Path) -> None:
 def readable_name(name: str, table: bool = False) -> str:
     """Return a path as text that is always valid: bytes that are no UTF-8 become `\\xff`.
 
-    In a table, a relative path that a spreadsheet would take for a formula gets `./` before it, and is still the path.
+    In a table, a relative path that a spreadsheet would take for a formula gets `./` before it, and is still
+    the path.
     """
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
     return f"./{name}" if table and name.startswith(tuple("=+-@\t\r")) else name

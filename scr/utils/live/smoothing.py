@@ -1,4 +1,4 @@
-"""Probabilities frame by frame -> a calm label for each face: who is who, smoothing in time, hysteresis. numpy only.
+"""Probabilities frame by frame -> a calm label for each face: smoothing in time, hysteresis. numpy only.
 
 Times are milliseconds of the source, so a clip gives the same labels at any speed it is worked through.
 """
@@ -28,8 +28,9 @@ FORGET_MS = 2000
 class Reading:
     """What is known of one face on one frame.
 
-    landmarks (478, 3) float32 in image widths, box (x, y, width, height) in pixels within the frame, probabilities
-    (classes,) float32; confidence is that of the emotion, or of the likeliest class if the emotion is `uncertain`.
+    landmarks (478, 3) float32 in image widths, box (x, y, width, height) in pixels within the frame,
+    probabilities (classes,) float32; confidence is that of the emotion, or of the likeliest class if the
+    emotion is `uncertain`.
     """
 
     face: int
@@ -61,7 +62,7 @@ class EmotionSmoother:
         self._timestamp_ms = 0
 
     def update(self, probabilities: np.ndarray, timestamp_ms: int) -> tuple[str, float]:
-        """Take the probabilities (classes,) of a moment; return the label shown and its smoothed probability."""
+        """Take the probabilities (classes,) of a moment; return the label and its smoothed probability."""
         if self.probabilities is None or self._time_constant_ms <= 0:
             self.probabilities = probabilities
         else:
@@ -88,7 +89,7 @@ class _Track:
 
 
 class FaceTracker:
-    """Numbers the faces of a stream in the order they are first seen, and smooths each person's probabilities."""
+    """Numbers the faces of a stream in the order they come, and smooths each person's probabilities."""
 
     def __init__(
         self, classes: Sequence[str], threshold: float = 0.0, time_constant_ms: float = TIME_CONSTANT_MS
@@ -108,8 +109,8 @@ class FaceTracker:
     ) -> list[Reading]:
         """Return a reading for each face of a frame, the longest known first.
 
-        people: whose faces they are (`Face.person`), no two the same; landmarks: (478, 3) each; probabilities:
-        (faces, classes), raw; timestamps must not go back.
+        people: whose faces they are (`Face.person`), no two the same; landmarks: (478, 3) each;
+        probabilities: (faces, classes), raw; timestamps must not go back.
         """
         self._tracks = {
             person: track
@@ -139,7 +140,7 @@ class FaceTracker:
 
 
 def box_px(box: Sequence[float], frame_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Return the part of a box (x, y, width, height in image widths) that lies within the frame, in whole pixels."""
+    """Return the part of a box (x, y, width, height in image widths) within the frame, in whole pixels."""
     height, width = frame_shape[:2]
     left, right = (min(max(round(x * width), 0), width) for x in (box[0], box[0] + box[2]))
     top, bottom = (min(max(round(y * width), 0), height) for y in (box[1], box[1] + box[3]))
@@ -152,7 +153,7 @@ def read_picture(
     probabilities: np.ndarray,
     frame_shape: tuple[int, ...],
 ) -> list[Reading]:
-    """Return a reading for each face of a still picture: unsmoothed, the emotion always the likeliest class."""
+    """Return a reading for each face of a still picture: unsmoothed, its emotion the likeliest class."""
     boxes = [box_px(face_box(points).tolist(), frame_shape) for points in landmarks]
     return [
         Reading(face, points, box, classes[int(row.argmax())], float(row.max()), row)

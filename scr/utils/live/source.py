@@ -20,8 +20,9 @@ class Frame:
     """One frame; image is None, and `problem` says why, for a file that can't be read.
 
     `index` and `timestamp_ms` begin at 0 with each picture and each video; `captured` is on the clock of
-    time.monotonic(). `still`: a picture of its own. `full_size` (width, height) is that of a picture whose image is
-    a smaller copy. `readings`: of a picture that another process has read; its image may have stayed there.
+    time.monotonic(). `still`: a picture of its own. `full_size` (width, height) is that of a picture whose
+    image is a smaller copy. `readings`: of a picture that another process has read; its image may have stayed
+    there.
     """
 
     image: np.ndarray | None

@@ -1,4 +1,4 @@
-"""What a run saw, in a few lines at its end: the emotion of a picture, the shares of time in a video, counts."""
+"""What a run saw, in a few lines at its end: a picture's emotion, the shares of time in a video, counts."""
 
 from collections import Counter
 from pathlib import Path
@@ -46,7 +46,7 @@ class Summary:
             self.lines.append(f"{self._name(frame.source)}: {what}")
 
     def _count_time(self, frame, readings: list) -> None:
-        """Count what each face showed on the frame before until now; a video's last frame lasts as long as that."""
+        """Count what each face showed since the frame before; a video's last frame lasts as long as that."""
         source, before_ms, step_ms, shown = self._before
         if source == frame.source:
             step_ms = min(frame.timestamp_ms - before_ms, LONGEST_GAP_MS)

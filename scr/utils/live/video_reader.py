@@ -38,7 +38,7 @@ def import_av():
 
 
 class VideoReader:
-    """Decodes one video; `read` and `release` as of a `cv2.VideoCapture`, beside them `time_s` of the frame read.
+    """Decodes one video; `read` and `release` as of a `cv2.VideoCapture`, and `time_s` of the frame read.
 
     Raises UserError if the file or stream can't be opened or has no video.
     """
@@ -70,7 +70,7 @@ class VideoReader:
 
     @classmethod
     def of_file(cls, path: Path, name: str) -> "VideoReader":
-        """Return the reader of a file; `file:` lets a name have colons, and keeps a playlist off the network."""
+        """Return the reader of a file; `file:` allows colons in a name and keeps playlists offline."""
         return cls(f"file:{os.fspath(path)}", {"protocol_whitelist": "file"}, name)
 
     def _why_closed(self, error: Exception, local: bool) -> str:
@@ -192,8 +192,8 @@ class VideoReader:
 def remember_proxy(address: str) -> dict[str, str]:
     """Return the options that keep FFmpeg to the user's proxy, as the environment names it now.
 
-    MediaPipe's reports are stopped by changing these variables, so a stream that is opened again must not ask them.
-    FFmpeg asks `http_proxy` and `no_proxy` only; an empty proxy is none.
+    MediaPipe's reports are stopped by changing these variables, so a stream that is opened again must not ask
+    them. FFmpeg asks `http_proxy` and `no_proxy` only; an empty proxy is none.
     """
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         return {}

@@ -58,8 +58,8 @@ def write_picture(path: Path, image: np.ndarray) -> None:
 class VideoRecorder:
     """Writes frames, each at its time, and the sound that belongs to them; a context manager.
 
-    The file is renamed into place when the block ends well; UserError if the disk refuses. `fps` is for formats
-    without time stamps.
+    The file is renamed into place when the block ends well; UserError if the disk refuses. `fps` is for
+    formats without time stamps.
     """
 
     def __init__(self, path: Path, fps: float = FALLBACK_FPS, sound: "Sound | None" = None):
@@ -74,7 +74,7 @@ class VideoRecorder:
         self._last = -1
 
     def write(self, image: np.ndarray, timestamp_ms: int) -> None:
-        """Add a picture (height, width, 3) uint8 BGR; one of another size than the first is fitted into it."""
+        """Add a picture (height, width, 3) uint8 BGR; one of another size than the first is fitted in."""
         av = import_av()
         if self._container is None:
             self._open(image)
@@ -128,8 +128,8 @@ class VideoRecorder:
 class Sound:
     """The sound of a file or address: copied or encoded anew into a video, as far as its pictures have come.
 
-    `start_s` says where on the source's clock the first picture lies. What can't be read ends the sound with a
-    note, never the video.
+    `start_s` says where on the source's clock the first picture lies. What can't be read ends the sound with
+    a note, never the video.
     """
 
     def __init__(self, address: str, start_s: float):
