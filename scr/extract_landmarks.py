@@ -65,7 +65,8 @@ def build_parser():
     parser.add_argument(
         "--subject-pattern",
         metavar="REGEX",
-        help="where a picture's path names the person, and the session: '(?P<subject>[FM]\\d+)_(?P<session>[AB])'",
+        help="where a picture's path names the person, and the session: "
+        "'(?P<subject>[FM]\\d+)_(?P<session>[AB])'",
     )
     parser.add_argument(
         "--split-pattern", metavar="REGEX", help="where it names the split: '/(?P<split>train|test)_'"
@@ -80,7 +81,8 @@ def build_parser():
     parser.add_argument(
         "--cluster",
         metavar="ADDRESS",
-        help="let the workers of a Dask scheduler do it, such as tcp://scheduler:8786 (requirements-cluster.txt)",
+        help="let the workers of a Dask scheduler do it, such as tcp://scheduler:8786 "
+        "(requirements-cluster.txt)",
     )
     add_share_flag(parser)
     return parser

@@ -42,7 +42,7 @@ def build_parser():
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="classes to train on (default: the four emotions of a set that has them, else all that it holds)",
+        help="classes to train on (default: the four emotions of a set that has them, else all it holds)",
     )
     parser.add_argument(
         "--recipe",
@@ -71,8 +71,8 @@ def build_parser():
 def main(args):
     if args.output.resolve() == MODELS and not args.overwrite:
         raise UserError(
-            f"--output {relative(args.output)} would replace the shipped model; choose another folder, such as "
-            f"{relative(MODELS / 'mine')}, or add --overwrite"
+            f"--output {relative(args.output)} would replace the shipped model; choose another folder, "
+            f"such as {relative(MODELS / 'mine')}, or add --overwrite"
         )
     data = concatenate([load_landmarks(path) for path in args.data])
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
@@ -105,7 +105,8 @@ def main(args):
         beside.append(of_probabilities("this model", classes, pictures, probabilities))
         print(f"beside the shipped model, on the same pictures:\n{side_by_side(beside)}")
     print(
-        f"wrote {relative(args.output)} ({network}): {', '.join(files)}, learning curves, confusion_matrix.png"
+        f"wrote {relative(args.output)} ({network}): {', '.join(files)}, learning curves, "
+        "confusion_matrix.png"
     )
     print(f"next: python scr/main.py --model {relative(args.output)}")
 
@@ -125,8 +126,8 @@ def tell_split(data: LandmarkSet) -> None:
     note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
     if counts["train"] < 1000:
         note(
-            f"only {counts['train']} faces to learn from: expect little; the shipped model had tens of thousands. "
-            "To teach it one person's face, a few dozen do: python scr/train_personal.py --help"
+            f"only {counts['train']} faces to learn from: expect little; the shipped model had tens of "
+            "thousands. To teach it one person's face, a few dozen do: python scr/train_personal.py --help"
         )
 
 
@@ -135,8 +136,8 @@ def tell_filtered(model: hybrid.TrainedModel, recipe: hybrid.ModelRecipe) -> Non
     part = model.parts.get("landmarks")
     if part and part.dropped:
         note(
-            f"label-noise filtering left out {part.dropped} faces of the landmark network's (out-of-fold confidence "
-            f"of their label under {recipe.landmarks.min_label_confidence:g})"
+            f"label-noise filtering left out {part.dropped} faces of the landmark network's (out-of-fold "
+            f"confidence of their label under {recipe.landmarks.min_label_confidence:g})"
         )
 
 
@@ -147,7 +148,8 @@ def calibrated(model: hybrid.TrainedModel, path: Path) -> hybrid.TrainedModel:
         return replace(model, temperature=found["temperature"], threshold=found["threshold"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"no calibration in {relative(path)}; make it with: python scr/evaluate.py --leave-one-source-out --help"
+            f"no calibration in {relative(path)}; make it with: "
+            "python scr/evaluate.py --leave-one-source-out --help"
         ) from error
 
 

@@ -1,7 +1,8 @@
-"""The crop network: a frozen trunk that knows faces, small heads that learn expressions, folded into one network.
+"""The crop network: a frozen trunk that knows faces, small heads that learn expressions, folded into one.
 
-Late layers of a network that tells people apart know who it is, not what the face shows: the trunk ends in the middle.
-Its maps are computed once for each face and kept in a memory-mapped file; the heads learn from batches drawn from there.
+Late layers of a network that tells people apart know who it is, not what the face shows: the trunk ends in
+the middle. Its maps are computed once for each face and kept in a memory-mapped file; the heads learn from
+batches drawn from there.
 """
 
 import hashlib
@@ -20,14 +21,15 @@ from utils.learning import networks
 NAME = "emotion_crop"
 TRUNK_FILE = MODELS / "face_mobilenet.npz"
 TRUNK_SHA256 = "7abaaefe7d77f184533369000c2492176d2b2ee0d3e6ca2dc7d385f3705ff779"
-"""MobileNet v1 (Howard et al. 2017) trained on VGGFace2, first convolution and blocks 1 to 8, batch norm folded in;
-origin and terms in models/README.md."""
+"""MobileNet v1 (Howard et al. 2017) trained on VGGFace2, first convolution and blocks 1 to 8, batch norm
+folded in; origin and terms in models/README.md."""
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1))
 """Filters and stride of each block."""
 BGR_MEAN = (103.939, 116.779, 123.68)
 """What the trunk's training took off the colours."""
 INPUT = {"kind": "crop", "seen_px": 88, "input_px": 160}
-"""The recipe of `crops.network_input`: the mesh is as high as what is seen. Looser crops lose .02 (models/README.md)."""
+"""The recipe of `crops.network_input`: the mesh is as high as what is seen. Looser crops lose .02
+(models/README.md)."""
 STATISTICS_FACES = 2500
 LEAST_BATCHES = 16
 """Batches of an epoch that are drawn at least."""
@@ -37,7 +39,8 @@ VALIDATED_FACES = 2000
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """Everything that decides how the heads are trained; what a field costs or gains stands in models/README.md."""
+    """Everything that decides how the heads are trained; what a field costs or gains stands in
+    models/README.md."""
 
     heads: int = 2
     """trained side by side, their logits averaged"""
@@ -58,11 +61,12 @@ class CropRecipe:
     source_exponent: float = 0.6
     """a source weighs as its size to this power"""
     most_faces: int = 60_000
-    """faces that are trained on, evenly picked: more bring little (models/README.md), and their maps take 0.1 MB each"""
+    """faces that are trained on, evenly picked: more bring little (models/README.md), and their maps take
+    0.1 MB each"""
 
 
 def load_trunk(path: Path = TRUNK_FILE) -> dict[str, np.ndarray]:
-    """Return the trunk's weights as float32; raises UserError if the file is missing or not the expected one."""
+    """Return the trunk's weights as float32; raises UserError if the file is missing or another one."""
     if not path.is_file():
         raise UserError(f"no {relative(path)}; restore it: git checkout -- {relative(path)}")
     data = path.read_bytes()
@@ -77,7 +81,8 @@ def load_trunk(path: Path = TRUNK_FILE) -> dict[str, np.ndarray]:
 def build_trunk():
     """Return the trunk in Keras: `crops.network_input` (n, 160, 160, 1) -> maps (n, 10, 10, 512).
 
-    It was trained on colours. For grey its first convolution is summed over them, which gives the same answers.
+    It was trained on colours. For grey its first convolution is summed over them, which gives the same
+    answers.
     """
     keras, weights = networks.import_keras(), load_trunk()
     layers = keras.layers
@@ -103,7 +108,8 @@ def is_map(faces: Rows) -> bool:
 
 
 def compute_maps(faces: Rows, file: Path, progress: bool = True) -> Rows:
-    """Return the trunk's maps (n, 10, 10, 512) float16 of crops (n, CROP_PX, CROP_PX), in a memory-mapped `file`."""
+    """Return the trunk's maps (n, 10, 10, 512) float16 of crops (n, CROP_PX, CROP_PX), in a memory-mapped
+    `file`."""
     from tqdm import tqdm
 
     trunk = build_trunk()
@@ -137,7 +143,8 @@ def fit_heads(
 ) -> Heads:
     """Train heads side by side on maps; train and val are (maps, target (n, 2 * classes), weight (n,)).
 
-    The target is as `training.targets` gives it; batches are drawn by weight. The same seed gives the same weights.
+    The target is as `training.targets` gives it; batches are drawn by weight. The same seed gives the same
+    weights.
     """
     keras = networks.import_keras()
     networks.set_seed(seed)
@@ -204,7 +211,8 @@ def _build_head(keras, shape: tuple, classes: int, recipe: CropRecipe):
 
 
 def _loss(keras, classes: int, recipe: CropRecipe):
-    """Return the loss of logits (b, heads, classes): cross-entropy, a share of it among a prefix group's classes only."""
+    """Return the loss of logits (b, heads, classes): cross-entropy, a share of it among a prefix group's
+    classes only."""
     ops, smooth = keras.ops, recipe.smoothing
 
     def loss(target, logits):
@@ -237,11 +245,12 @@ def _all_batches(data: Sequence, batch_size: int = 256):
 
 
 def assemble(heads: Heads, temperature: float = 1.0):
-    """Return one network of trunk and heads: crops as `network_input` gives them -> `probabilities` and `embedding`.
+    """Return one network of trunk and heads: crops as `network_input` gives them -> `probabilities` and
+    `embedding`.
 
-    The standardisation is folded into the hidden convolution and the last layer is split without a change: `embedding`
-    (hidden * heads * classes numbers) is what each hidden channel adds to each class, over the whole map, and the logits are its
-    sums. It is the last hidden layer that a personal model learns from.
+    The standardisation is folded into the hidden convolution and the last layer is split without a change:
+    `embedding` (hidden * heads * classes numbers) is what each hidden channel adds to each class, over the
+    whole map, and the logits are its sums. It is the last hidden layer that a personal model learns from.
     """
     keras, trunk = networks.import_keras(), build_trunk()
     hidden = [head.get_layer("hidden").get_weights() for head in heads.members]

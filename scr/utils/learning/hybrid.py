@@ -1,6 +1,7 @@
 """A model of one or two networks: landmarks, crop, or the hybrid of both. Trained, asked and calibrated here.
 
-`train_model.py` and `evaluate.py --leave-one-source-out` both train by `train`, so what is judged is what is shipped.
+`train_model.py` and `evaluate.py --leave-one-source-out` both train by `train`, so what is judged is what
+is shipped.
 """
 
 import contextlib
@@ -64,7 +65,7 @@ class TrainedModel:
     threshold: float = 0.0
 
     def predict(self, data: LandmarkSet) -> np.ndarray:
-        """Return the probabilities (n, classes) of a set; for a crop network, of one whose crop column holds maps."""
+        """Return the probabilities (n, classes) of a set; a crop network wants maps in its crop column."""
         return mix(
             [(self.weights[name], part.predict(data)) for name, part in self.parts.items()], self.temperature
         )
@@ -87,10 +88,10 @@ def require_crops(data: LandmarkSet, network: str) -> None:
 
 @contextlib.contextmanager
 def maps_of(data: LandmarkSet, network: str, progress: bool = True) -> Iterator[LandmarkSet]:
-    """Yield the set with the trunk's maps in place of its crops, in a file that is deleted when the block ends.
+    """Yield the set with the trunk's maps in place of its crops, in a file that is deleted at the end.
 
-    A set is given back as it is for a network that does not look at crops. The trunk is frozen: each face takes its way
-    once, however often heads are trained on it. Raises UserError as `require_crops` does.
+    A set is given back as it is for a network that does not look at crops. The trunk is frozen: each face
+    takes its way once, however often heads are trained on it. Raises UserError as `require_crops` does.
     """
     require_crops(data, network)
     if "crop" not in PARTS[network] or crop_network.is_map(data.crop):
@@ -109,7 +110,8 @@ def train(
     classes: Sequence[str],
     progress: bool = True,
 ) -> TrainedModel:
-    """Return a model trained on a set's `train` part and calibrated on its `val` part; crop networks want maps.
+    """Return a model trained on a set's `train` part and calibrated on its `val` part; crop networks want
+    maps.
 
     The same seed gives the same weights.
     """
@@ -151,7 +153,8 @@ def train_crop(
 def calibrate(
     probabilities: np.ndarray, index: np.ndarray, weight: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Return the temperature that fits labels (n,) best, and the confidence from which enough answers are right then."""
+    """Return the temperature that fits labels (n,) best, and the confidence from which enough answers are
+    right then."""
     temperature = training.fit_temperature(probabilities, index, weight)
     answers = mix([(1.0, probabilities)], temperature)
     return temperature, answer_threshold(index, answers, training.ANSWERED_RIGHT)[0]

@@ -1,4 +1,5 @@
-"""Leaving sources out: what networks that never saw a source say about it, and the calibration that follows from it."""
+"""Leaving sources out: what networks that never saw a source say about it, and the calibration that
+follows."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -34,8 +35,9 @@ def join_sets(sets: Sequence[LandmarkSet]) -> tuple[LandmarkSet, list[tuple[slic
 
 
 def names_to_leave_out(data: LandmarkSet, together: Sequence[str]) -> list[str]:
-    """Return each source, each file-name prefix group of `LARGE` faces or more (`affectnet/ffhq_*`) in a source that has
-    several, and each of the groups of sources (`kdef+impa_face3d`) that are to be left out together."""
+    """Return each source, each file-name prefix group of `LARGE` faces or more (`affectnet/ffhq_*`) in a
+    source that has several, and each of the groups of sources (`kdef+impa_face3d`) that are to be left out
+    together."""
     names = []
     sources = sorted(set(data.source.tolist()))
     for source in sources:
@@ -67,7 +69,8 @@ def only(data: LandmarkSet, name: str) -> LandmarkSet:
 
 
 def without(data: LandmarkSet, name: str, groups: np.ndarray) -> LandmarkSet:
-    """Return the faces that are neither of a source nor twins of its faces; groups (n,): numbers of `split_groups`."""
+    """Return the faces that are neither of a source nor twins of its faces; groups (n,): numbers of
+    `split_groups`."""
     out = of_source(data, name)
     twins = np.isin(groups, groups[out])
     return data.select(~out & ~twins, ~of_source(data, name, missed=True))
@@ -83,10 +86,11 @@ def measure(
     together: Sequence[str] = (),
     tell=lambda row: None,
 ) -> tuple[list[dict], dict]:
-    """Return a row for each set asked about and part of the network, and the calibration; `tell` is given each row.
+    """Return a row for each set asked about and part of the network, and the calibration; `tell` is given
+    each row.
 
-    data is split, and its crops, and those of the foreign sets, are maps if the network looks at crops. Without anything left
-    out, the test part of each source and the foreign sets are asked about.
+    data is split, and its crops, and those of the foreign sets, are maps if the network looks at crops.
+    Without anything left out, the test part of each source and the foreign sets are asked about.
     """
     groups = split_groups(data)
     rows, pooled = [], {}
@@ -113,7 +117,8 @@ def measure(
 def ask(
     seen: LandmarkSet, asked: list, network: str, recipe, seed: int, classes
 ) -> list[dict[str, np.ndarray]]:
-    """Return for each set asked about the probabilities (n, classes) by each part, and by the network, of one training.
+    """Return for each set asked about the probabilities (n, classes) by each part, and by the network, of
+    one training.
 
     The network's are at a temperature of 1, as its parts give them.
     """
@@ -156,8 +161,9 @@ def summarise(
 def calibrate(pooled: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
     """Return temperature and threshold from what was said of sources left out, each source weighing the same.
 
-    pooled: labels (n,) and probabilities (n, classes) at a temperature of 1, by source. `sources` tells of each how it
-    goes with the temperature and threshold of the *other* sources: what a source that was never seen can expect.
+    pooled: labels (n,) and probabilities (n, classes) at a temperature of 1, by source. `sources` tells of
+    each how it goes with the temperature and threshold of the *other* sources: what a source that was never
+    seen can expect.
     """
     temperature, threshold = _fit(list(pooled.values()))
     table = {}

@@ -139,7 +139,8 @@ def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
 
 
 def _log_likelihood(keras, target, probabilities, classes: int, within_prefix_group: float):
-    """Return log-probabilities, a share of them taken among the classes of the face's file-name prefix group only."""
+    """Return log-probabilities, a share of them taken among the classes of the face's file-name prefix group
+    only."""
     whole = keras.ops.log(probabilities + 1e-7)
     if not within_prefix_group:
         return whole
@@ -172,7 +173,8 @@ def progress_bar(keras, epochs: int, networks: int):
 
 
 def predict_network(network, x: np.ndarray, batch: int = 4096) -> np.ndarray:
-    """Return a network's probabilities (n, classes) of what it sees (n, ...): standardised features or crops."""
+    """Return a network's probabilities (n, classes) of what it sees (n, ...): standardised features or
+    crops."""
     answers = network.predict(x, batch_size=batch, verbose=0)
     return answers["probabilities"] if isinstance(answers, dict) else answers
 
@@ -225,11 +227,13 @@ def assemble(networks: Sequence, projection: np.ndarray | None = None):
 
 
 def join(network, kernel: np.ndarray, bias: np.ndarray, weights: tuple[float, float], scale: float):
-    """Return one network of a network of landmarks and the last layer of a crop network, which answers as both mixed.
+    """Return one network of a network of landmarks and the last layer of a crop network, which answers as
+    both mixed.
 
-    It takes features and embedding side by side, (n, d + e), the embedding divided by `scale`; kernel (e, classes) and bias (classes,)
-    are the crop network's last layer, weights those of the two in the mixture's logits. The last layer sees the landmark network's
-    hidden layer and the embedding: exactly so, since a mixture of log-probabilities is one of logits.
+    It takes features and embedding side by side, (n, d + e), the embedding divided by `scale`; kernel
+    (e, classes) and bias (classes,) are the crop network's last layer, weights those of the two in the
+    mixture's logits. The last layer sees the landmark network's hidden layer and the embedding: exactly so,
+    since a mixture of log-probabilities is one of logits.
     """
     keras = import_keras()
     features = network.input_shape[1]
@@ -253,7 +257,7 @@ def join(network, kernel: np.ndarray, bias: np.ndarray, weights: tuple[float, fl
 
 
 def with_new_last_layer(network, classes: int):
-    """Return a network that shares all layers of another but the last, which is a fresh one for some classes."""
+    """Return a network that shares all layers of another but the last, a fresh one for some classes."""
     keras = import_keras()
     config = network.layers[-1].get_config() | {"units": classes}
     last = keras.layers.Dense.from_config(config)
@@ -261,10 +265,12 @@ def with_new_last_layer(network, classes: int):
 
 
 def set_nearest_mean(network, x: np.ndarray, label: np.ndarray) -> None:
-    """Set a network's last layer so that it answers with the class whose mean is nearest in the layer before it.
+    """Set a network's last layer so that it answers with the class whose mean is nearest in the layer
+    before it.
 
-    x (n, d) what the network sees, label (n,) the class index. Nearest class mean (Mensink et al. 2013), the distances
-    taken in units of the mean square distance of a face from its own class's mean. A class without a face stays out.
+    x (n, d) what the network sees, label (n,) the class index. Nearest class mean (Mensink et al. 2013), the
+    distances taken in units of the mean square distance of a face from its own class's mean. A class without
+    a face stays out.
     """
     keras = import_keras()
     last = network.layers[-1]

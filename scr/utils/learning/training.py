@@ -322,8 +322,8 @@ def out_of_fold_confidence(
 def fit_temperature(probabilities: np.ndarray, index: np.ndarray, weight: np.ndarray | None = None) -> float:
     """Return the temperature that gives validation labels the greatest likelihood (Guo et al. 2017), .3 to 3.
 
-    probabilities (n, classes), index (n,) the labels'. Faces weigh as they come, unless a weight (n,) is given, not balanced:
-    a confidence is to be right about the faces that there are.
+    probabilities (n, classes), index (n,) the labels'. Faces weigh as they come, unless a weight (n,) is
+    given, not balanced: a confidence is to be right about the faces that there are.
     """
     logits = np.log(np.maximum(probabilities, 1e-9))
     best = (np.inf, 1.0)
