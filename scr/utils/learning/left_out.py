@@ -161,14 +161,18 @@ def summarise(
 def calibrate(pooled: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
     """Return temperature and threshold from what was said of sources left out, each source weighing the same.
 
-    pooled: labels (n,) and probabilities (n, classes) at a temperature of 1, by source. `sources` tells of
-    each how it goes with the temperature and threshold of the *other* sources: what a source that was never
-    seen can expect.
+    pooled: labels (n,) and probabilities (n, classes) at a temperature of 1, by source. `sources` tells of each
+    how it goes with the temperature and threshold of the *other* sources: what a source that was never seen
+    can expect.
     """
-    temperature, threshold = _fit(list(pooled.values()))
+    own = {
+        name: fit_temperature(probabilities, label, None) for name, (label, probabilities) in pooled.items()
+    }
+    temperature, threshold = _fit(pooled, own)
     table = {}
     for name, (label, probabilities) in pooled.items():
-        others_temperature, others_threshold = _fit([pooled[other] for other in pooled if other != name])
+        others = {other: pooled[other] for other in pooled if other != name}
+        others_temperature, others_threshold = _fit(others, own)
         answers = mix([(1.0, probabilities)], others_temperature)
         answered = answers.max(axis=1) >= others_threshold
         right = answers.argmax(axis=1) == label
@@ -184,9 +188,14 @@ def calibrate(pooled: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
     return {"temperature": temperature, "threshold": threshold, "mean_ece": mean, "sources": table}
 
 
-def _fit(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
-    label, probabilities = (np.concatenate(values) for values in zip(*parts))
-    weight = np.concatenate([np.full(len(one), 1 / len(one)) for one, _ in parts])
-    temperature = fit_temperature(probabilities, label, weight)
-    answers = mix([(1.0, probabilities)], temperature)
+def _fit(pooled: dict[str, tuple[np.ndarray, np.ndarray]], own: dict[str, float]) -> tuple[float, float]:
+    """Return the median of the sources' own temperatures and the threshold of their pooled answers.
+
+    The median, since one source with noisy labels (AffectNet's own temperature is twice the others') would
+    make the answers about all others timid.
+    """
+    temperature = float(np.median([own[name] for name in pooled]))
+    label = np.concatenate([label for label, _ in pooled.values()])
+    answers = np.concatenate([mix([(1.0, answer)], temperature) for _, answer in pooled.values()])
+    weight = np.concatenate([np.full(len(one), 1 / len(one)) for one, _ in pooled.values()])
     return temperature, answer_threshold(label, answers, ANSWERED_RIGHT, weight)[0]
