@@ -161,9 +161,9 @@ def summarise(
 def calibrate(pooled: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
     """Return temperature and threshold from what was said of sources left out, each source weighing the same.
 
-    pooled: labels (n,) and probabilities (n, classes) at a temperature of 1, by source. `sources` tells of each
-    how it goes with the temperature and threshold of the *other* sources: what a source that was never seen
-    can expect.
+    pooled: labels (n,) and probabilities (n, classes) at a temperature of 1, by source. `sources` tells of
+    each how it goes with the temperature and threshold of the *other* sources: what a source that was never
+    seen can expect.
     """
     own = {
         name: fit_temperature(probabilities, label, None) for name, (label, probabilities) in pooled.items()

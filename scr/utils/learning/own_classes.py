@@ -19,9 +19,9 @@ OWN_METHODS = {
 class OwnTrial(Trial):
     """A trial of classes that the base model lacks; of these it can forget nothing, so nothing is measured.
 
-    network: the base network with a new last layer; the rest as of `Trial`. No way is the base model, so of equals
-    the likeliest is chosen: the nearest mean face, as good on frames like those recorded, reads a smile with
-    closed lips by its likeness to a smile with open ones.
+    network: the base network with a new last layer; the rest as of `Trial`. No way is the base model, so of
+    equals the likeliest is chosen: the nearest mean face, as good on frames like those recorded, reads a
+    smile with closed lips by its likeness to a smile with open ones.
     """
 
     first_of_equals = False

@@ -199,8 +199,8 @@ class Trial:
         return not self.methods[name].from_scratch or self.max_forgetting >= 1
 
     def best(self, reports: dict[str, dict]) -> str:
-        """Return the best method: of equals the first, the base model, if `first_of_equals`, else the one that
-        gives the labels the greatest likelihood."""
+        """Return the best method: of equals the first, the base model, if `first_of_equals`, else the one
+        that gives the labels the greatest likelihood."""
         return max(
             filter(self.may_pick, self.methods),
             key=lambda name: (

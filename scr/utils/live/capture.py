@@ -106,7 +106,7 @@ def _open_stream(address: str) -> Source:
 
 
 class PictureSource(Source):
-    """One picture; raises UserError if it can't be read, where its header tells it at once, else when iterated."""
+    """One picture; raises UserError if it can't be read: at once if its header tells, else when iterated."""
 
     def __init__(self, name: str, path: Path):
         super().__init__(name, "picture")
