@@ -195,7 +195,8 @@ class Demo:
             return nullcontext()
         few = len(source.pictures) < FEWEST_PICTURES
         jobs = 1 if few else args.jobs or (1 if self.screen.window else os.cpu_count())
-        source.readers = read_pictures(source.pictures, args.model, args.max_faces, jobs, self.draws)
+        images = bool(self.draws or args.plot)
+        source.readers = read_pictures(source.pictures, args.model, args.max_faces, jobs, images)
         return closing(source.readers)
 
     def __exit__(self, *exception) -> None:

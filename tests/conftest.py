@@ -1,6 +1,10 @@
 """Real faces for the tests: a portrait, a group, two clips; no camera, no network, no GPU."""
 
+import contextlib
+import importlib
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +13,15 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.config import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "assets"
 DEMO = ROOT / "assets" / "demo.mp4"
 SMILE = DATA / "smile.mp4"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: scripts would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SEGMENTS = {  # class -> where its frames come from; the labels only drive the pipeline
     "sad": (DEMO, range(130, 235, 7)),
@@ -36,6 +45,26 @@ def run(script: str, *args, cwd=None, env=None, timeout: int = 300) -> subproces
         stdin=subprocess.DEVNULL,
         env=surroundings | (env or {}),
     )
+
+
+def run_here(script: str, *args, cwd=None) -> subprocess.CompletedProcess:
+    """Run a script's `main` in this process: TensorFlow, which takes seconds to load, is loaded once for all.
+
+    Returns what `run` would. Not for what concerns the process: signals, streams, which packages are loaded.
+    """
+    module = importlib.import_module(script.removesuffix(".py"))
+    code, output, errors = 0, io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        contextlib.chdir(cwd or ROOT),
+    ):
+        try:
+            module.main(module.build_parser().parse_args([str(argument) for argument in args]))
+        except UserError as error:
+            code = 1
+            print(f"error: {error}", file=sys.stderr)
+    return subprocess.CompletedProcess([script, *args], code, output.getvalue(), errors.getvalue())
 
 
 def user_error(done: subprocess.CompletedProcess) -> str:
@@ -95,6 +124,6 @@ def landmark_file(pictures, tmp_path_factory) -> Path:
 def bundle(landmark_file, tmp_path_factory) -> Path:
     """A model trained for two epochs on `pictures`, made by the script."""
     output = tmp_path_factory.mktemp("bundle")
-    done = run("train_model.py", "--data", landmark_file, "--output", output, "--epochs", 2)
+    done = run_here("train_model.py", "--data", landmark_file, "--output", output, "--epochs", 2)
     assert done.returncode == 0, done.stderr
     return output

@@ -6,7 +6,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import DEMO, SMILE, frames_of, run
+from conftest import DEMO, SMILE, frames_of, run, run_here
 
 from utils.data.recordings import SessionWriter
 from utils.faces.landmarks import FaceLandmarker
@@ -63,7 +63,7 @@ def trained(tmp_path_factory):
         source = ["--source", root / "frames" / session, "--session", session, "--classes", OPEN, SHUT]
         done = run("record_dataset.py", "--subject", "ann", *source, "--data", root / "personal")
         assert done.returncode == 0, done.stderr
-    done = run(
+    done = run_here(
         "train_personal.py", "--subject", "ann", "--data", root / "personal", "--output", root / "model"
     )
     assert done.returncode == 0, done.stderr
@@ -128,7 +128,9 @@ def test_recordings_that_contradict_each_other_make_no_model_and_say_what_to_rec
             for number, face in enumerate(faces[:40]):
                 label = ("wink", "kiss")[(number // 2 + int(session)) % 2]
                 writer.append(face.landmarks, face.blendshapes, label)
-    done = run("train_personal.py", "--subject", "bob", "--data", tmp_path, "--output", tmp_path / "model")
+    done = run_here(
+        "train_personal.py", "--subject", "bob", "--data", tmp_path, "--output", tmp_path / "model"
+    )
     assert done.returncode == 0, done.stderr
     assert "nothing is surely better than guessing (50%)" in done.stdout
     assert "is taken for" in done.stdout and not (tmp_path / "model" / "emotion_mlp.json").exists()

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, user_error
+from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, run_here, user_error
 
 from record_dataset import open_view
 from train_personal import find_general
@@ -251,7 +251,7 @@ def test_a_picture_is_recorded_once_and_mistakes_are_said(recorded, tmp_path):
     assert "add --label" in user_error(run("record_dataset.py", "--source", picture, "--data", tmp_path))
     (tmp_path / "file").touch()
     assert "can't write to" in user_error(
-        run("train_personal.py", "--subject", "ann", "--data", recorded, "--output", tmp_path / "file")
+        run_here("train_personal.py", "--subject", "ann", "--data", recorded, "--output", tmp_path / "file")
     )
 
 
@@ -372,7 +372,7 @@ def test_recording_without_a_display_says_how_to_go_on(tmp_path):
 
 def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded, bundle, tmp_path):
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
-    done = run(
+    done = run_here(
         "train_personal.py",
         "--subject",
         "ann",
@@ -402,7 +402,7 @@ def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded,
 
 
 def test_what_is_forgotten_is_measured_and_bounded(recorded, bundle, landmark_file, tmp_path):
-    done = run(
+    done = run_here(
         "train_personal.py",
         "--subject",
         "ann",
@@ -505,17 +505,19 @@ def test_no_bound_leaves_the_fine_tuned_weights_alone():
 
 def test_the_base_model_is_never_overwritten(recorded, bundle):
     assert "never overwritten" in user_error(
-        run("train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", bundle)
+        run_here(
+            "train_personal.py", "--subject", "ann", "--data", recorded, "--base", bundle, "--output", bundle
+        )
     )
 
 
 def test_unknown_subject_and_too_few_samples_are_one_line(recorded, bundle, tmp_path):
     assert "recorded: ann" in user_error(
-        run("train_personal.py", "--subject", "zoe", "--data", recorded, "--base", bundle)
+        run_here("train_personal.py", "--subject", "zoe", "--data", recorded, "--base", bundle)
     )
     write(tmp_path, "1", 3)
     assert "too few recordings" in user_error(
-        run("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", bundle)
+        run_here("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", bundle)
     )
 
 

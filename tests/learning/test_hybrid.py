@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run, user_error
+from conftest import run, run_here, user_error
 
 from utils.config import EMOTIONS, UserError
 from utils.data.dataset import load_landmarks, save_npz
@@ -22,7 +22,7 @@ def hybrid(landmark_file, tmp_path_factory):
     """A hybrid trained for two epochs on the tests' pictures, made by the script."""
     output = tmp_path_factory.mktemp("hybrid")
     arguments = "--data", landmark_file, "--output", output, "--epochs", 2, "--network", "hybrid"
-    done = run("train_model.py", *arguments, timeout=900)
+    done = run_here("train_model.py", *arguments)
     assert done.returncode == 0, done.stderr
     return output
 
@@ -87,22 +87,14 @@ def test_a_set_without_crops_says_what_to_do(landmark_file, hybrid, tmp_path):
 
     save_npz(tmp_path / "plain.npz", replace(load_landmarks(landmark_file), crop=None))
     arguments = "--data", tmp_path / "plain.npz", "--output", tmp_path
-    assert "hold none" in user_error(run("train_model.py", *arguments, "--network", "crop"))
+    assert "hold none" in user_error(run_here("train_model.py", *arguments, "--network", "crop"))
     assert "hold none" in user_error(run("evaluate.py", *arguments, "--model", hybrid))
 
 
 def test_exports_of_a_hybrid_answer_as_keras_does(hybrid, landmark_file, tmp_path):
     copy = shutil.copytree(hybrid, tmp_path / "copy")
-    done = run(
-        "export_model.py",
-        "--model",
-        copy,
-        "--data",
-        landmark_file,
-        "--formats",
-        "tflite",
-        "onnx",
-        timeout=900,
+    done = run_here(
+        "export_model.py", "--model", copy, "--data", landmark_file, "--formats", "tflite", "onnx"
     )
     assert done.returncode == 0, done.stderr
     info = json.loads((copy / f"{NAME}.json").read_text())
@@ -143,10 +135,9 @@ def test_recordings_with_embeddings_fine_tune_a_hybrid(hybrid, landmark_file, tm
     samples, dropped = load_subject("ann", tmp_path)
     assert not dropped and samples[0].embedding.shape == embedding[0].shape
     output = tmp_path / "model"
-    done = run(
+    done = run_here(
         *("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", hybrid, "--output", output),
         *("--max-forgetting", 1, "--steps", 60),
-        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     reports = json.loads((output / f"{NAME}.json").read_text())["metrics"]["held_out"]

@@ -6,7 +6,7 @@ import shutil
 import joblib
 import numpy as np
 import pytest
-from conftest import DATA, run, user_error
+from conftest import DATA, run, run_here, user_error
 
 from export_model import FORMATS
 from utils.config import EMOTIONS, UserError
@@ -137,14 +137,14 @@ def test_a_lite_file_alone_is_enough(bundle, landmark_file, tmp_path):
 
 @pytest.mark.parametrize("recipe", ["default", "published"])
 def test_exports_answer_as_keras_does_on_real_faces(recipe, landmark_file, tmp_path):
-    done = run(
+    done = run_here(
         "train_model.py", "--data", landmark_file, "--output", tmp_path, "--epochs", 20, "--recipe", recipe
     )
     assert done.returncode == 0, done.stderr
     formats = (
         ["tflite", "int8", "onnx"] if recipe == "default" else ["tflite", "onnx"]
     )  # hardly trained, int8 may flip a face
-    done = run("export_model.py", "--model", tmp_path, "--data", landmark_file, "--formats", *formats)
+    done = run_here("export_model.py", "--model", tmp_path, "--data", landmark_file, "--formats", *formats)
     assert done.returncode == 0, done.stderr
     assert "one input, one output and parity" in done.stdout
     parts, info = load_bundle(tmp_path)
@@ -170,7 +170,7 @@ def test_exports_answer_as_keras_does_on_real_faces(recipe, landmark_file, tmp_p
 
 
 def test_published_recipe_is_the_readme_s(landmark_file, tmp_path):
-    done = run(
+    done = run_here(
         "train_model.py",
         "--data",
         landmark_file,
@@ -212,7 +212,7 @@ def test_published_recipe_is_the_readme_s(landmark_file, tmp_path):
 
 def test_training_reads_txt_and_several_files(landmark_file, tmp_path):
     run("balance_dataset.py", "--data", landmark_file, "--output", tmp_path / "set")
-    done = run(
+    done = run_here(
         "train_model.py",
         "--data",
         tmp_path / "set.txt",
@@ -235,13 +235,13 @@ def test_training_without_a_class_says_which(landmark_file, tmp_path):
     data = load_landmarks(landmark_file)
     save_npz(tmp_path / "three.npz", data.select(data.label != "fear"))
     assert "no fear in" in user_error(
-        run(
+        run_here(
             *("train_model.py", "--data", tmp_path / "three.npz", "--output", tmp_path),
             *("--classes", "fear", "happy", "sad"),
         )
     )
     assert "no landmark set" in user_error(
-        run("train_model.py", "--data", tmp_path / "none.npz", "--output", tmp_path)
+        run_here("train_model.py", "--data", tmp_path / "none.npz", "--output", tmp_path)
     )
 
 
@@ -320,9 +320,9 @@ def test_metrics_by_hand():
     ],
 )
 def test_missing_files_are_one_line(script, arguments, tmp_path):
-    assert user_error(run(script, *arguments, cwd=tmp_path))
+    assert user_error(run_here(script, *arguments, cwd=tmp_path))
 
 
 def test_the_shipped_model_is_not_replaced_by_a_forgotten_flag(landmark_file):
     arguments = ("--data", landmark_file, "--output", "models", "--epochs", 1)
-    assert "--overwrite" in user_error(run("train_model.py", *arguments))
+    assert "--overwrite" in user_error(run_here("train_model.py", *arguments))
