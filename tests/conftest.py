@@ -121,6 +121,33 @@ def landmark_file(pictures, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def many_pictures(pictures, tmp_path_factory) -> Path:
+    """The pictures, four times over at other sizes: for several parts; and three that can't be read."""
+    root = tmp_path_factory.mktemp("many")
+    for path in sorted(pictures.rglob("*.png")):
+        frame = cv2.imread(str(path))
+        for scale in (0.3, 0.4, 0.5, 0.6):
+            folder = root / path.parent.name
+            folder.mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / f"{path.stem}_{scale}.jpg"), cv2.resize(frame, None, fx=scale, fy=scale))
+    (root / "Happy" / "empty.jpg").write_bytes(b"")
+    (root / "Happy" / "garbage.jpg").write_bytes(b"\xff\xd8garbage" * 50)
+    cv2.imwrite(str(root / "Sad" / "tiny.png"), np.zeros((8, 8, 3), np.uint8))
+    return root
+
+
+@pytest.fixture(scope="session")
+def whole_file(many_pictures, tmp_path_factory) -> Path:
+    """The landmark set of `many_pictures`, made by a run that nothing disturbs."""
+    output = tmp_path_factory.mktemp("whole") / "whole.npz"
+    done = run("extract_landmarks.py", "--images", many_pictures, "--jobs", 2, "--output", output)
+    assert done.returncode == 0, done.stderr
+    for reason in ("2 unreadable", "1 too small"):
+        assert reason in done.stdout
+    return output
+
+
+@pytest.fixture(scope="session")
 def bundle(landmark_file, tmp_path_factory) -> Path:
     """A model trained for two epochs on `pictures`, made by the script."""
     output = tmp_path_factory.mktemp("bundle")

@@ -71,7 +71,8 @@ def ensure_landmarker_file(path: Path = LANDMARKER_FILE, url: str = LANDMARKER_U
             data = response.read()
         if hashlib.sha256(data).hexdigest() != LANDMARKER_SHA256:
             raise UserError(
-                f"the download of {path.name} is another file (sha256 differs); run the command again"
+                f"the download of {path.name} is not the expected file (sha256 differs);"
+                " run the command again"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
