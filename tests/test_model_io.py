@@ -55,7 +55,7 @@ def test_the_vector_is_what_main_answers(vector, tmp_path):
     assert done.returncode == 0, done.stderr
     *_, row = csv.DictReader((tmp_path / "o.csv").open())
     values = [float(row[name]) for name in vector["classes"]]
-    np.testing.assert_allclose(values, vector["answer"], atol=1e-5, err_msg=STALE)
+    np.testing.assert_allclose(values, vector["answer"], atol=1e-3, err_msg=STALE)  # other processors
     assert 0.3 < max(vector["answer"]) < 0.9, "a face that the model is not sure of: it shows small mistakes"
 
 
@@ -63,11 +63,15 @@ def test_the_vector_is_what_main_answers(vector, tmp_path):
 def test_the_vector_has_the_answer_of_each_network(vector, looks, network):
     landmarks, blendshapes, crop = looks[0]
     answer = EmotionClassifier(network).predict(landmarks[None], blendshapes[None], crops=crop[None])[0]
-    np.testing.assert_allclose(answer, vector["first_look"][network], atol=1e-5, err_msg=STALE)
+    np.testing.assert_allclose(answer, vector["first_look"][network], atol=1e-3, err_msg=STALE)
 
 
 def test_the_python_program_answers_as_main_does(vector, looks, example):
-    np.testing.assert_allclose(example.answer(looks), vector["answer"], atol=1e-5)
+    model = EmotionClassifier("hybrid")
+    both = [model.predict(points[None], shapes[None], crops=crop[None])[0] for points, shapes, crop in looks]
+    mean = np.sqrt(np.prod(both, axis=0))  # as FaceReader.read_with_mirror
+    np.testing.assert_allclose(example.answer(looks), mean / mean.sum(), atol=1e-5)
+    np.testing.assert_allclose(example.answer(looks), vector["answer"], atol=1e-3, err_msg=STALE)
     picture = example.cv2.imread(str(ROOT / vector["picture"]))[..., ::-1]
     crop = example.crop_face(np.ascontiguousarray(picture), looks[0][0].astype(float))
     assert np.abs(crop.astype(int) - looks[0][2]).max() <= 2, "grey levels"
