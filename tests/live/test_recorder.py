@@ -8,6 +8,7 @@ import pytest
 from conftest import DATA, SMILE, frames_of, run, user_error
 
 from utils.data.recordings import SessionWriter, load_classes, load_subject, store_consent
+from utils.faces.crops import CROP_PX
 from utils.live import recorder as recorder_module
 from utils.live.capture import open_source
 from utils.live.doubts import Doubts
@@ -68,9 +69,10 @@ def test_what_surely_looks_otherwise_is_kept_and_said_where_nobody_can_be_asked(
 class Certain:
     """A general model that is sure that every face is happy."""
 
-    classes = ("happy", "sad")
+    classes, needs_crops = ("happy", "sad"), True
 
-    def predict(self, landmarks, blendshapes):
+    def predict(self, landmarks, blendshapes, crops):
+        assert crops.shape == (1, CROP_PX, CROP_PX), "a hybrid without crops answers by the landmarks alone"
         return np.array([[0.95, 0.05]], np.float32)
 
 
@@ -78,7 +80,9 @@ def open_recorder(folder, classes):
     doubts = Doubts()
     doubts._classifier = Certain()
     writer = SessionWriter("ann", "1", folder)
-    return Recorder(writer, SessionPlan(dict.fromkeys(classes, 0), 20), set(), doubts), writer
+    recorder = Recorder(writer, SessionPlan(dict.fromkeys(classes, 0), 20), set(), doubts)
+    recorder._image = np.zeros((480, 640, 3), np.uint8)
+    return recorder, writer
 
 
 def face(number):

@@ -4,18 +4,23 @@ spares neither side.
     python tests/measure/benchmark.py
     python tests/measure/benchmark.py --only labels memory --frames 2000 --json benchmark.json
 
-Keys: loop_ratio (the whole live loop, drawing included, to a bare loop of read and detect_for_video; goal
-1.00 on two free cores), after_landmarks_ms (features, network, smoothing and drawing of one face, median;
-goal 0.5; after_landmarks_mean_ms has the frames that draw the panel anew in it, every third),
-published_speedup (to the published loop: IMAGE mode, scaler.transform, model.predict; goal 5), startup_ratio
-(start to first labelled picture, to a bare script that imports mediapipe without TensorFlow and detects once;
-goal 1.25), rss_growth_mb (of memory_frames frames, after the first 500; goal 20), extraction_efficiency
-(extract_landmarks.py to cores x a bare detect loop on the same pictures; goal 0.85). How calm the labels of
-the crying, then laughing demo clip are: label_changes_raw (a minute, without smoothing and hysteresis),
-label_changes_shown (with both), label_delay_ms (how much later a class is shown for it, median).
+Keys: loop_ratio (the whole live loop, drawing included, to a bare loop that reads and calls
+detect_for_video, one after the other, without blendshapes; goal 1.00 on two free cores), after_landmarks_ms
+(crop, features, networks, smoothing and drawing of one face: the mean of all frames, since the crop network
+sees every second one and the panel is drawn anew on every third; one after the other; goal 4),
+published_speedup (to the published loop: IMAGE mode, scaler.transform, model.predict; goal 5),
+crop_share_each_frame (cutting out a face and the crop network, to detect_for_video), crop_share (the same as
+the live loop does it, on every second frame; goal .4), live_files_mb (the networks that live use reads,
+without MediaPipe's; goal 4), startup_ratio (start to first labelled picture, to a bare script that imports
+mediapipe without TensorFlow and detects once; goal 1.2), rss_growth_mb (of memory_frames frames, after the
+first 500; goal 20), extraction_efficiency (extract_landmarks.py to cores x a bare detect loop on the same
+pictures; goal 0.85). How calm the labels of the crying, then laughing demo clip are, as main.py reads it:
+label_changes_raw (a minute, without smoothing and hysteresis), label_changes_shown (with both; goal 15),
+label_delay_ms (how much later a class is shown for it, median; goal 250).
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -75,6 +80,7 @@ def main() -> None:
         figures["extraction_efficiency"] = measure_extraction(args.images)
     if "loop" in args.only:
         figures |= measure_loop()
+        figures |= measure_shares()
         figures["published_speedup"] = measure_published(figures["fps"])
     if "memory" in args.only:
         figures |= {"memory_frames": args.frames, "rss_growth_mb": measure_memory(args.frames)}
@@ -126,40 +132,66 @@ class NoWindow:
         return ""
 
 
-def whole_loop() -> tuple[float, float, float]:
-    """Return the seconds of the live demo's own loop for the clip, and median and mean milliseconds after
-    the landmarks."""
+@contextlib.contextmanager
+def open_demo():
+    """Open the live demo on the clip, drawing into no window."""
     import main as demo_script
     from utils.live.capture import open_source
 
-    after = []
     with open_source(str(CLIP)) as source:
         args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
         with demo_script.Demo(args, source) as demo:
             demo.screen.window, demo.draws = NoWindow(), True
-            step = demo.step
+            yield demo
 
-            def timed_step(frame, found):
-                start = time.perf_counter()
-                goes_on = step(frame, found)
-                after.append(time.perf_counter() - start)
-                return goes_on
 
-            demo.step = timed_step
-            start = time.perf_counter()
-            demo.run()
-            return time.perf_counter() - start, statistics.median(after) * 1000, statistics.mean(after) * 1000
+def whole_loop() -> float:
+    """Return the seconds of the live demo's own loop for the clip."""
+    with open_demo() as demo:
+        start = time.perf_counter()
+        demo.run()
+        return time.perf_counter() - start
 
 
 def measure_loop(rounds: int = 5) -> dict:
-    """Return loop_ratio, after_landmarks_ms and fps, the medians over rounds that alternate the two loops."""
-    bare, whole, after, after_mean = zip(*((bare_loop(), *whole_loop()) for _ in range(rounds)))
+    """Return loop_ratio and fps, the medians over rounds that alternate the two loops."""
+    bare, whole = zip(*((bare_loop(), whole_loop()) for _ in range(rounds)))
     frames = cv2.VideoCapture(str(CLIP)).get(cv2.CAP_PROP_FRAME_COUNT)
     return {
         "loop_ratio": statistics.median(ours / theirs for ours, theirs in zip(whole, bare)),
-        "after_landmarks_ms": statistics.median(after),
-        "after_landmarks_mean_ms": statistics.median(after_mean),
         "fps": frames / statistics.median(whole),
+    }
+
+
+def measure_shares() -> dict:
+    """Return what follows the landmarks, and the crop network's share of a bare detection, frame by frame."""
+    from utils.faces.crops import crop_faces
+    from utils.learning.bundle import find_parts
+
+    mediapipe, landmarker = open_landmarker(video=True)
+    bare, after, looks = [], [], []
+    with landmarker, open_demo() as demo:
+        for frame in filter(None, demo.source):
+            image = to_image(mediapipe, frame.image)
+            start = time.perf_counter()
+            landmarker.detect_for_video(image, frame.timestamp_ms)
+            bare.append(time.perf_counter() - start)
+            found = demo.find(frame)
+            start = time.perf_counter()
+            demo.step(frame, found)
+            after.append(time.perf_counter() - start)
+            landmarks = [face.landmarks for face in found[0]]
+            landmarker.detect_for_video(image, frame.timestamp_ms + 1)  # caches are as cold as in the loop
+            start = time.perf_counter()
+            demo.reader.classifier.look(crop_faces(frame.image, landmarks))
+            looks.append(time.perf_counter() - start)
+    share = statistics.median(looks) / statistics.median(bare)
+    files, _ = find_parts(ROOT / "models", None)
+    return {
+        "after_landmarks_ms": statistics.mean(after) * 1000,
+        "crop_share_each_frame": share,
+        "crop_share": share / 2,
+        "live_files_mb": sum(path.stat().st_size for path in files.values()) / 1e6,
     }
 
 
@@ -213,15 +245,10 @@ def measure_startup(rounds: int = 5) -> float:
 
 def measure_memory(frames: int) -> float:
     """Return how much the resident memory grows between frame 500 and the end, in MB."""
-    import main as demo_script
-    from utils.live.capture import open_source
-
-    with open_source(str(CLIP)) as source:
-        args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
-        with demo_script.Demo(args, source) as demo:
-            demo.screen.window, demo.draws, demo.source = NoWindow(), True, Rewound(read_clip(), frames)
-            demo.run()
-            return resident_mb() - demo.source.start_mb
+    with open_demo() as demo:
+        demo.source = Rewound(read_clip(), frames)
+        demo.run()
+        return resident_mb() - demo.source.start_mb
 
 
 class Rewound:
@@ -261,32 +288,29 @@ def measure_labels() -> dict:
 
     Without them, a label is the likeliest class of its frame, `uncertain` below the threshold.
     """
-    from utils.faces.landmarks import FaceLandmarker
-    from utils.learning.classifier import EmotionClassifier
     from utils.live.capture import open_source
+    from utils.live.face_reader import FaceReader
     from utils.live.smoothing import EmotionSmoother
 
-    classifier = EmotionClassifier()
-    calm = EmotionSmoother(classifier.classes, classifier.threshold)
-    raw = EmotionSmoother(classifier.classes, classifier.threshold, time_constant_ms=0, margin=0)
     labels = []
-    with FaceLandmarker(video=True, max_faces=1) as landmarker, open_source(str(CLIP)) as source:
+    with (
+        FaceReader(str(ROOT / "models"), still=False, max_faces=1, smoothing_ms=0) as reader,
+        open_source(str(CLIP)) as source,
+    ):
+        classes, threshold = reader.classifier.classes, reader.classifier.threshold
+        raw = EmotionSmoother(classes, threshold, time_constant_ms=0, margin=0)
+        calm = EmotionSmoother(classes, threshold)
         for frame in filter(None, source):
-            face = landmarker.detect(frame.image, frame.timestamp_ms)[0]
-            probabilities = classifier.predict(face.landmarks[None], face.blendshapes[None])[0]
-            labels.append(
-                (
-                    frame.timestamp_ms,
-                    *(smoother.update(probabilities, frame.timestamp_ms)[0] for smoother in (raw, calm)),
-                )
-            )
+            for reading in reader.read(frame, reader.find(frame)):
+                values = reading.probabilities, frame.timestamp_ms
+                labels.append((frame.timestamp_ms, raw.update(*values)[0], calm.update(*values)[0]))
     raw_turns, calm_turns = find_turns(labels, 1), find_turns(labels, 2)
     minutes = labels[-1][0] / 60_000
     delays = [
         when
         - max((first for first, raw_label in raw_turns if raw_label == label and first <= when), default=0)
         for when, label in calm_turns
-        if label in classifier.classes
+        if label in classes
     ]
     return {
         "label_changes_raw": len(raw_turns) / minutes,

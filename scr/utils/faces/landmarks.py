@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, SHARE_VARIABLE, UserError, native_log_silenced, relative
+from utils.faces.answers import AnswerReader
 from utils.faces.detection import FaceDetector, Region
 from utils.faces.features import face_box
 from utils.faces.images import import_cv2, shrink
@@ -145,6 +146,7 @@ class FaceLandmarker:
         )
         with native_log_silenced():
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
+        self._answers = AnswerReader(self._landmarker, self._mediapipe.__version__)
 
     def close(self) -> None:
         """Free MediaPipe's threads; a landmarker must not be left to garbage collection."""
@@ -184,17 +186,16 @@ class FaceLandmarker:
             data=cv2.cvtColor(shrink(frame_bgr, self._scale), cv2.COLOR_BGR2RGB),
         )
         try:
-            result = self._landmarker.detect_for_video(image, timestamp_ms)
+            answer = self._answers.detect(image, timestamp_ms)
         except Exception as error:  # whatever it was: this landmarker answers nothing any more
             self.close()
             self._open()
             raise RuntimeError(f"MediaPipe failed on a frame: {error}") from error
-        if not result.face_landmarks:
+        if answer is None:
             self._scale = 1.0
             return []
-        landmarks, blendshapes = _to_arrays(
-            result.face_landmarks[0], result.face_blendshapes[0], height / width
-        )
+        landmarks, blendshapes = answer
+        landmarks[:, 1] *= height / width
         x, y, box_width, box_height = (face_box(landmarks) * width).tolist()
         scale = min(1.0, READ_WIDTH_PX / max(box_width, 1))
         if abs(scale / self._scale - 1) > 0.1:  # calm: a size that changes with every frame moves the points
@@ -239,11 +240,3 @@ def _check(frame_bgr: np.ndarray) -> None:
 
 def _face_of(reading: MeshReading, width: int, person: int | None = None) -> Face:
     return Face(reading.points / np.float32(width), reading.blendshapes, person)
-
-
-def _to_arrays(points, scores, aspect: float) -> tuple[np.ndarray, np.ndarray]:
-    # One list for each axis: numpy reads three long lists in half the time that 478 short ones take.
-    x, y, z = [point.x for point in points], [point.y for point in points], [point.z for point in points]
-    landmarks = np.ascontiguousarray(np.array((x, y, z), np.float32).T)
-    landmarks[:, 1] *= aspect
-    return landmarks, np.array([score.score for score in scores], np.float32)

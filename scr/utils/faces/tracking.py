@@ -5,6 +5,7 @@ where it does not (a cut, somebody stepping in front), its track is lost, and is
 that looks like it, near where it was going.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +39,7 @@ MOST_SPEED = 3.0
 each second."""
 COAST_MS = 700
 """A lost face is thought to go on as it went for so long: the time that two people take to cross."""
+_THIRDS = np.full(3, 1 / 3, np.float32)
 
 
 def look_of(frame_bgr: np.ndarray, region: Region) -> np.ndarray:
@@ -61,10 +63,15 @@ def change(one: np.ndarray, other: np.ndarray) -> float:
 
     Light that comes on or goes off leaves it as it is.
     """
-    one, other = one.mean(axis=2), other.mean(axis=2)
-    one, other = one - one.mean(), other - other.mean()
-    spread = float(one.std() * other.std())
-    return 1 - float((one * other).mean()) / spread if spread > LEAST_CONTRAST**2 else 0.0
+    one, other = _deviation(one), _deviation(other)
+    spread = math.sqrt((one @ one) * (other @ other))
+    return 1 - float(one @ other) / spread if spread > len(one) * LEAST_CONTRAST**2 else 0.0
+
+
+def _deviation(look: np.ndarray) -> np.ndarray:
+    """Return how much brighter than the mean each pixel of a look is, flat."""
+    brightness = (look @ _THIRDS).ravel()  # ten times as quick as a mean over the channels
+    return brightness - brightness.mean()
 
 
 @dataclass
@@ -190,8 +197,8 @@ class Recogniser:
     """Tells when the one face of a video has become another person's, as after a cut."""
 
     def __init__(self):
-        self._look: np.ndarray | None = None
-        self._scene: np.ndarray | None = None
+        self._before: tuple[np.ndarray, np.ndarray] | None = None
+        """the frame before that had a face, and the face's look"""
         self._number = 0
 
     def number(self, frame_bgr: np.ndarray, region: Region) -> int:
@@ -199,12 +206,18 @@ class Recogniser:
 
         A head that turns quickly changes its look as much as two people differ, but not the scene around it.
         """
-        height, width = frame_bgr.shape[:2]
-        scene = look_of(frame_bgr, Region(width / 2, height / 2, 1.5 * max(height, width)))
-        before, self._look = self._look, look_of(frame_bgr, region)
-        scene_before, self._scene = self._scene, scene
-        if before is not None:
-            changed = change(before, self._look)
-            cut = changed >= MOST_CHANGE and change(scene_before, scene) >= CUT_CHANGE
-            self._number += cut or changed >= REPLACED_CHANGE
+        look = look_of(frame_bgr, region)
+        if self._before is not None:
+            frame_before, look_before = self._before
+            changed = change(look_before, look)
+            self._number += changed >= REPLACED_CHANGE or (
+                changed >= MOST_CHANGE and change(_scene_of(frame_before), _scene_of(frame_bgr)) >= CUT_CHANGE
+            )
+        self._before = frame_bgr, look
         return self._number
+
+
+def _scene_of(frame_bgr: np.ndarray) -> np.ndarray:
+    """Return the look of a whole frame."""
+    height, width = frame_bgr.shape[:2]
+    return look_of(frame_bgr, Region(width / 2, height / 2, 1.5 * max(height, width)))

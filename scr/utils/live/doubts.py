@@ -2,7 +2,10 @@
 
 from collections import Counter
 
+import numpy as np
+
 from utils.config import MODELS, UserError
+from utils.faces.crops import crop_faces
 
 SURE = 0.9
 """Probability from which the general model's answer counts as sure."""
@@ -26,11 +29,12 @@ class Doubts:
         except UserError:  # no general model at hand: nobody doubts
             self._classifier = None
 
-    def looks(self, face, label: str) -> str:
-        """Return the emotion that a face labelled `label` surely shows instead, or ""."""
+    def looks(self, face, label: str, image: np.ndarray) -> str:
+        """Return the emotion that a face labelled `label` on an image surely shows instead, or ""."""
         if self._classifier is None or label not in self._classifier.classes:
             return ""
-        probabilities = self._classifier.predict(face.landmarks[None], face.blendshapes[None])[0]
+        crops = crop_faces(image, [face.landmarks]) if self._classifier.needs_crops else None
+        probabilities = self._classifier.predict(face.landmarks[None], face.blendshapes[None], crops=crops)[0]
         best = int(probabilities.argmax())
         seen = self._classifier.classes[best]
         return seen if seen != label and probabilities[best] >= SURE else ""

@@ -31,8 +31,8 @@ class FaceReader:
         self.offset: np.ndarray | None = None
         """neutral_offset of the face, once its neutral is known"""
         self._looked: tuple | None = None
-        self._looked_before = False
-        """the crop network's newest answer, and whether it was used on two frames"""
+        self._reusable_for: list[int | None] = []
+        """the crop network's newest answer, and who may be read by it once more"""
         self.taker = None
         """of a neutral face, while it is being taken"""
         self._landmarkers: dict[bool, FaceLandmarker] = {}
@@ -179,16 +179,17 @@ class FaceReader:
     def _look_now_and_then(self, faces: list[Face], image: np.ndarray) -> tuple | None:
         """Return what the crop network makes of the faces on a video's frame.
 
-        One face is looked at on every second frame only, and the answer is used twice: answers are smoothed
-        over ten frames, and the crop network costs the most after detection.
+        A person alone is looked at on every second frame only, and the answer is used twice: answers are
+        smoothed over ten frames, and the crop network costs the most after detection.
         """
+        people = [face.person for face in faces]
         if not self._needs_crops or not faces:
             self._looked = None
-        elif self._looked is None or self._looked_before or len(faces) != 1:
-            self._looked = self.classifier.look(crop_faces(image, [face.landmarks for face in faces]))
-            self._looked_before = False
+        elif self._looked is not None and people == self._reusable_for:
+            self._reusable_for = []
         else:
-            self._looked_before = True
+            self._looked = self.classifier.look(crop_faces(image, [face.landmarks for face in faces]))
+            self._reusable_for = people if len(people) == 1 else []
         return self._looked
 
     def predict(self, faces: list[Face], image: np.ndarray, looked: tuple | None = None) -> np.ndarray:

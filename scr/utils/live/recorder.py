@@ -87,7 +87,7 @@ class Recorder:
             self.problem = "already recorded"
             # Accepted all the same, so that a run that was cut short goes on as it would have.
             self.filter.accept(face, label)
-        if not self.problem and self.doubts and (seen := self.doubts.looks(face, label)):
+        if not self.problem and self.doubts and (seen := self.doubts.looks(face, label, self._image)):
             answer = self.doubts.answers.get((label, seen))
             answer = keep(label, seen) if answer is None else answer
             if answer is None:
