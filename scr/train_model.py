@@ -3,7 +3,10 @@
     python scr/train_model.py
     python scr/train_model.py --recipe published --data data/dataset_Affectnet_balanced.txt \\
         --output models/published
+    python scr/train_model.py --base models --data data/photos.npz
 
+The last form fine-tunes a model for the people and the camera of your pictures: its last layer alone learns,
+and no more of the change is kept than loses little elsewhere. It wants 150 pictures of each class or more.
 The test part is looked at once, after training. Two runs with one seed give the same weights.
 """
 
@@ -14,11 +17,23 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from utils.config import DATA, MODELS, SEED, UserError, make_parser, note, positive_int, relative, seed
+from utils.config import (
+    DATA,
+    MODELS,
+    SEED,
+    UserError,
+    make_parser,
+    note,
+    number,
+    positive_int,
+    relative,
+    seed,
+)
 from utils.data.classes import choose_classes
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
-from utils.learning import bundle, crop_network, export, hybrid, metrics, plots
+from utils.learning import bundle, crop_network, export, group, hybrid, metrics, plots
 from utils.learning.answers import SHIPPED, Pictures, ask_set, of_probabilities, shipped_beside, side_by_side
+from utils.learning.base import embed_set, open_base
 from utils.learning.classifier import EmotionClassifier
 
 
@@ -35,8 +50,7 @@ def build_parser():
     parser.add_argument(
         "--network",
         choices=bundle.PARTS,
-        default="landmarks",
-        help="what it looks at: landmarks, crop (the face's picture), or both, the hybrid, which reads best",
+        help="what it looks at: landmarks (default), crop (the face's picture), or both, hybrid, the best",
     )
     parser.add_argument(
         "--classes",
@@ -64,6 +78,20 @@ def build_parser():
         help="what evaluate.py --leave-one-source-out wrote: temperature and threshold are taken from it "
         "(default: fitted on the validation part)",
     )
+    parser.add_argument("--base", type=Path, metavar="DIR", help="fine-tune this model, such as models")
+    parser.add_argument(
+        "--general",
+        type=Path,
+        metavar="FILE",
+        help="with --base: landmark set of faces from elsewhere (default: the base model's own test set)",
+    )
+    parser.add_argument(
+        "--max-forgetting",
+        type=number(0, 1),
+        default=0.02,
+        metavar="SHARE",
+        help="with --base: balanced accuracy that may be lost on faces from elsewhere; 1: no bound",
+    )
     parser.add_argument("--seed", type=seed, default=SEED, help="seed of split, weights and order")
     return parser
 
@@ -75,9 +103,17 @@ def main(args):
             f"such as {relative(MODELS / 'mine')}, or add --overwrite"
         )
     data = concatenate([load_landmarks(path) for path in args.data])
+    if args.base:
+        fine_tune_base(args, data)
+    else:
+        train(args, data)
+
+
+def train(args, data: LandmarkSet) -> None:
+    """Train a model from its beginning and write it."""
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = data.of_classes(classes)
-    network = args.network
+    network = args.network or "landmarks"
     data = assign_split(data, args.seed)
     recipe = with_epochs(hybrid.RECIPES[args.recipe], args.epochs)
     tell_split(data)
@@ -111,6 +147,54 @@ def main(args):
     print(f"next: python scr/main.py --model {relative(args.output)}")
 
 
+def fine_tune_base(args, data: LandmarkSet) -> None:
+    """Fine-tune the base model on a set; write the model if it reads the set's held-out part no worse."""
+    if args.network or args.epochs or args.calibration or args.recipe != "default":
+        raise UserError(
+            "--base brings its own network and recipe: leave out --network, --recipe, --epochs, --calibration"
+        )
+    if args.output.resolve() == args.base.resolve():
+        raise UserError(f"{relative(args.output)} holds the base model, which stays; choose another --output")
+    where = ", ".join(map(relative, args.data))
+    data = assign_split(group.choose_faces(data, args.base, args.classes, where), args.seed)
+    note("loading TensorFlow and the base model ...")
+    base, _ = open_base(args.base, embed_set(data, args.base))
+    others, problem = group.open_elsewhere(args.general, base)
+    if problem:
+        bound = "nothing bounds it" if args.max_forgetting >= 1 else "at most half of the change is kept"
+        note(f"{problem}; so what is lost elsewhere is not measured, and {bound}")
+    note("fine-tuning the last layer, with parts of the pictures held out in turn ...")
+    result = group.fine_tune(base, data, others, args.max_forgetting, args.seed)
+    tell_fine_tuned(args, result, where)
+    if not result.is_better:
+        print(f"so the base model is kept, none is written: python scr/main.py --model {relative(args.base)}")
+        return
+    about = {"name": args.output.name, "data": describe_data(data, args.data)}
+    info = result.describe(base, args.seed) | about
+    files = export.save_bundle(args.output, {"landmarks": (base.network, base.scaler)}, info, base.files)
+    print(
+        f"wrote {relative(args.output)}: {', '.join(files)}\nnext: python scr/main.py --model {args.output}"
+    )
+
+
+def tell_fine_tuned(args, result: group.Result, where: str) -> None:
+    """Print what the fine-tuning gained and lost."""
+    tuned = result.tuned
+    print(
+        f"cross-validated on {result.learned:,} pictures of {where}: balanced accuracy {tuned.before:.3f} "
+        f"before, {tuned.after:.3f} after; {tuned.share:.0%} of the change is kept"
+    )
+    print(f"held out of {where}:\n{side_by_side([result.before, result.after])}")
+    if result.elsewhere:
+        was, now = result.elsewhere
+        lost = was["balanced_accuracy"] - now["balanced_accuracy"]
+        print(
+            f"elsewhere ({relative(args.general) if args.general else 'test set of the base model'}, "
+            f"{was['faces'] + was['missed']:,} pictures): {was['balanced_accuracy']:.3f} before, "
+            f"{now['balanced_accuracy']:.3f} after; lost {lost:.3f}, allowed {args.max_forgetting:g}"
+        )
+
+
 def with_epochs(recipe: hybrid.ModelRecipe, epochs: int | None) -> hybrid.ModelRecipe:
     """Return a recipe with another number of epochs, if one is given."""
     if epochs is None:
@@ -126,8 +210,9 @@ def tell_split(data: LandmarkSet) -> None:
     note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
     if counts["train"] < 1000:
         note(
-            f"only {counts['train']} faces to learn from: expect little; the shipped model had tens of "
-            "thousands. To teach it one person's face, a few dozen do: python scr/train_personal.py --help"
+            f"only {counts['train']} faces to learn from: expect little, the shipped model had tens of "
+            f"thousands. To start from it, add --base {relative(MODELS)}; to teach it one person's face, a "
+            "few dozen do: python scr/train_personal.py --help"
         )
 
 

@@ -21,7 +21,6 @@ from utils.config import (
     MODELS,
     PERSONAL_DATA,
     PERSONAL_MODELS,
-    ROOT,
     SEED,
     UserError,
     make_parser,
@@ -31,18 +30,16 @@ from utils.config import (
     relative,
     seed,
 )
-from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
+from utils.data.dataset import LandmarkSet
 from utils.data.recordings import load_classes, load_subject, save_neutral
 from utils.learning import bundle, export, networks, plots
-from utils.learning.base import Base, open_base, recorded_embedding
+from utils.learning.base import Base, find_general, open_base, recorded_embedding
 from utils.learning.no_model import write_no_model
 from utils.learning.own_classes import OwnTrial, beats_chance, confusions
 from utils.learning.personal import Others, Trial, make_folds
 
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
-MOST_GENERAL = 1500
-"""Faces of other people that a hybrid is asked about, evenly picked: each costs the crop network some ms."""
 MOST_BLOCKS = 3
 """Sessions are held out one by one, or, if there are more, in this many blocks: more would take longer
 than a minute."""
@@ -207,17 +204,12 @@ def open_trial(args, recorded: Recorded) -> tuple[Base, Trial]:
     if less:
         note(f"{recorded.no_embedding}: {less}; record again for all of it")
     note("loading faces of other people, to see what is forgotten ...")
-    general, problem = find_general(args.general, bundle.load_info(args.base))
-    if not problem and base.is_joint and general.crop is None:
-        general, problem = None, "the faces of other people have no crops (extract them again)"
+    general, problem = find_general(args.general, base)
     if problem:
         note(
             f"{problem}; so what the model forgets about other people is not measured, "
             f"and {unmeasured(args.max_forgetting)}"
         )
-    else:
-        step = -(-len(general) // MOST_GENERAL) if base.is_joint else 1
-        general = general.select(slice(None, None, step), slice(None, None, step))
     classes = base.info["classes"]
     networks.set_seed(args.seed)
     trial = Trial(
@@ -352,37 +344,6 @@ def write_model(
         f"wrote {relative(output)} ({title}, trained on all samples; comparison.png compares the ways); run: "
         f"python scr/main.py --model {args.subject if args.output is None else output}"
     )
-
-
-def find_general(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str]:
-    """Return faces of other people, or None and why: those of a file or, by default, the base model's own
-    test set."""
-    if path:
-        data = load_landmarks(path).of_classes(info["classes"])
-        if not len(data):
-            raise UserError(
-                f"{relative(path)} has no face labelled {', '.join(info['classes'])}; "
-                "name another with --general"
-            )
-        return (data.part("test") if (data.split == "test").any() else data), ""
-    names = info["data"].get("files")
-    if not names:
-        return None, "the base model does not say on which faces it was tested"
-    if absent := [name for name in names if not (ROOT / name).is_file()]:
-        return None, (
-            f"the base model's test set, in {', '.join(absent)}, is not here (make it as "
-            "models/README.md says, or name another: python scr/extract_landmarks.py --images DIR, "
-            "then --general data/DIR.npz)"
-        )
-    parts = [load_landmarks(ROOT / name) for name in names]
-    data = (concatenate(parts) if len(parts) > 1 else parts[0]).of_classes(info["classes"])
-    if not set(data.split.tolist()) >= {"train", "val", "test"}:
-        data = assign_split(data, info["training"]["seed"])  # as train_model.py did
-    data = data.part("test")
-    tested = info["metrics"]["test"]["faces"]
-    if len(data) != tested:
-        return None, f"{', '.join(names)} holds {len(data)} test faces, the base model was tested on {tested}"
-    return data, ""
 
 
 def unmeasured(max_forgetting: float) -> str:

@@ -46,10 +46,11 @@ def thirds(frames):
     return parts
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Two sessions (first and middle thirds of both clips), the model made of them, and the last thirds."""
-    root = tmp_path_factory.mktemp("own")
+def record_and_train(root):
+    """Record two sessions (first and middle thirds of both clips) and train on them, as a user would.
+
+    Returns what the training printed, and the last thirds, which nothing was recorded of.
+    """
     held_out = []
     for clip, stride in ((DEMO, 6), (SMILE, 2)):
         *sessions, last = thirds(label_frames(clip, stride))
@@ -63,20 +64,38 @@ def trained(tmp_path_factory):
         source = ["--source", root / "frames" / session, "--session", session, "--classes", OPEN, SHUT]
         done = run("record_dataset.py", "--subject", "ann", *source, "--data", root / "personal")
         assert done.returncode == 0, done.stderr
-    done = run_here(
-        "train_personal.py", "--subject", "ann", "--data", root / "personal", "--output", root / "model"
-    )
+    arguments = "--subject", "ann", "--data", root / "personal", "--output", root / "model"
+    done = run_here("train_personal.py", *arguments)
     assert done.returncode == 0, done.stderr
-    print(done.stdout)
-    return root, done, held_out
+    return done.stdout, held_out
+
+
+def write_clips(folder, held_out):
+    """Write the frames held out of each clip as a video."""
+    folder.mkdir()
+    for number, frames in enumerate(held_out):
+        height, width = frames[0][1].shape[:2]
+        writer = cv2.VideoWriter(
+            str(folder / f"{number}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (width, height)
+        )
+        for _, frame, _ in frames:
+            writer.write(frame)
+        writer.release()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of recordings and model, what the training printed, and the frames held out."""
+    root = tmp_path_factory.mktemp("own")
+    return root, *record_and_train(root)
 
 
 def test_ways_are_compared_on_held_out_sessions_and_a_bundle_of_own_classes_is_written(trained):
-    root, done, _ = trained
+    root, printed, _ = trained
     info = json.loads((root / "model" / "emotion_mlp.json").read_text())
     assert info["classes"] == [OPEN, SHUT]
     for way in ("nearest mean face", "new last layer", "new last layer, last two trained", "from scratch"):
-        assert way in done.stdout
+        assert way in printed
     assert (root / "model" / "comparison.png").is_file() and (
         root / "model" / "confusion_matrix.png"
     ).is_file()
@@ -88,15 +107,7 @@ def test_what_was_not_recorded_is_read_live(trained, tmp_path):
     """The last thirds of the clips, as videos: the model saw neither these frames nor their neighbours."""
     root, _, held_out = trained
     clips = tmp_path / "clips"
-    clips.mkdir()
-    for number, frames in enumerate(held_out):
-        height, width = frames[0][1].shape[:2]
-        writer = cv2.VideoWriter(
-            str(clips / f"{number}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (width, height)
-        )
-        for _, frame, _ in frames:
-            writer.write(frame)
-        writer.release()
+    write_clips(clips, held_out)
     table = tmp_path / "read.csv"
     live = ["--source", clips, "--model", root / "model", "--no-display", "--smoothing-ms", 0]
     read = run("main.py", *live, "--output", table)

@@ -16,7 +16,6 @@ import pytest
 from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, run_here, user_error
 
 from record_dataset import open_view
-from train_personal import find_general
 from utils.config import EMOTIONS, UserError
 from utils.data.dataset import LandmarkSet
 from utils.data.recordings import (
@@ -30,6 +29,7 @@ from utils.data.recordings import (
     save_neutral,
 )
 from utils.faces.features import NEUTRAL_BASELINE_SHARE
+from utils.learning.base import find_general
 from utils.learning.bundle import NAME
 from utils.learning.classifier import EmotionClassifier
 from utils.learning.metrics import evaluate_predictions, with_missed
@@ -424,7 +424,7 @@ def test_what_is_forgotten_is_measured_and_bounded(recorded, bundle, landmark_fi
     assert done.returncode == 0, done.stderr
     info = json.loads((tmp_path / "ann" / f"{NAME}.json").read_text())
     found = info["metrics"]["forgetting"]
-    general, _ = find_general(landmark_file, info)
+    general, _ = find_general(landmark_file, SimpleNamespace(info=info, is_joint=False))
     measured = [
         evaluate_predictions(
             *with_missed(
@@ -476,10 +476,11 @@ def test_without_faces_of_others_nothing_is_claimed_and_half_the_way_is_gone(tmp
     base, changed = trial.network.get_weights(), tuned.get_weights()
     assert trial.interpolate(tuned)[0] == UNMEASURED_SHARE == 0.5
     np.testing.assert_allclose(tuned.get_weights()[0], (base[0] + changed[0]) / 2)
-    info = {"data": {"files": ["data/nowhere.npz"]}}
-    general, problem = find_general(None, info)
+    base = SimpleNamespace(info={"data": {"files": ["data/nowhere.npz"]}}, is_joint=False)
+    general, problem = find_general(None, base)
     assert general is None and "data/nowhere.npz, is not here" in problem and "--general" in problem
-    assert "does not say" in find_general(None, {"data": {"subject": "ann"}})[1]
+    base = SimpleNamespace(info={"data": {"subject": "ann"}}, is_joint=False)
+    assert "does not say" in find_general(None, base)[1]
 
 
 def test_neutral_baseline_row_reads_a_person_against_the_neutral_faces_it_was_given():

@@ -22,11 +22,10 @@ from utils.script import run_script  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from train_personal import MOST_GENERAL, find_general  # noqa: E402
 from utils.config import EMOTIONS, MODELS, SEED, make_parser  # noqa: E402
 from utils.data.dataset import LandmarkSet, load_landmarks  # noqa: E402
-from utils.learning import bundle, networks, plots
-from utils.learning.base import embed_set, open_base  # noqa: E402
+from utils.learning import networks, plots  # noqa: E402
+from utils.learning.base import embed_set, find_general, open_base  # noqa: E402
 from utils.learning.metrics import evaluate_predictions  # noqa: E402
 from utils.learning.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
 
@@ -59,14 +58,11 @@ def main(args):
     data = load_landmarks(args.data).of_classes(EMOTIONS)
     take = number_takes(data)
     data, take = data.select(take < TAKES), take[take < TAKES]
-    info, embedding = bundle.load_info(args.model), embed_set(data, args.model)
+    embedding = embed_set(data, args.model)
     base, less = open_base(args.model, embedding)
     if less:
         print(f"the set has no crops: {less}")
-    general, problem = (None, "not measured, as asked") if args.unmeasured else find_general(None, info)
-    if general is not None and base.is_joint:
-        step = -(-len(general) // MOST_GENERAL)
-        general = general.select(slice(None, None, step), slice(None, None, step))
+    general, problem = (None, "not measured, as asked") if args.unmeasured else find_general(None, base)
     print(
         problem
         or f"forgetting is measured on {len(general) + len(general.missed_label)} pictures of other people",

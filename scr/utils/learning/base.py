@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import UserError, relative
-from utils.data.dataset import LandmarkSet
+from utils.config import ROOT, UserError, relative
+from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.faces.features import compute_features
 from utils.learning import bundle, export, networks, training
 from utils.learning.classifier import LitePart
+
+MOST_GENERAL = 1500
+"""Faces of other people that a hybrid is asked about, evenly picked: each costs the crop network some ms."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +113,46 @@ def embed_set(data: LandmarkSet, folder: Path) -> np.ndarray | None:
     if data.crop is None or bundle.load_info(folder)["sha256"].get(file.name) is None:
         return None
     return LitePart(file).read_crops(data.crop)[1]
+
+
+def find_general(path: Path | None, base: Base) -> tuple[LandmarkSet | None, str]:
+    """Return faces of other people, of a hybrid at most `MOST_GENERAL`, or None and why.
+
+    They are those of a file or, by default, the base model's own test set.
+    """
+    data, problem = _general_set(path, base.info)
+    if not problem and base.is_joint:
+        if data.crop is None:
+            return None, "the faces of other people have no crops (extract them again)"
+        step = -(-len(data) // MOST_GENERAL)
+        data = data.select(slice(None, None, step), slice(None, None, step))
+    return data, problem
+
+
+def _general_set(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str]:
+    if path:
+        data = load_landmarks(path).of_classes(info["classes"])
+        if not len(data):
+            raise UserError(
+                f"{relative(path)} has no face labelled {', '.join(info['classes'])}; "
+                "name another with --general"
+            )
+        return (data.part("test") if (data.split == "test").any() else data), ""
+    names = info["data"].get("files")
+    if not names:
+        return None, "the base model does not say on which faces it was tested"
+    if absent := [name for name in names if not (ROOT / name).is_file()]:
+        return None, (
+            f"the base model's test set, in {', '.join(absent)}, is not here (make it as "
+            "models/README.md says, or name another: python scr/extract_landmarks.py --images DIR, "
+            "then --general data/DIR.npz)"
+        )
+    parts = [load_landmarks(ROOT / name) for name in names]
+    data = (concatenate(parts) if len(parts) > 1 else parts[0]).of_classes(info["classes"])
+    if not set(data.split.tolist()) >= {"train", "val", "test"}:
+        data = assign_split(data, info["training"]["seed"])  # as train_model.py did
+    data = data.part("test")
+    tested = info["metrics"]["test"]["faces"]
+    if len(data) != tested:
+        return None, f"{', '.join(names)} holds {len(data)} test faces, the base model was tested on {tested}"
+    return data, ""

@@ -264,6 +264,12 @@ def with_new_last_layer(network, classes: int):
     return keras.Model(network.inputs[0], last(network.layers[-1].input), name=NAME)
 
 
+def last_hidden(network, x: np.ndarray) -> np.ndarray:
+    """Return what a network's last layer is given (n, h) of what the network sees (n, d)."""
+    before = import_keras().Model(network.inputs[0], network.layers[-1].input)
+    return before.predict(x, batch_size=4096, verbose=0)
+
+
 def set_nearest_mean(network, x: np.ndarray, label: np.ndarray) -> None:
     """Set a network's last layer so that it answers with the class whose mean is nearest in the layer
     before it.
@@ -272,9 +278,7 @@ def set_nearest_mean(network, x: np.ndarray, label: np.ndarray) -> None:
     distances taken in units of the mean square distance of a face from its own class's mean. A class without
     a face stays out.
     """
-    keras = import_keras()
-    last = network.layers[-1]
-    hidden = keras.Model(network.inputs[0], last.input)(x, training=False).numpy()
+    last, hidden = network.layers[-1], last_hidden(network, x)
     present = np.unique(label)
     means = np.stack([hidden[label == index].mean(axis=0) for index in present])
     spread = np.square(hidden - means[np.searchsorted(present, label)]).sum(axis=1).mean() + 1e-6
