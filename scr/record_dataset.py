@@ -260,7 +260,8 @@ def report(recorder, args, session: str) -> None:
         print(f"next: python scr/train_personal.py --subject {subject}")
     else:
         again = f"python scr/record_dataset.py --subject {subject}"
-        print(f"next: a second session, later today or tomorrow: {again}")
+        when = "later today or tomorrow" if args.source.isdigit() else "from other pictures (--source)"
+        print(f"next: a second session, {when}: {again}")
 
 
 def list_counts(counts: dict[str, int]) -> str:
