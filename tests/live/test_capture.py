@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from utils.config import UserError
-from utils.live import cameras
+from utils.live import cameras, capture
 from utils.live.cameras import CameraSettings, open_camera
 from utils.live.capture import DEMO_CLIP, VideoSource, open_source
 from utils.live.live_source import LiveSource, Patience
@@ -259,3 +259,10 @@ def test_video_source_survives_useless_properties(tmp_path):
     with VideoSource("x", path) as source:
         stamps = [frame.timestamp_ms for frame in source if frame is not None]
     assert len(stamps) == 4 and stamps[0] == 0 and min(np.diff(stamps)) > 0
+
+
+def test_what_reads_an_apple_picture_is_named(tmp_path, monkeypatch):
+    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr(capture, "is_image", lambda path: False)  # as without that package
+    with pytest.raises(UserError, match="pip install pillow-heif"):
+        open_source(str(tmp_path / "photo.HEIC"))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from utils.config import ASSETS, UserError, relative
 from utils.faces.folders import list_files, list_reasons
-from utils.faces.headers import PictureError
+from utils.faces.headers import HEIF_SUFFIXES, PictureError
 from utils.faces.images import IMAGE_SUFFIXES, check_picture, is_image, load_picture
 from utils.live.cameras import CameraSettings, open_camera, read_image
 from utils.live.live_source import LiveSource
@@ -76,6 +76,8 @@ def _open_path(text: str, outputs: Sequence[Path]) -> Source:
         return PictureSource(text, path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(text, path)
+    if path.suffix.lower() in HEIF_SUFFIXES:
+        raise UserError(f"{text}: to read {path.suffix} pictures, run: pip install pillow-heif")
     raise UserError(
         f"{text} is neither a video nor a picture by its suffix ({path.suffix or 'none'}); "
         "convert it to .mp4 or .png"
