@@ -217,10 +217,10 @@ class Demo:
         self.seconds = time.perf_counter() - start
 
     def frames(self):
-        """Return a context with the source's frames and faces, found while the frame before is drawn."""
+        """Return a context with frames and their faces, found while the frame before is read and drawn."""
         from utils.live.look_ahead import LookAhead
 
-        if self.draws:
+        if self.draws or not self.still:
             return LookAhead(self.source, self.find)
         return nullcontext((frame, self.find(frame)) for frame in self.source)
 
