@@ -1,0 +1,87 @@
+"""What fine-tuning for a group gains on other pictures of its source, and loses elsewhere.
+
+    python scr/train_model.py --network hybrid --data data/affectnet.npz data/fer2013.npz --output models/no
+    python tests/measure/group_fine_tuning.py --base models/no --data data/rafdb.npz --general data/kdef.npz
+
+The base must not have been trained on the set of --data. Some of its pictures are drawn and fine-tuned on,
+once for each seed, with what is lost on --general bounded, and as without such a set (models/README.md).
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scr"))
+
+from utils.script import run_script  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from utils.config import make_parser, number, positive_int  # noqa: E402
+from utils.data.dataset import load_landmarks  # noqa: E402
+from utils.learning import networks  # noqa: E402
+from utils.learning.base import embed_set, open_base  # noqa: E402
+from utils.learning.fine_tuning import Elsewhere, LastLayer, fine_tune_layer, make_folds  # noqa: E402
+from utils.learning.group import open_elsewhere  # noqa: E402
+
+
+def build_parser():
+    parser = make_parser(__doc__)
+    parser.add_argument("--base", type=Path, required=True, metavar="DIR", help="model to start from")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="set it was not trained on")
+    parser.add_argument("--general", type=Path, required=True, metavar="FILE", help="set from elsewhere")
+    parser.add_argument("--per-class", type=positive_int, default=150, help="pictures of each class")
+    parser.add_argument("--max-forgetting", type=number(0, 1), default=0.02, metavar="SHARE")
+    parser.add_argument("--seeds", type=positive_int, default=3, help="draws")
+    return parser
+
+
+def main(args):
+    data = load_landmarks(args.data)
+    base, _ = open_base(args.base, embed_set(data.select(slice(0, 100)), args.base))
+    data = data.of_classes(base.info["classes"])
+    general, problem = open_elsewhere(args.general, base)
+    print(problem or f"elsewhere: {len(general.label)} faces")
+    start = LastLayer(*base.network.layers[-1].get_weights())
+    hidden = networks.last_hidden(base.network, base.seen(data))
+    label = data.class_index(base.info["classes"])
+    rows = [measure(args, start, hidden, label, general, seed) for seed in range(args.seeds)]
+    print(
+        f"{'mean and worst of draws':<36}{'share':>7}{'its source':>12}{'(gain, worst)':>22}{'elsewhere':>11}"
+    )
+    for name in rows[0]:
+        share, own, gain, away = np.array([row[name] for row in rows]).T
+        worst = f"({gain.mean():+.3f}, {gain.min():+.3f})"
+        print(f"{name:<36}{share.mean():>7.2f}{own.mean():>12.3f}{worst:>22}{away.mean():>11.3f}")
+
+
+def measure(
+    args, start: LastLayer, hidden: np.ndarray, label: np.ndarray, general: Elsewhere, seed: int
+) -> dict:
+    """Return (share, balanced accuracy on the others, gain, balanced accuracy elsewhere) of each way."""
+    drawn = np.random.default_rng(seed).permutation(len(label))
+    drawn = np.concatenate([drawn[label[drawn] == name][: args.per_class] for name in np.unique(label)])
+    rest = np.setdiff1d(np.arange(len(label)), drawn)
+    others = Elsewhere(hidden[rest], label[rest], np.empty(0, int), general.classes)
+    source, fold = np.full(len(drawn), ""), make_folds(drawn, seed)
+
+    def row(share: float, layer: LastLayer) -> tuple:
+        own, before, away = (
+            faces.report(one)["balanced_accuracy"]
+            for faces, one in ((others, layer), (others, start), (general, layer))
+        )
+        return share, own, own - before, away
+
+    rows = {"base": row(0.0, start)}
+    for name, elsewhere in (
+        ("fine-tuned, loss elsewhere bounded", general),
+        ("fine-tuned, not measured", None),
+    ):
+        tuned = fine_tune_layer(
+            start, hidden[drawn], label[drawn], source, fold, elsewhere, args.max_forgetting
+        )
+        rows[name] = row(tuned.share, tuned.layer)
+    return rows
+
+
+if __name__ == "__main__":
+    run_script(main, build_parser())
