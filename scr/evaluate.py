@@ -29,6 +29,7 @@ from utils.config import (
     MODELS,
     UserError,
     add_share_flag,
+    add_trust_flag,
     make_parser,
     note,
     positive_int,
@@ -131,6 +132,7 @@ def build_parser():
     parser.add_argument(
         "--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images"
     )
+    add_trust_flag(parser)
     add_share_flag(parser)
     return parser
 

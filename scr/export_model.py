@@ -69,15 +69,16 @@ def main(args):
     data = load_faces(args.data, info["classes"])
     output = args.output or args.model
     print_header()
-    for part in parts:
-        reference = ask_keras(args.model, part, parts[part], info, data)
-        for name in formats_of(part, args.formats):
-            path = output / f"{Path(bundle.TFLITE[part]).stem}{FORMATS[name]}"
-            write(path, name, parts[part], export.part_info(info, part))
-            parity = compare(path, *reference)
-            print_row(path, parity)
-            half = name == "tflite" and export.has_half_weights(info)
-            check_parity(path, name, parity, HALF_TOLERANCE if half else FLOAT_TOLERANCE)
+    with export.adding(output, info) as folder:
+        for part in parts:
+            reference = ask_keras(args.model, part, parts[part], info, data)
+            for name in formats_of(part, args.formats):
+                path = folder / f"{Path(bundle.TFLITE[part]).stem}{FORMATS[name]}"
+                write(path, name, parts[part], export.part_info(info, part))
+                parity = compare(path, *reference)
+                print_row(path, parity)
+                half = name == "tflite" and export.has_half_weights(info)
+                check_parity(path, name, parity, HALF_TOLERANCE if half else FLOAT_TOLERANCE)
     print(
         f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(data)} faces"
     )
@@ -127,16 +128,14 @@ def ask_keras(
 
 
 def write(path: Path, name: str, part: tuple, info: dict) -> None:
-    """Write one format, and enter it into the JSON of the bundle in whose folder it is."""
-    from utils.learning import bundle, export
+    """Write a part in one format."""
+    from utils.learning import export
 
     with atomic_path(path) as partial:
         if name == "onnx":
             export.export_onnx(partial, part, info)
         else:
             export.export_tflite(partial, part, info, int8=name == "int8")
-    if (path.parent / f"{bundle.NAME}.json").is_file():
-        bundle.add_to_bundle(path.parent, [path])
 
 
 def compare(path: Path, features: np.ndarray, expected: np.ndarray, label: np.ndarray | None) -> Parity:

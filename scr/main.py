@@ -16,7 +16,16 @@ from argparse import BooleanOptionalAction
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
-from utils.config import MODELS, UserError, add_share_flag, make_parser, note, number, positive_int
+from utils.config import (
+    MODELS,
+    UserError,
+    add_share_flag,
+    add_trust_flag,
+    make_parser,
+    note,
+    number,
+    positive_int,
+)
 
 
 def build_parser():
@@ -90,6 +99,7 @@ def build_parser():
     camera.add_argument("--list-cameras", action="store_true", help="list the cameras and end")
     parser.add_argument("--version", action="store_true", help="print version and commit, and end")
     parser.add_argument("--doctor", action="store_true", help="print what a bug report needs and end")
+    add_trust_flag(parser)
     add_share_flag(parser)
     return parser
 

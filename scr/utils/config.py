@@ -187,6 +187,19 @@ def add_share_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+TRUST_VARIABLE = "EMOTION_TRUST_MODEL"
+"""Set in the environment if the user trusts a model that no JSON lists; worker processes inherit it."""
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--trust`, for the scripts that run any `.tflite`."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run a .tflite that no emotion_mlp.json beside it lists, so that nothing tells whose it is",
+    )
+
+
 def at_least(least: int, most: int = 10**9):
     """Return an argparse type: an integer from `least` to `most`."""
 

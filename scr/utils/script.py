@@ -150,14 +150,15 @@ def run_script(main, parser) -> None:
 
 
 def _run(main, parser) -> int:
-    from utils.config import SHARE_VARIABLE
+    from utils.config import SHARE_VARIABLE, TRUST_VARIABLE
 
     _stop.install()
     try:
         args = parser.parse_args()
-        os.environ.pop(SHARE_VARIABLE, None)
-        if getattr(args, "share_usage_metrics", False):
-            os.environ[SHARE_VARIABLE] = "1"
+        for flag, variable in {"share_usage_metrics": SHARE_VARIABLE, "trust": TRUST_VARIABLE}.items():
+            os.environ.pop(variable, None)
+            if getattr(args, flag, False):
+                os.environ[variable] = "1"
         _stop.running = True
         main(args)
         return 0

@@ -1,20 +1,21 @@
 """Bundles: the same run twice, checked before they are opened, the same answers in every format."""
 
+import hashlib
 import json
 import shutil
 
 import joblib
 import numpy as np
 import pytest
-from conftest import DATA, run, run_here, user_error
+from conftest import DATA, ROOT, run, run_here, user_error
 
 from export_model import FORMATS
-from utils.config import EMOTIONS, UserError
+from utils.config import EMOTIONS, MODELS, TRUST_VARIABLE, UserError
 from utils.data.dataset import load_landmarks
 from utils.faces.features import compute_features
-from utils.learning.bundle import NAME, read_metadata
+from utils.learning.bundle import NAME, load_info, read_metadata, shipped
 from utils.learning.classifier import EmotionClassifier
-from utils.learning.export import load_bundle, open_exported
+from utils.learning.export import load_bundle, open_exported, save_bundle
 from utils.learning.metrics import MISSED, evaluate_predictions, expected_calibration_error, wilson_interval
 from utils.learning.no_model import write_no_model
 
@@ -80,7 +81,7 @@ def test_lite_model_answers_as_keras_does(bundle, landmark_file):
     assert classifier.predict(faces.landmarks[:0], faces.blendshapes[:0]).shape == (0, 4)
 
 
-@pytest.mark.parametrize("name", [f"{NAME}.keras", "scaler.pkl", f"{NAME}.tflite"])
+@pytest.mark.parametrize("name", [f"{NAME}.keras", f"{NAME}.tflite"])
 def test_a_changed_file_is_refused_by_name_before_it_is_opened(copy, name):
     path = copy / name
     path.write_bytes(path.read_bytes() + b"x")
@@ -88,15 +89,69 @@ def test_a_changed_file_is_refused_by_name_before_it_is_opened(copy, name):
         EmotionClassifier(copy) if name.endswith(".tflite") else load_bundle(copy)
 
 
-def test_a_pickle_that_runs_code_is_not_opened(copy, tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (tmp_path / "ran").touch, ()
+def test_mean_and_scale_are_read_from_the_json_to_the_bit(bundle):
+    kept, restored = joblib.load(bundle / "scaler.pkl"), load_bundle(bundle)[0]["landmarks"][1]
+    for name in ("mean_", "scale_", "n_samples_seen_"):
+        np.testing.assert_array_equal(getattr(restored, name), getattr(kept, name))
 
-    joblib.dump(Evil(), copy / "scaler.pkl")
-    with pytest.raises(UserError, match="scaler.pkl"):
-        load_bundle(copy)
-    assert not (tmp_path / "ran").exists()
+
+def test_a_network_without_a_number_for_an_answer_is_not_written(copy):
+    parts, info = load_bundle(copy)
+    network = parts["landmarks"][0]
+    network.set_weights([np.full_like(values, np.nan) for values in network.get_weights()])
+    with pytest.raises(UserError, match="no model is written"):
+        save_bundle(copy, parts, info)
+    assert load_bundle(copy)[1] == info and len(list(copy.iterdir())) == 6
+
+
+def test_a_lite_file_without_its_entry_runs_only_if_it_is_trusted(copy, monkeypatch, capsys):
+    info = json.loads((copy / f"{NAME}.json").read_text())
+    shutil.copy(copy / f"{NAME}.tflite", copy / "unlisted.tflite")
+    with pytest.raises(UserError, match="unlisted.tflite is listed in no .*--trust"):
+        EmotionClassifier(copy / "unlisted.tflite")
+    del info["sha256"][f"{NAME}.tflite"]
+    for change in (
+        lambda: (copy / f"{NAME}.json").write_text(json.dumps(info)),
+        (copy / f"{NAME}.json").unlink,
+    ):
+        change()
+        with pytest.raises(UserError, match=f"{NAME}.tflite is listed in no .*--trust"):
+            EmotionClassifier(copy)
+    monkeypatch.setenv(TRUST_VARIABLE, "1")
+    assert EmotionClassifier(copy).classes == EMOTIONS
+    assert f"{NAME}.tflite is listed in no" in capsys.readouterr().err
+
+
+def test_a_damaged_lite_file_is_refused_even_if_it_is_trusted(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv(TRUST_VARIABLE, "1")
+    content = bytearray((copy / f"{NAME}.tflite").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "a.tflite").write_bytes(content)
+    with pytest.raises(UserError, match="a.tflite .*sha256 of the network differs"):
+        EmotionClassifier(tmp_path / "a.tflite")
+
+
+def test_trust_is_asked_for_by_a_flag(copy):
+    (copy / f"{NAME}.json").unlink()
+    arguments = "--source", DATA / "astronaut.jpg", "--no-display", "--model", copy
+    assert "add --trust" in user_error(run("main.py", *arguments))
+    done = run("main.py", *arguments, "--trust")
+    assert done.returncode == 0 and "because of --trust" in done.stderr
+
+
+def test_the_shipped_files_are_those_that_the_code_knows():
+    """CONTRIBUTING.md has the command that writes the list anew."""
+    known = {name: digest for digest, name in shipped().items()}
+    assert known == {name: hashlib.sha256((ROOT / name).read_bytes()).hexdigest() for name in known}
+    listed = {
+        f"models/{name}" for name in load_info(MODELS)["sha256"] if not name.endswith(("_int8.tflite", "x"))
+    }
+    assert {"models/emotion_mlp.json", *listed} <= set(known)
+
+
+def test_a_shipped_file_alone_is_known(tmp_path):
+    shutil.copy(MODELS / f"{NAME}.tflite", tmp_path / "mine.tflite")
+    assert EmotionClassifier(tmp_path / "mine.tflite").classes == EMOTIONS
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}"])
@@ -124,15 +179,6 @@ def test_where_training_wrote_no_model_another_is_used_or_the_reason_said(bundle
     write_no_model(tmp_path / "bob", "the recordings contradict each other")
     with pytest.raises(UserError, match="contradict each other"):
         EmotionClassifier(tmp_path / "bob")
-
-
-def test_a_lite_file_alone_is_enough(bundle, landmark_file, tmp_path):
-    shutil.copy(bundle / f"{NAME}.tflite", tmp_path / "mine.tflite")
-    data = load_landmarks(landmark_file)
-    faces = data.landmarks[:3], data.blendshapes[:3]
-    np.testing.assert_array_equal(
-        EmotionClassifier(tmp_path / "mine.tflite").predict(*faces), EmotionClassifier(bundle).predict(*faces)
-    )
 
 
 @pytest.mark.parametrize("recipe", ["default", "published"])

@@ -12,20 +12,25 @@ from pathlib import Path
 from utils.config import UserError, relative
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file that locks a file while it is being written."""
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextlib.contextmanager
-def writing(path: Path, advice: str) -> Iterator[None]:
+def writing(path: Path, advice: str, patience_s: float = 0) -> Iterator[None]:
     """Hold the only right to write a file; the lock, `.NAME.lock` beside it, falls with the process however
     it ends.
 
-    Raises UserError, which names the holder and ends with `advice`, if another run holds it, and if the
-    folder refuses.
+    Raises UserError, which names the holder and ends with `advice`, if another run holds it for longer than
+    `patience_s`, and if the folder refuses.
     """
     from filelock import FileLock, Timeout
 
-    place = path.with_name(f".{path.name}.lock")
+    place = lock_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place, timeout=0, mode=0o600)
+        lock = FileLock(place, timeout=patience_s, mode=0o600)
         lock.acquire()
     except Timeout as error:
         raise UserError(f"{relative(path)} is being written by {_holder(place)}; {advice}") from error

@@ -11,7 +11,8 @@ from utils.config import MODELS, UserError, native_log_silenced, relative
 from utils.data.rows import Rows
 from utils.faces.crops import network_input
 from utils.faces.features import compute_features, neutral_offset
-from utils.learning.bundle import TFLITE, check_file, find_model, find_parts, read_metadata
+from utils.learning.bundle import TFLITE, find_model, read_checked, read_metadata
+from utils.learning.contract import input_shape
 
 CHUNK = 64
 """Crops that are worked on at a time: each becomes 100 KB on its way."""
@@ -25,19 +26,41 @@ class EmotionClassifier:
     """
 
     def __init__(self, path: Path | str = MODELS):
-        self.path, wanted = find_model(path)
-        parts, info = find_parts(self.path, wanted) if self.path.is_dir() else ({"file": self.path}, {})
-        self._parts = {name: LitePart(file) for name, file in parts.items()}
-        if len(self._parts) == 1:
-            (only,) = self._parts.values()
-            self.path, info = only.path, only.metadata
+        model = find_model(path)
+        self.path, info = model.path, model.info
+        parts = [LitePart(file, content) for file, content in model.parts.items()]
+        if len(parts) == 1:
+            self.path, info = parts[0].path, parts[0].metadata
         self.name: str = info["name"]
         self.classes: tuple[str, ...] = tuple(info["classes"])
         self.threshold: float = info["threshold"]
         self._weights: dict = info.get("weights", {})
         self._temperature: float = info.get("temperature", 1.0)
-        kinds = {part.features["kind"] == "crop": part for part in self._parts.values()}
+        kinds = {part.features["kind"] == "crop": part for part in parts}
         self._crop, self._landmarks = kinds.get(True), kinds.get(False)
+        self._check_parts(parts)
+
+    def _check_parts(self, parts: list["LitePart"]) -> None:
+        """Raise UserError unless the parts fit together."""
+        answering = [self._landmarks] if self._joint else parts
+        if len({part.features["kind"] == "crop" for part in parts}) != len(parts) or any(
+            tuple(part.metadata["classes"]) != self.classes for part in answering
+        ):
+            raise UserError(
+                f"the files in {relative(self.path)} are not parts of one model; train again or restore them"
+            )
+        if self._joint and (
+            self._crop is None or self._crop.features["embedding"] != self._landmarks.features["embedding"]
+        ):
+            raise UserError(
+                f"{relative(self._landmarks.path)} needs the crop network that it was trained with beside it; "
+                "name the folder that holds both"
+            )
+
+    @property
+    def _joint(self) -> bool:
+        """Whether this is a personal model whose last layer sees both the landmarks and the embedding."""
+        return self._landmarks is not None and "embedding" in self._landmarks.features
 
     @property
     def needs_crops(self) -> bool:
@@ -47,7 +70,7 @@ class EmotionClassifier:
     @cached_property
     def crop_sha256(self) -> str:
         """The sha256 of the crop network's file, which an embedding belongs to; empty if there is none."""
-        return hashlib.sha256(self._crop.path.read_bytes()).hexdigest() if self._crop else ""
+        return hashlib.sha256(self._crop.content).hexdigest() if self._crop else ""
 
     def predict(
         self,
@@ -66,8 +89,7 @@ class EmotionClassifier:
         """
         if len(landmarks) == 0:
             return np.empty((0, len(self.classes)), np.float32)
-        joint = self._landmarks is not None and "embedding" in self._landmarks.features
-        if crops is None and looked is None and (joint or self._landmarks is None):
+        if crops is None and looked is None and (self._joint or self._landmarks is None):
             raise ValueError("this model looks at crops of the faces; none were given")
         if looked is None and crops is not None and self._crop:
             looked = self.look(crops)
@@ -75,7 +97,7 @@ class EmotionClassifier:
         if self._landmarks is None:
             return of_crop
         features = compute_features(landmarks, blendshapes, self._landmarks.features, offset)
-        if joint:  # a personal model: its last layer sees both
+        if self._joint:  # a personal model: its last layer sees both
             return self._landmarks.run(np.concatenate([features, embedding], axis=1))[0]
         of_landmarks = self._landmarks.run(features)[0]
         if of_crop is None:
@@ -134,22 +156,46 @@ class LitePart:
     `features`: how its input is made, by `compute_features` or `network_input`.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, content: bytes | None = None):
+        """content: the file's bytes, if they were checked already; else they are read and checked."""
         from ai_edge_litert.interpreter import Interpreter
 
-        check_file(path)
-        self.path, self.metadata = path, read_metadata(path)
+        self.path = path
+        self.content = read_checked(path) if content is None else content
+        self.metadata = read_metadata(path, self.content)
         self.features = self.metadata["features"]
         if "reference" in self.features:  # once, not for every frame
             self.features["reference"] = np.asarray(self.features["reference"], np.float32)
         try:
             with native_log_silenced():
-                self.interpreter = Interpreter(str(path), num_threads=1)
+                # By its content: so it is what was checked, and no open file hinders a new model on Windows.
+                self.interpreter = Interpreter(model_content=self.content, num_threads=1)
+                self._check_shapes()
                 self._allocate(1)
+                if not np.isfinite(self.ask()).all():
+                    raise ValueError("its answers are no numbers")
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"LiteRT can't load {relative(path)} ({error}); run: python scr/export_model.py"
             ) from error
+
+    def _check_shapes(self) -> None:
+        """Raise ValueError unless the network takes what its recipe makes, and answers with its classes."""
+        (taken,), outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        sizes = [len(self.metadata["classes"])]
+        if self.features["kind"] == "crop":
+            sizes.append(self.features["embedding"])
+        expected = {"input": (None, *input_shape(self.features)), "outputs": sorted(sizes)}
+        found = {
+            "input": (None, *map(int, taken["shape"][1:])),
+            "outputs": sorted(int(output["shape"][-1]) for output in outputs),
+        }
+        if found != expected or any(one["dtype"] != np.float32 for one in (taken, *outputs)):
+            raise ValueError(f"it has {found}, but says {expected}")
+
+    def ask(self) -> np.ndarray:
+        """Return the answer (1, classes) to an input that is usual: a crop's mean grey, the mean face's features."""
+        return self.run(np.zeros((1, *input_shape(self.features)), np.float32))[0]
 
     def _allocate(self, batch: int) -> None:
         details = self.interpreter.get_input_details()[0]

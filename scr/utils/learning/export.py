@@ -1,65 +1,115 @@
 """Networks to files and back: the bundle of a trained model, TFLite and ONNX."""
 
-import hashlib
+import contextlib
 import importlib.metadata
-import json
 import shutil
-import zipfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import UserError, atomic_path, native_log_silenced, relative
+from utils.config import UserError, atomic_path, native_log_silenced, relative, write_json
 from utils.learning.bundle import (
-    CROP_NAME,
     METADATA_FILE,
-    NAME,
-    PARTS,
     TFLITE,
-    check_file,
+    digests,
+    has_info,
     load_info,
     metadata_json,
     network_of,
+    pack_metadata,
+    read_checked,
+    unless_replaced,
 )
 from utils.learning.classifier import LitePart
+from utils.learning.contract import PARTS, check_info, input_shape
 from utils.learning.networks import import_keras
+from utils.learning.swap import CROP_NAME, JSON, NAME, replacing
 
 _PACKAGES = ("tensorflow", "keras", "mediapipe", "numpy", "scikit-learn", "ai-edge-litert")
 
 
 def save_bundle(folder: Path, parts: dict[str, tuple], info: dict, files: Sequence[Path] = ()) -> list[str]:
-    """Write a whole bundle: each part's files, copies of further files, and last the JSON that lists their
-    sha256. Return the names of all.
+    """Write a whole bundle in place of the one in the folder, if there is one. Return the names of its files.
 
     parts: `landmarks`: (network, scaler), `crop`: (network,); of each its Keras and its LiteRT model are
-    written, and the scaler. info["parts"] has the threshold, and the features, of each. A bundle of one part
-    alone keeps no file of the other.
+    written, and the scaler; files: further ones, of which copies are taken. info["parts"] has the threshold,
+    and the features, of each. The folder keeps no file of a bundle that this one lacks. Raises UserError,
+    and leaves the folder as it was, if a network's answers are no numbers.
     """
-    info = info | {"versions": {name: importlib.metadata.version(name) for name in _PACKAGES}, "sha256": {}}
-    with ExitStack() as stack:  # renamed in reverse order, so the JSON last, when all are written
-        json_path = stack.enter_context(atomic_path(folder / f"{NAME}.json"))
+    info = info | {"versions": {name: importlib.metadata.version(name) for name in _PACKAGES}}
+    info.pop("scaler", None)
+    with replacing(folder) as staging:
 
         def write(name: str, writer) -> None:
-            path = stack.enter_context(atomic_path(folder / name))
-            writer(path)
-            info["sha256"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            with atomic_path(staging / name) as path:
+                writer(path)
 
         for name, part in parts.items():
             stem = Path(TFLITE[name]).stem
             write(f"{stem}.keras", part[0].save)
             if name == "landmarks":
-                write("scaler.pkl", partial(_dump, part[1]))
+                info["scaler"] = describe_scaler(part[1])
+                write("scaler.pkl", partial(_pickle, part[1]))
             write(TFLITE[name], partial(export_tflite, part=part, info=part_info(info, name)))
+            check_answers(staging / TFLITE[name], part)
         for file in files:
             write(file.name, partial(shutil.copyfile, file))
-        json_path.write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-    return [*info["sha256"], f"{NAME}.json"]
+        info["sha256"] = digests(staging)
+        check_info(info)
+        write_json(staging / JSON, info)
+    return [*info["sha256"], JSON]
 
 
-def _dump(scaler, path: Path) -> None:
+@contextlib.contextmanager
+def adding(folder: Path, info: dict) -> Iterator[Path]:
+    """Yield a folder for further files of a model; they get into `folder`, and its JSON, if the block ends well.
+
+    info: the model's JSON; a folder without one gets it. Raises UserError if another model's is there.
+    """
+    listed = {}
+    with replacing(folder) as staging:
+        if has_info(folder):
+            there = load_info(folder)
+            if there | {"sha256": 0} != info | {"sha256": 0}:
+                raise UserError(f"{relative(folder)} holds another model; choose another --output")
+            listed = there["sha256"]
+        yield staging
+        write_json(staging / JSON, info | {"sha256": listed | digests(staging)})
+
+
+def check_answers(path: Path, part: tuple) -> None:
+    """Raise UserError if the mean face gets no numbers for an answer from a LiteRT file, or its Keras network."""
+    weights = part[0].get_weights()
+    answers = LitePart(path, path.read_bytes()).ask()
+    if not all(np.isfinite(values).all() for values in (*weights, answers)):
+        raise UserError("the trained network's answers are no numbers (NaN or infinite): no model is written")
+
+
+def describe_scaler(scaler) -> dict:
+    """Return mean and scale of a `StandardScaler` for JSON, each number as short as float32 allows."""
+    mean, scale = (
+        [float(str(value)) for value in values.astype(np.float32)] for values in (scaler.mean_, scaler.scale_)
+    )
+    return {"mean": mean, "scale": scale, "faces": int(scaler.n_samples_seen_)}
+
+
+def restore_scaler(about: dict):
+    """Return the `StandardScaler` that `describe_scaler` described, to the bit."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    scaler.mean_, scaler.scale_ = (
+        np.array(about[name], np.float32).astype(np.float64) for name in ("mean", "scale")
+    )
+    scaler.var_, scaler.n_features_in_ = np.square(scaler.scale_), len(scaler.mean_)
+    scaler.n_samples_seen_ = about["faces"]
+    return scaler
+
+
+def _pickle(scaler, path: Path) -> None:
+    """Write `scaler.pkl`, for those who want it with joblib: nothing here opens it."""
     import joblib
 
     joblib.dump(scaler, path)
@@ -71,28 +121,42 @@ def part_info(info: dict, name: str) -> dict:
 
 
 def load_bundle(folder: Path) -> tuple[dict[str, tuple], dict]:
-    """Return (parts, info) of a bundle, parts as `save_bundle` takes them; each file is checked."""
-    keras, info = import_keras(), load_info(folder)
+    """Return (parts, info) of a bundle, parts as `save_bundle` takes them; each file is checked.
+
+    Raises UserError if a file is missing, or not what the JSON says.
+    """
+    return unless_replaced(folder, partial(_load_parts, folder))
+
+
+def _load_parts(folder: Path, info: dict) -> tuple[dict[str, tuple], dict]:
     parts = {}
     for name in PARTS[network_of(info)]:
-        path = _checked(folder / f"{Path(TFLITE[name]).stem}.keras", info)
-        scaler = [_load_scaler(_checked(folder / "scaler.pkl", info))] if name == "landmarks" else []
-        parts[name] = (keras.saving.load_model(path, compile=False, safe_mode=True), *scaler)
+        network = _load_network(folder / f"{Path(TFLITE[name]).stem}.keras", info, part_info(info, name))
+        if name == "landmarks" and "scaler" not in info:
+            raise UserError(
+                f"{relative(folder / JSON)} lacks mean and scale of the features: it was made by an earlier "
+                "version; train again"
+            )
+        parts[name] = (network, restore_scaler(info["scaler"])) if name == "landmarks" else (network,)
     return parts, info
 
 
-def _load_scaler(path: Path):
-    import joblib
-
-    return joblib.load(path)
-
-
-def _checked(path: Path, info: dict) -> Path:
-    """Return the path of a bundle's file, once it is there and unchanged: opening a pickle runs code."""
+def _load_network(path: Path, info: dict, about: dict):
+    """Return the Keras network of a part; raises UserError if it is missing, changed, or not what `about` says."""
     if not path.is_file() or path.name not in info["sha256"]:
         raise UserError(f"no {relative(path)}; run: python scr/train_model.py")
-    check_file(path)
-    return path
+    read_checked(path, info)
+    try:
+        network = import_keras().saving.load_model(path, compile=False, safe_mode=True)
+        shapes = network.input_shape[1:], network.output_shape
+    except Exception as error:  # whatever a file can make Keras raise: it documents nothing
+        raise UserError(f"Keras can't open {relative(path)} ({error}); train again or restore it") from error
+    answers = shapes[1] if isinstance(shapes[1], tuple) else min(shapes[1], key=lambda shape: shape[-1])
+    if (shapes[0], answers[-1]) != (input_shape(about["features"]), len(about["classes"])):
+        raise UserError(
+            f"{relative(path)} is not the network that {JSON} describes; train again or restore both"
+        )
+    return network
 
 
 def deployable(network, scaler=None):
@@ -130,8 +194,7 @@ def export_tflite(path: Path, part: tuple, info: dict, int8: bool = False) -> No
         options["target_spec"] = {"supported_types": [tensorflow.float16]}
     with native_log_silenced():
         deployable(*part).export(path, format="litert", verbose=False, **options)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(METADATA_FILE), metadata_json(info))
+    pack_metadata(path, info)
 
 
 def export_onnx(path: Path, part: tuple, info: dict) -> None:
@@ -182,7 +245,7 @@ def open_exported(path: Path):
         _expect(path, session.get_inputs(), outputs)
         name = session.get_inputs()[0].name
         return lambda x: session.run([outputs[0].name], {name: x})[0]
-    part = LitePart(path)
+    part = LitePart(path, path.read_bytes())
     _expect(path, part.interpreter.get_input_details(), part.interpreter.get_output_details())
     return lambda x: part.run(x)[0]
 
