@@ -12,7 +12,6 @@ The test part is looked at once, after training. Two runs with one seed give the
 
 from utils.script import run_script
 
-import json
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from utils.config import (
     relative,
     seed,
 )
+from utils.data.checks import check_fields, is_number, read_json
 from utils.data.classes import choose_classes
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.learning import bundle, crop_network, export, group, hybrid, metrics, plots
@@ -111,6 +111,7 @@ def main(args):
 
 def train(args, data: LandmarkSet) -> None:
     """Train a model from its beginning and write it."""
+    calibration = read_calibration(args.calibration) if args.calibration else {}
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = data.of_classes(classes)
     network = args.network or "landmarks"
@@ -122,8 +123,7 @@ def train(args, data: LandmarkSet) -> None:
         model = hybrid.train(network, data, recipe, args.seed, classes)
         test = data.part("test")
         probabilities = model.predict(test)
-    if args.calibration:
-        model = calibrated(model, args.calibration)
+    model = replace(model, **calibration)
     tell_filtered(model, recipe)
 
     answers = metrics.with_missed(test.class_index(classes), probabilities, test.missed_index(classes))
@@ -226,14 +226,15 @@ def tell_filtered(model: hybrid.TrainedModel, recipe: hybrid.ModelRecipe) -> Non
         )
 
 
-def calibrated(model: hybrid.TrainedModel, path: Path) -> hybrid.TrainedModel:
-    """Return the model with the temperature and threshold that were found on sources left out."""
+def read_calibration(path: Path) -> dict[str, float]:
+    """Return `temperature` and `threshold` that evaluate.py found on sources left out."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["calibration"]
-        return replace(model, temperature=found["temperature"], threshold=found["threshold"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = read_json(path).get("calibration")
+        check_fields(found, {"temperature": is_number(0.01, 100), "threshold": is_number(0, 1)})
+        return {name: found[name] for name in ("temperature", "threshold")}
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"no calibration in {relative(path)}; make it with: "
+            f"no calibration in {relative(path)} ({error}); make it with: "
             "python scr/evaluate.py --leave-one-source-out --help"
         ) from error
 

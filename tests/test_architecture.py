@@ -80,6 +80,14 @@ def test_heavy_packages_have_one_owner():
             assert owners is None or path.stem in owners | {"doctor"}, f"{path.name} imports {name}"
 
 
+def test_no_pickle_is_opened():
+    """joblib writes `scaler.pkl`, and shares work out; what it and numpy would open is not asked of them."""
+    for path in SCR.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not imports(path) & {"pickle", "cPickle", "dill", "cloudpickle", "shelve"}, path.name
+        assert not re.search(r"joblib\.load|allow_pickle\s*=\s*True|read_pickle|torch\.load", text), path.name
+
+
 def test_config_needs_the_standard_library_only():
     assert {name.split(".")[0] for name in imports(UTILS / "config.py")} <= sys.stdlib_module_names
 

@@ -1,6 +1,10 @@
-"""Nothing leaves the machine: a listening proxy hears nothing, no system call of a script names a host."""
+"""Nothing leaves the machine: a proxy hears nothing, no system call of a script names a host.
+
+And no pickle is opened: the model that every script gets has a malicious one.
+"""
 
 import os
+import pickle
 import re
 import shutil
 import socket
@@ -8,14 +12,18 @@ import subprocess
 import sys
 import threading
 
+import joblib
 import pytest
 from conftest import DATA, ROOT, run
 
+from utils.config import write_json
 from utils.data.dataset import load_landmarks
 from utils.data.recordings import SessionWriter
+from utils.learning.bundle import digests, load_info
+from utils.learning.swap import JSON
 
 LOOK_AT_A_FACE = {
-    "main.py": ["--source", DATA / "smile.mp4", "--no-display"],
+    "main.py": ["--source", DATA / "smile.mp4", "--no-display", "--model", "{bundle}"],
     "extract_landmarks.py": ["--images", "{pictures}", "--output", "{tmp}/x.npz"],
     "record_dataset.py": ["--source", DATA / "astronaut.jpg", "--label", "happy", "--data", "{tmp}/personal"],
     "evaluate.py": ["--images", "{pictures}", "--output", "{tmp}/report", "--model", "{bundle}"],
@@ -48,12 +56,36 @@ def recorded(landmark_file, tmp_path_factory):
     return folder
 
 
+class Evil:
+    """Pickled, it makes a file when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
 @pytest.fixture
-def command(pictures, landmark_file, bundle, recorded, tmp_path):
+def evil_bundle(bundle, tmp_path):
+    """A model whose pickle runs code, and is the one that its JSON lists."""
+    folder = shutil.copytree(bundle, tmp_path / "evil")
+    (folder / "scaler.pkl").write_bytes(pickle.dumps(Evil(tmp_path / "opened")))
+    write_json(folder / JSON, load_info(folder) | {"sha256": digests(folder)})
+    return folder
+
+
+def test_the_malicious_pickle_would_run(evil_bundle, tmp_path):
+    joblib.load(evil_bundle / "scaler.pkl")
+    assert (tmp_path / "opened").exists()
+
+
+@pytest.fixture
+def command(pictures, landmark_file, evil_bundle, recorded, tmp_path):
     places = {
         "pictures": pictures,
         "faces": landmark_file,
-        "bundle": bundle,
+        "bundle": evil_bundle,
         "recorded": recorded,
         "tmp": tmp_path,
     }
@@ -110,6 +142,7 @@ def test_no_system_call_names_another_host(script, command, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert hosts_in(trace) <= {"127.0.0.1", "::1"}
+    assert not (tmp_path / "opened").exists(), "a pickle was opened"
 
 
 def traced(trace):

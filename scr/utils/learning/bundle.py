@@ -43,10 +43,10 @@ class Model:
 
 
 def find_model(path: Path | str) -> Model:
-    """Return the model that `path` means: a file, a folder, a name in models/personal or models (`seven`), or a
-    network of the shipped model (`landmarks`, `crop`, `hybrid`).
+    """Return the model that `path` means: a file, a folder, a name in models/personal or models (`seven`), or
+    a network of the shipped model (`landmarks`, `crop`, `hybrid`).
 
-    Raises UserError if there is none, or if a file is damaged, or not listed and not trusted (`read_checked`).
+    Raises UserError if there is none, or a file is damaged, or neither listed nor trusted (`read_checked`).
     """
     place, wanted = _find_place(path)
 
@@ -60,7 +60,7 @@ def find_model(path: Path | str) -> Model:
 
 
 def _find_place(path: Path | str) -> tuple[Path, str | None]:
-    """Return the `.tflite` file or bundle folder that `path` means, and the network of it, if one is named."""
+    """Return the `.tflite` file or bundle folder that `path` means, and the network of it if one is named."""
     given = Path(path)
     if str(path) in PARTS and not given.exists():
         return MODELS, str(path)
@@ -122,7 +122,7 @@ def load_info(folder: Path) -> dict:
 
 
 def unless_replaced(folder: Path, read: Callable):
-    """Return what `read` makes of a bundle's JSON; it reads again if another run replaced the bundle meanwhile."""
+    """Return what `read` makes of a bundle's JSON; again if another run replaced the bundle meanwhile."""
     info = load_info(folder)
     while True:
         try:
@@ -136,8 +136,8 @@ def unless_replaced(folder: Path, read: Callable):
 def read_checked(path: Path, info: dict | None = None) -> bytes:
     """Return the bytes of a model's file, compared with what the bundle's JSON says of it.
 
-    info: that JSON; if None, the one beside the file is read, if there is one. Raises UserError that names the
-    file if it differs, and if it is not listed, unless it is a shipped one or the user gave `--trust`.
+    info: that JSON; if None, the one beside the file is read, if there is one. Raises UserError that names
+    the file if it differs, and if it is not listed, unless it is a shipped one or the user gave `--trust`.
     """
     if info is None:
         info = load_info(path.parent) if has_info(path.parent) else {}
@@ -186,8 +186,8 @@ def _tell(text: str) -> None:
 def read_metadata(path: Path, content: bytes | None = None) -> dict:
     """Return the classes, feature recipe, name and threshold packed in a `.tflite`.
 
-    content: the file's bytes, if they are at hand. Raises UserError if there are none, or if they are not those
-    of a model, or if the network before them is not the one that they were packed with.
+    content: the file's bytes, if they are at hand. Raises UserError if nothing, or not what a model says, is
+    packed in them, or if the network before it is not the one that it was packed with.
     """
     content = path.read_bytes() if content is None else content
     try:
@@ -207,8 +207,8 @@ def read_metadata(path: Path, content: bytes | None = None) -> dict:
         RuntimeError,
     ) as error:
         raise UserError(
-            f"{relative(path)} has no emotion classes in it (damaged, or not exported by this project: {error}); "
-            "run: python scr/export_model.py"
+            f"{relative(path)} has no emotion classes in it (damaged, or not exported by this project: "
+            f"{error}); run: python scr/export_model.py"
         ) from error
     return metadata
 

@@ -53,7 +53,7 @@ class EmotionClassifier:
             self._crop is None or self._crop.features["embedding"] != self._landmarks.features["embedding"]
         ):
             raise UserError(
-                f"{relative(self._landmarks.path)} needs the crop network that it was trained with beside it; "
+                f"{relative(self._landmarks.path)} needs the crop network of its training beside it; "
                 "name the folder that holds both"
             )
 
@@ -194,7 +194,7 @@ class LitePart:
             raise ValueError(f"it has {found}, but says {expected}")
 
     def ask(self) -> np.ndarray:
-        """Return the answer (1, classes) to an input that is usual: a crop's mean grey, the mean face's features."""
+        """Return the answer (1, classes) to zeros: the mean grey of crops, or the mean face's features."""
         return self.run(np.zeros((1, *input_shape(self.features)), np.float32))[0]
 
     def _allocate(self, batch: int) -> None:

@@ -1,6 +1,6 @@
 """What a model may say about itself: the check of a bundle's JSON and of the metadata in a `.tflite`.
 
-The checks raise ValueError that says what is wrong; whoever loads a file adds which one it is, and what to do.
+The checks raise ValueError that says what is wrong; loaders add which file it is, and what to do.
 """
 
 from utils.data.checks import check_fields, is_list, is_map, is_number, is_text

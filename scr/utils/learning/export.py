@@ -47,13 +47,16 @@ def save_bundle(folder: Path, parts: dict[str, tuple], info: dict, files: Sequen
                 writer(path)
 
         for name, part in parts.items():
+            check_numbers(part[0])
             stem = Path(TFLITE[name]).stem
             write(f"{stem}.keras", part[0].save)
             if name == "landmarks":
                 info["scaler"] = describe_scaler(part[1])
                 write("scaler.pkl", partial(_pickle, part[1]))
             write(TFLITE[name], partial(export_tflite, part=part, info=part_info(info, name)))
-            check_answers(staging / TFLITE[name], part)
+            LitePart(
+                staging / TFLITE[name], (staging / TFLITE[name]).read_bytes()
+            )  # it refuses what answers NaN
         for file in files:
             write(file.name, partial(shutil.copyfile, file))
         info["sha256"] = digests(staging)
@@ -64,7 +67,7 @@ def save_bundle(folder: Path, parts: dict[str, tuple], info: dict, files: Sequen
 
 @contextlib.contextmanager
 def adding(folder: Path, info: dict) -> Iterator[Path]:
-    """Yield a folder for further files of a model; they get into `folder`, and its JSON, if the block ends well.
+    """Yield a folder for further files of a model; they get into `folder` if the block ends well.
 
     info: the model's JSON; a folder without one gets it. Raises UserError if another model's is there.
     """
@@ -79,12 +82,13 @@ def adding(folder: Path, info: dict) -> Iterator[Path]:
         write_json(staging / JSON, info | {"sha256": listed | digests(staging)})
 
 
-def check_answers(path: Path, part: tuple) -> None:
-    """Raise UserError if the mean face gets no numbers for an answer from a LiteRT file, or its Keras network."""
-    weights = part[0].get_weights()
-    answers = LitePart(path, path.read_bytes()).ask()
-    if not all(np.isfinite(values).all() for values in (*weights, answers)):
-        raise UserError("the trained network's answers are no numbers (NaN or infinite): no model is written")
+def check_numbers(network) -> None:
+    """Raise UserError if a network's weights are no numbers."""
+    if not all(np.isfinite(values).all() for values in network.get_weights()):
+        raise UserError(
+            "training ended with weights that are no numbers (NaN or infinite): no model is written; "
+            "look at the data with python scr/balance_dataset.py"
+        )
 
 
 def describe_scaler(scaler) -> dict:
@@ -142,13 +146,15 @@ def _load_parts(folder: Path, info: dict) -> tuple[dict[str, tuple], dict]:
 
 
 def _load_network(path: Path, info: dict, about: dict):
-    """Return the Keras network of a part; raises UserError if it is missing, changed, or not what `about` says."""
+    """Return the Keras network of a part; raises UserError if it is missing or not what `about` says."""
     if not path.is_file() or path.name not in info["sha256"]:
         raise UserError(f"no {relative(path)}; run: python scr/train_model.py")
     read_checked(path, info)
     try:
         network = import_keras().saving.load_model(path, compile=False, safe_mode=True)
         shapes = network.input_shape[1:], network.output_shape
+        if not all(np.isfinite(values).all() for values in network.get_weights()):
+            raise ValueError("weights that are no numbers")
     except Exception as error:  # whatever a file can make Keras raise: it documents nothing
         raise UserError(f"Keras can't open {relative(path)} ({error}); train again or restore it") from error
     answers = shapes[1] if isinstance(shapes[1], tuple) else min(shapes[1], key=lambda shape: shape[-1])

@@ -1,8 +1,8 @@
 """A bundle is replaced as a whole: whenever a run is killed, its folder holds the old model or the new one.
 
-New files are gathered in a folder of their own inside the bundle's. Their JSON, written last, makes them valid:
-from then on the old model is no more. They are moved into place then, the JSON last; where a run is killed on
-the way, whoever uses the folder next does the rest (`settle`). Nothing else in the folder is touched.
+New files are gathered in a folder of their own inside the bundle's. Their JSON, written last, makes them
+valid: from then on the old model is no more. They are moved into place then, the JSON last; where a run is
+killed on the way, whoever uses the folder next does the rest (`settle`). Nothing else there is touched.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ PATIENCE_S = 300.0
 def replacing(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for the files of a new bundle; they take the place of the old one together.
 
-    They do so if the block has written the JSON into it, as the last file and at once (`config.write_json`); if
-    not, the old bundle stays. Raises UserError if the disk refuses, or another run goes on writing.
+    They do so if the block has written the JSON into it, as the last file and at once (`config.write_json`).
+    If not, the old bundle stays. Raises UserError if the disk refuses, or another run goes on writing.
     """
     with _held(folder, PATIENCE_S):
         _complete(folder)
@@ -49,7 +49,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def settle(folder: Path) -> None:
-    """Complete what a run that was killed left in a bundle's folder; whatever reads a bundle calls this first.
+    """Complete what a run that was killed left in a bundle's folder; all that read one call this first.
 
     Raises UserError if a new model waits there and can't be moved into place.
     """
@@ -86,6 +86,6 @@ def _complete(folder: Path) -> None:
         staging.rmdir()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the new model in {relative(staging)} can't be moved into place: {error}; close what uses the model "
-            "in that folder and run the command again"
+            f"the new model in {relative(staging)} can't be moved into place: {error}; close what uses the "
+            "model in that folder and run the command again"
         ) from error
