@@ -11,7 +11,7 @@ import zlib
 import pytest
 from conftest import DATA, DEMO, ROOT, run
 
-from utils.config import UserError, atomic_path, write_json
+from utils.config import UserError, atomic_path, scratch_folder, write_json
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scr").glob("*.py"))
 FULL = "/dev/full"
@@ -182,6 +182,20 @@ def test_a_killed_run_leaves_a_temporary_file_that_the_next_run_removes(tmp_path
     assert len(list(tmp_path.iterdir())) == 1
     write_json(tmp_path / "b", {})
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@posix
+def test_a_killed_runs_scratch_folder_goes_with_the_next(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from utils.config import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'maps.npy').write_text('large'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], env=os.environ | {"PYTHONPATH": str(ROOT / "scr")})
+    (left,) = tmp_path.iterdir()
+    with scratch_folder(tmp_path) as folder:
+        assert list(tmp_path.iterdir()) == [folder] != [left]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_private_file_is_its_owners_from_the_first_byte(tmp_path):

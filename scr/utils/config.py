@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +88,22 @@ def atomic_path(path: Path, private: bool = False) -> Iterator[Path]:
             partial.unlink()
 
 
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Yield an empty folder for large temporary files. It goes when the block ends; where the run is killed,
+    with the next such folder or file. Raises UserError if it can't be made."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(parent)
+        folder = Path(tempfile.mkdtemp(prefix=f".{os.getpid()}{_HOST}.", dir=parent))
+    except OSError as error:
+        raise UserError(f"can't write to {relative(parent)}: {error.strerror}; free space there") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 LONGEST_NAME = 255
 """Bytes, on every usual file system."""
 _HOST = f"-{zlib.crc32(platform.node().encode()):08x}"
@@ -94,7 +112,7 @@ _swept: set[Path] = set()
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of runs on this machine that are no more, once for each folder."""
+    """Remove what runs on this machine that are no more have left in a folder, once for each folder."""
     if folder in _swept or os.name == "nt":  # Windows has no question without effect about a process
         return
     _swept.add(folder)
@@ -103,7 +121,7 @@ def _remove_leftovers(folder: Path) -> None:
             made_by = re.match(rf"\.(\d+){_HOST}\.", entry.name)
             if made_by and not _runs(int(made_by[1])):
                 with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
+                    (shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
 
 
 def _runs(process: int) -> bool:

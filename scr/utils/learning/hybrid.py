@@ -5,14 +5,12 @@ is shipped.
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, UserError
+from utils.config import DATA, UserError, scratch_folder
 from utils.data.dataset import LandmarkSet
 from utils.learning import crop_network, training
 from utils.learning.bundle import PARTS
@@ -97,9 +95,8 @@ def maps_of(data: LandmarkSet, network: str, progress: bool = True) -> Iterator[
     if "crop" not in PARTS[network] or crop_network.is_map(data.crop):
         yield data
         return
-    DATA.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".maps_", dir=DATA, ignore_cleanup_errors=True) as folder:
-        yield replace(data, crop=crop_network.compute_maps(data.crop, Path(folder) / "maps.npy", progress))
+    with scratch_folder(DATA) as folder:
+        yield replace(data, crop=crop_network.compute_maps(data.crop, folder / "maps.npy", progress))
 
 
 def train(
