@@ -470,7 +470,7 @@ def try_case(case: tuple[str, int]) -> str:
 
 @contextlib.contextmanager
 def open_tester():
-    """Open what `work_through` calls for each case; unlisted models are trusted, or nothing of them is read."""
+    """Open what `work_through` calls for each case; models are trusted, or nothing of them would be read."""
     os.environ[TRUST_VARIABLE] = "1"
     with open(os.devnull, "w") as silence, contextlib.redirect_stderr(silence):
         yield try_case
