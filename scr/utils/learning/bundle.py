@@ -155,9 +155,7 @@ def read_checked(path: Path, info: dict | None = None) -> bytes:
             "train again or restore both"
         )
     elif path.parent == MODELS and found not in shipped():
-        _tell(
-            f"{relative(path)} is not the file that came with this version: the model was trained anew here"
-        )
+        _tell(f"{relative(path)} is not the file that came with this version: the model was made anew here")
     return content
 
 

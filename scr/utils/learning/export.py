@@ -54,9 +54,8 @@ def save_bundle(folder: Path, parts: dict[str, tuple], info: dict, files: Sequen
                 info["scaler"] = describe_scaler(part[1])
                 write("scaler.pkl", partial(_pickle, part[1]))
             write(TFLITE[name], partial(export_tflite, part=part, info=part_info(info, name)))
-            LitePart(
-                staging / TFLITE[name], (staging / TFLITE[name]).read_bytes()
-            )  # it refuses what answers NaN
+            # Opening it refuses a network that answers NaN.
+            LitePart(staging / TFLITE[name], (staging / TFLITE[name]).read_bytes())
         for file in files:
             write(file.name, partial(shutil.copyfile, file))
         info["sha256"] = digests(staging)
