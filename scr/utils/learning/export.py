@@ -155,7 +155,8 @@ def _load_network(path: Path, info: dict, about: dict):
         if not all(np.isfinite(values).all() for values in network.get_weights()):
             raise ValueError("weights that are no numbers")
     except Exception as error:  # whatever a file can make Keras raise: it documents nothing
-        raise UserError(f"Keras can't open {relative(path)} ({error}); train again or restore it") from error
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"Keras can't open {relative(path)} ({why}); train again or restore it") from error
     answers = shapes[1] if isinstance(shapes[1], tuple) else min(shapes[1], key=lambda shape: shape[-1])
     if (shapes[0], answers[-1]) != (input_shape(about["features"]), len(about["classes"])):
         raise UserError(
