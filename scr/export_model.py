@@ -86,10 +86,10 @@ def main(args):
 
 def find_folder(model: Path) -> Path:
     """Return the folder of the bundle that a path, or a name in models/personal or models, means."""
-    from utils.learning.bundle import NAME, find_model
+    from utils.learning.bundle import NAME, find_model, has_info
 
     for folder in (model, PERSONAL_MODELS / model, MODELS / model):
-        if (folder / f"{NAME}.json").is_file():
+        if has_info(folder):
             return folder
     find_model(model)  # says what is missing
     raise UserError(
