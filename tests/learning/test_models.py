@@ -326,6 +326,8 @@ def test_evaluate_looks_at_the_test_part_of_a_split_set(bundle, landmark_file, t
     report = json.loads((tmp_path / bundle.name / "report.json").read_text())
     assert report["part"] == "test" and report["all"]["faces"] == (data.split == "test").sum()
     assert "\nshipped " in done.stdout and f"\n{bundle.name} " in done.stdout, "the shipped model beside it"
+    again = run("evaluate.py", "--data", landmark_file, "--reread", "--output", tmp_path)
+    assert "are not here" in user_error(again), "the pictures of this set lie elsewhere"
 
 
 def test_one_picture_is_answered_not_averaged(tmp_path):
