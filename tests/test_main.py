@@ -531,6 +531,7 @@ def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch, capsys):
 
 
 def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkeypatch):
+    monkeypatch.setattr(capture, "TICK_S", 1.0)  # a busy machine shows no frame twice
     seen = []
     draw = display.View.draw
     monkeypatch.setattr(
@@ -703,7 +704,7 @@ def test_real_window_obeys_its_keys(screen, tmp_path):
 
     def wait_for(seen, complaint: str) -> np.ndarray:
         start = nudged = time.monotonic()
-        while time.monotonic() - start < 16:
+        while time.monotonic() - start < 60:  # on a busy machine it takes long to start
             assert demo.poll() is None, demo.communicate()
             screen_now = look()
             if seen(screen_now):
