@@ -154,7 +154,7 @@ def _eye_geometry(data: LandmarkSet) -> np.ndarray:
 
     No expression is in it.
     """
-    right, left = data.landmarks[:, 33, :2], data.landmarks[:, 263, :2]
+    right, left = data.landmarks[:, [33, 263], :2].swapaxes(0, 1)
     across = left - right
     return np.column_stack(
         [(left + right) / 2, np.linalg.norm(across, axis=1), np.arctan2(across[:, 1], across[:, 0])]

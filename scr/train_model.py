@@ -119,7 +119,7 @@ def train(args, data: LandmarkSet) -> None:
     recipe = with_epochs(hybrid.RECIPES[args.recipe], args.epochs)
     tell_split(data)
     pictures = Pictures.of_set(data.part("test"))
-    with hybrid.maps_of(data, network) as data:
+    with hybrid.maps_of(data, network, recipe, args.seed) as data:
         model = hybrid.train(network, data, recipe, args.seed, classes)
         test = data.part("test")
         probabilities = model.predict(test)

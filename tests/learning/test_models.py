@@ -12,7 +12,7 @@ from conftest import DATA, ROOT, run, run_here, user_error
 from export_model import FORMATS
 from utils.config import EMOTIONS, MODELS, TRUST_VARIABLE, UserError
 from utils.data.dataset import load_landmarks
-from utils.faces.features import compute_features
+from utils.faces.features import compute_features, mirror_faces, mirror_map
 from utils.learning.bundle import NAME, load_info, read_metadata, shipped
 from utils.learning.classifier import EmotionClassifier
 from utils.learning.export import load_bundle, open_exported, save_bundle
@@ -45,7 +45,6 @@ def test_bundle_has_the_contract(bundle):
 
 def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
     from utils.data.dataset import assign_split
-    from utils.learning.training import with_mirror_images
 
     parts, info = load_bundle(bundle)
     _, scaler = parts["landmarks"]
@@ -56,12 +55,13 @@ def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
         "each face of the training part that was kept, and its mirror image"
     )
     if kept == len(part):
-        part = with_mirror_images(part)
-        np.testing.assert_allclose(
-            scaler.mean_,
-            compute_features(part.landmarks, part.blendshapes, info["features"]).mean(axis=0),
-            atol=1e-5,
-        )
+        partner = mirror_map(np.array(info["features"]["reference"]))
+        images = mirror_faces(np.asarray(part.landmarks), part.blendshapes, partner)
+        both = [
+            compute_features(*faces, info["features"])
+            for faces in ((part.landmarks, part.blendshapes), images)
+        ]
+        np.testing.assert_allclose(scaler.mean_, np.concatenate(both).mean(axis=0), atol=1e-5)
 
 
 def test_lite_model_answers_as_keras_does(bundle, landmark_file):

@@ -23,8 +23,8 @@ import numpy as np  # noqa: E402
 
 from utils.config import UserError, make_parser  # noqa: E402
 from utils.data.dataset import LandmarkSet, class_source_weights, load_landmarks  # noqa: E402
-from utils.faces.features import compute_features, fit_recipe  # noqa: E402
-from utils.learning import networks, training  # noqa: E402
+from utils.faces.features import fit_recipe  # noqa: E402
+from utils.learning import networks, streams, training  # noqa: E402
 from utils.learning.metrics import evaluate_predictions  # noqa: E402
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -85,14 +85,13 @@ def train_and_ask(
     other part."""
     networks.set_seed(seed)
     features = fit_recipe(recipe.features, train_part.landmarks, recipe.blendshapes)
-    x, x_val = (
-        compute_features(part.landmarks, part.blendshapes, features) for part in (train_part, val_part)
-    )
-    scaler = training.fit_scaler(x)
+    stream, stream_val = (streams.Features(part, features) for part in (train_part, val_part))
+    scaler = streams.fit_scaler(stream)
+    x, x_val = (np.concatenate(list(one.chunks())) for one in (stream, stream_val))
     if scaled:
         x, x_val = training.standardise(scaler, x), training.standardise(scaler, x_val)
-    projection = training.fit_projection(x, scaler, features, recipe, seed)
-    if projection is not None:
+    if recipe.components:
+        projection = training.fit_projection(x, scaler, features, recipe)
         x, x_val = x @ projection, x_val @ projection
     weight = class_source_weights(label, train_part.source) if recipe.draw_by_weight else np.ones(len(label))
     network = networks.build_network(

@@ -14,6 +14,8 @@ from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 
 FARTHEST = 1e4
 """Landmarks are in image widths; on a picture of 1 x 16000 pixels y would reach this."""
+BLENDSHAPE_RANGE = -0.01, 1.01
+"""A hundredth on either side: MediaPipe's scores leave [0, 1] by some millionths."""
 SPLITS = ("", "train", "val", "test")
 
 
@@ -43,22 +45,30 @@ def check_faces(
     landmarks: np.ndarray, blendshapes: np.ndarray, points: tuple[int, ...] = (ALL_POINTS,)
 ) -> None:
     """Raise ValueError unless these are landmarks (n, one of `points`, 3) and blendshapes (n, 52)."""
+    check_landmarks(landmarks, points)
+    check_array("blendshapes", blendshapes, (len(landmarks), BLENDSHAPES), "f", *BLENDSHAPE_RANGE)
+
+
+def check_landmarks(landmarks: np.ndarray, points: tuple[int, ...]) -> None:
+    """Raise ValueError unless these are landmarks (n, one of `points`, 3)."""
     check_array("landmarks", landmarks, (None, None, 3), "f", -FARTHEST, FARTHEST)
     if landmarks.shape[1] not in points:
         raise ValueError(
             f"landmarks of shape {landmarks.shape}, expected (n, {' or '.join(map(str, points))}, 3)"
         )
-    # A hundredth on either side: MediaPipe's scores leave [0, 1] by some millionths.
-    check_array("blendshapes", blendshapes, (len(landmarks), BLENDSHAPES), "f", -0.01, 1.01)
 
 
 def check_columns(columns: Mapping[str, np.ndarray], votes: int) -> None:
     """Raise ValueError unless these are the columns of a set of faces (`dataset.LandmarkSet`), by their
-    names.
+    names; landmarks are `Rows`.
 
     votes: the number of things that FER+ annotators could vote for.
     """
-    check_faces(columns["landmarks"], columns["blendshapes"], (MESH_POINTS, ALL_POINTS))
+    landmarks = columns["landmarks"]
+    check_faces(landmarks.read(slice(0)), columns["blendshapes"][:0], (MESH_POINTS, ALL_POINTS))
+    for chunk in landmarks.chunks():
+        check_landmarks(chunk, (MESH_POINTS, ALL_POINTS))
+    check_array("blendshapes", columns["blendshapes"], (len(landmarks), BLENDSHAPES), "f", *BLENDSHAPE_RANGE)
     faces, missed = (len(columns[name]) for name in ("landmarks", "missed_label"))
     for name, values in columns.items():
         if name in ("landmarks", "blendshapes", "crop"):

@@ -13,7 +13,8 @@ from utils.config import EMOTIONS, SEED, UserError, atomic_path, note, relative
 from utils.data.checks import check_columns, check_faces
 from utils.data.classes import check_classes, class_name, list_names, name_problem
 from utils.data.labelled import VOTES, LabelledImage
-from utils.data.rows import Rows, join, map_member
+from utils.data.near_hashes import near_pairs
+from utils.data.rows import CHUNK, Rows, join, map_member
 from utils.faces.crops import CROP_PX
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 
@@ -22,14 +23,15 @@ from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 class LandmarkSet:
     """A landmark set, column by column (the data contract); n faces, and m pictures that gave none.
 
-    landmarks (n, 478 or 468, 3) float32 in image widths, blendshapes (n, 52) float32; the rest (n,): label,
+    landmarks: `Rows` (n, 478 or 468, 3) float32 in image widths, which stay on disk (an array in memory is
+    taken, too); blendshapes (n, 52) float32; the rest (n,): label,
     source, path, sha256, split (`train`, `val`, `test` or empty), subject, session (empty if unknown), width
     and height in pixels, phash uint64; votes (n, 10) in the order of `FERPLUS_COLUMNS`, all zero without
     FER+. crop: `Rows` of the faces' crops (n, CROP_PX, CROP_PX) uint8, which stay on disk, or None for a set
     without crops.
     """
 
-    landmarks: np.ndarray
+    landmarks: Rows
     label: np.ndarray
     blendshapes: np.ndarray = None
     source: np.ndarray = None
@@ -50,6 +52,8 @@ class LandmarkSet:
     missed_split: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
 
     def __post_init__(self):
+        if not isinstance(self.landmarks, Rows):
+            self.landmarks = Rows([self.landmarks])
         n = len(self.landmarks)
         defaults = {
             "blendshapes": np.zeros((n, BLENDSHAPES), np.float32),
@@ -97,11 +101,14 @@ class LandmarkSet:
 
 
 _MISSED_COLUMNS = tuple(item.name for item in fields(LandmarkSet) if item.name.startswith("missed_"))
+_STORED_COLUMNS = "landmarks", "crop"
 _ROW_COLUMNS = tuple(item.name for item in fields(LandmarkSet) if item.name not in _MISSED_COLUMNS)
 
 
 def concatenate(sets: Sequence[LandmarkSet]) -> LandmarkSet:
     """Return one landmark set of several; points that not all of them have (the irises) are dropped."""
+    if len(sets) == 1:
+        return sets[0]
     points = min(part.landmarks.shape[1] for part in sets)
     columns = {
         name: np.concatenate([getattr(part, name) for part in sets])
@@ -111,7 +118,7 @@ def concatenate(sets: Sequence[LandmarkSet]) -> LandmarkSet:
     with_faces = [part.crop for part in sets if len(part)] or [sets[0].crop]
     if all(crop is not None for crop in with_faces):
         columns["crop"] = join(with_faces)
-    return LandmarkSet(landmarks=np.concatenate([part.landmarks[:, :points] for part in sets]), **columns)
+    return LandmarkSet(landmarks=join([part.landmarks.first(points) for part in sets]), **columns)
 
 
 def from_rows(images: Sequence[LabelledImage], rows: Sequence[dict], root: Path, source: str) -> LandmarkSet:
@@ -175,10 +182,11 @@ def save_txt(path: Path, data: LandmarkSet, classes: Sequence[str] = EMOTIONS) -
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         if tuple(classes) != EMOTIONS:
             file.write(f"{_TXT_CLASSES}{', '.join(classes)}\n")
-        for face, label in zip(
-            data.landmarks[:, :MESH_POINTS].reshape(len(data), -1).tolist(), index.tolist()
-        ):
-            file.write(" ".join([f"{value:.9g}" for value in face]) + f" {label}\n")
+        line = "%.9g " * (MESH_POINTS * 3) + "%d\n"
+        labels = iter(index.tolist())
+        for chunk in data.landmarks.first(MESH_POINTS).chunks():
+            for face in chunk.reshape(len(chunk), -1):
+                file.write(line % (*face.tolist(), next(labels)))
 
 
 def load_landmarks(path: Path, allow_empty: bool = False) -> LandmarkSet:
@@ -212,7 +220,7 @@ def _read_npz(path: Path) -> LandmarkSet:
     with np.load(path, allow_pickle=False) as archive:
         data = LandmarkSet(
             **{
-                name: Rows([map_member(path, name)]) if name == "crop" else archive[name]
+                name: Rows([map_member(path, name)]) if name in _STORED_COLUMNS else archive[name]
                 for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)
                 if name in archive.files
             }
@@ -267,7 +275,6 @@ def find_duplicates(data: LandmarkSet, max_bits: int = 4, max_shift: float = 0.0
             index = parent[index]
         return index
 
-    mesh = data.landmarks[:, :MESH_POINTS]
     first_with = {}
     for index, digest in enumerate(data.sha256.tolist()):
         if digest and first_with.setdefault(digest, index) != index:
@@ -275,13 +282,12 @@ def find_duplicates(data: LandmarkSet, max_bits: int = 4, max_shift: float = 0.0
     # Two portraits of one person in one studio are nearly the same picture and still two; the split keeps
     # the faces of a known person on one side anyway.
     hashed = np.flatnonzero((data.phash != 0) & (data.subject == ""))
-    for start in range(0, len(hashed), 512):
-        rows = hashed[start : start + 512]
-        distance = np.bitwise_count(data.phash[rows, None] ^ data.phash[None, hashed[start:]])
-        for row, column in zip(*np.nonzero(distance <= max_bits)):
-            one, other = rows[row], hashed[start + column]
-            if one < other and np.abs(mesh[one] - mesh[other]).mean() <= max_shift:
-                parent[root(other)] = root(one)
+    pairs, mesh = hashed[near_pairs(data.phash[hashed], max_bits)], data.landmarks.first(MESH_POINTS)
+    for start in range(0, len(pairs), CHUNK):
+        ones, others = pairs[start : start + CHUNK].T
+        shift = np.abs(mesh.read(ones) - mesh.read(others)).reshape(len(ones), -1).mean(axis=1)
+        for one, other in zip(ones[shift <= max_shift].tolist(), others[shift <= max_shift].tolist()):
+            parent[root(other)] = root(one)
     return np.array([root(index) for index in range(len(data))], np.int64)
 
 
@@ -404,7 +410,15 @@ def split_groups(data: LandmarkSet, duplicate: np.ndarray | None = None) -> np.n
         [f"{source}/{subject}" if subject else "" for source, subject in zip(data.source, data.subject)]
     )
     group = duplicate.copy()
-    for name in np.unique(person[person != ""]):
-        members = np.isin(duplicate, duplicate[person == name])
+    copies, persons = _rows_by_value(duplicate), _rows_by_value(person)
+    for name in sorted(set(person.tolist()) - {""}):
+        members = np.concatenate([copies[number] for number in np.unique(duplicate[persons[name]]).tolist()])
         group[members] = group[members].min()
     return group
+
+
+def _rows_by_value(values: np.ndarray) -> dict:
+    """Return for each value in (n,) the rows that hold it."""
+    order = np.argsort(values, kind="stable")
+    names, first = np.unique(values[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, first[1:])))

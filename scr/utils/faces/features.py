@@ -47,12 +47,12 @@ def _mean_point(points: np.ndarray) -> np.ndarray:
 
 
 def fit_reference(landmarks: np.ndarray, iterations: int = 5, most: int = 4000) -> np.ndarray:
-    """Return the mean face (points, 3) of `landmarks` (n, points, 3), centred, of unit RMS radius.
+    """Return the mean face (468, 3) of `landmarks` (n, 468 or more, 3), centred, of unit RMS radius.
 
     Generalised Procrustes analysis (Gower 1975) of at most `most` faces, evenly picked. Fit it on the
     training part only.
     """
-    landmarks = landmarks[:: -(-len(landmarks) // most)]
+    landmarks = landmarks[:: -(-len(landmarks) // most)][:, :MESH_POINTS]
     reference = _normalise(landmarks.mean(axis=0))
     for _ in range(iterations):
         reference = _normalise(align(landmarks, reference).mean(axis=0))
@@ -69,7 +69,7 @@ def fit_recipe(kind: str, landmarks: np.ndarray, blendshapes: bool = False) -> d
     >= 468, 3)."""
     recipe = {"kind": kind, "points": MESH_POINTS, "blendshapes": blendshapes}
     if kind == "aligned":
-        recipe["reference"] = fit_reference(landmarks[:, :MESH_POINTS]).round(6).tolist()
+        recipe["reference"] = fit_reference(landmarks).round(6).tolist()
     elif kind != "raw":
         raise ValueError(f"no feature recipe of the kind {kind!r}")
     return recipe

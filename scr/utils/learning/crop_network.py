@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, UserError, relative
-from utils.data.rows import Rows
+from utils.data.rows import Rows, join, store
 from utils.faces import crops
 from utils.learning import networks
 
@@ -30,6 +30,8 @@ BGR_MEAN = (103.939, 116.779, 123.68)
 INPUT = {"kind": "crop", "seen_px": 88, "input_px": 160}
 """The recipe of `crops.network_input`: the mesh is as high as what is seen. Looser crops lose .02
 (models/README.md)."""
+MAPPED_FACES = 64
+"""Faces that go through the trunk at a time."""
 STATISTICS_FACES = 2500
 LEAST_BATCHES = 16
 """Batches of an epoch that are drawn at least."""
@@ -107,19 +109,49 @@ def is_map(faces: Rows) -> bool:
     return len(faces.shape) == 4
 
 
-def compute_maps(faces: Rows, file: Path, progress: bool = True) -> Rows:
-    """Return the trunk's maps (n, 10, 10, 512) float16 of crops (n, CROP_PX, CROP_PX), in a memory-mapped
-    `file`."""
+def compute_maps(faces: Rows, file: Path, kept: np.ndarray | None = None, progress: bool = True) -> Rows:
+    """Return the trunk's maps (n, 10, 10, 512) float16 of crops (n, CROP_PX, CROP_PX), stored in a `file`.
+
+    kept: the rows whose maps are stored, the others are computed each time they are read; None for all.
+    """
     from tqdm import tqdm
 
-    trunk = build_trunk()
-    maps = np.lib.format.open_memmap(file, "w+", np.float16, (len(faces), *trunk.output_shape[1:]))
-    with tqdm(total=len(faces), unit="face", desc="trunk", disable=not progress) as bar:
-        for start in range(0, len(faces), 64):
-            seen = crops.network_input(faces.read(slice(start, start + 64)), INPUT)
-            maps[start : start + len(seen)] = trunk.predict_on_batch(seen)
-            bar.update(len(seen))
-    return Rows([maps])
+    some = np.arange(len(faces)) if kept is None else kept
+    computed = ComputedMaps(faces)
+
+    def chunks():
+        with tqdm(total=len(some), unit="face", desc="trunk", disable=not progress) as bar:
+            for start in range(0, len(some), MAPPED_FACES):
+                yield computed[some[start : start + MAPPED_FACES]]
+                bar.update(min(MAPPED_FACES, len(some) - start))
+
+    stored = store(file, chunks())
+    if kept is None:
+        return stored
+    place = np.arange(len(faces)) + len(kept)
+    place[kept] = np.arange(len(kept))
+    return join([stored, Rows([computed])])[place]
+
+
+class ComputedMaps:
+    """The trunk's maps (n, 10, 10, 512) float16 of crops, an array whose rows are computed when read."""
+
+    dtype = np.dtype(np.float16)
+
+    def __init__(self, faces: Rows):
+        self._faces, self._trunk = faces, build_trunk()
+        self.shape = (len(faces), *self._trunk.output_shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        maps = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for start in range(0, len(rows), MAPPED_FACES):
+            some = slice(start, start + MAPPED_FACES)
+            seen = crops.network_input(self._faces.read(rows[some]), INPUT)
+            maps[some] = self._trunk.predict_on_batch(seen)
+        return maps
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from utils.config import DATA, UserError, scratch_folder
+from utils.config import DATA, SEED, UserError, scratch_folder
 from utils.data.dataset import LandmarkSet
 from utils.learning import crop_network, training
 from utils.learning.bundle import PARTS
@@ -29,6 +29,8 @@ class ModelRecipe:
     """of the parts' log-probabilities in the hybrid"""
 
 
+MOST_MAPS = 100_000
+"""Faces whose maps are stored, 10 GB: those that heads learn from (`CropRecipe.most_faces`) and others."""
 RECIPES = {name: ModelRecipe(recipe) for name, recipe in training.RECIPES.items()}
 
 
@@ -85,18 +87,42 @@ def require_crops(data: LandmarkSet, network: str) -> None:
 
 
 @contextlib.contextmanager
-def maps_of(data: LandmarkSet, network: str, progress: bool = True) -> Iterator[LandmarkSet]:
+def maps_of(
+    data: LandmarkSet,
+    network: str,
+    recipe: ModelRecipe = RECIPES["default"],
+    seed: int = SEED,
+    progress: bool = True,
+) -> Iterator[LandmarkSet]:
     """Yield the set with the trunk's maps in place of its crops, in a file that is deleted at the end.
 
     A set is given back as it is for a network that does not look at crops. The trunk is frozen: each face
-    takes its way once, however often heads are trained on it. Raises UserError as `require_crops` does.
+    takes its way once, however often heads are trained on it. Of a set of more than `MOST_MAPS` faces those
+    that `train` with this recipe and seed learns from are stored first; maps of the rest are computed when
+    they are asked for. Raises UserError as `require_crops` does.
     """
     require_crops(data, network)
     if "crop" not in PARTS[network] or crop_network.is_map(data.crop):
         yield data
         return
     with scratch_folder(DATA) as folder:
-        yield replace(data, crop=crop_network.compute_maps(data.crop, folder / "maps.npy", progress))
+        kept = faces_to_keep(data, recipe, seed) if len(data) > MOST_MAPS else None
+        yield replace(data, crop=crop_network.compute_maps(data.crop, folder / "maps", kept, progress))
+
+
+def faces_to_keep(data: LandmarkSet, recipe: ModelRecipe, seed: int) -> np.ndarray:
+    """Return the rows (`MOST_MAPS`,) of a split set whose maps are stored, first what heads learn from."""
+    rows = np.flatnonzero(data.split == "train")
+    first = rows[faces_to_learn_from(len(rows), recipe.crop, seed)]
+    order = np.argsort(data.split != "val", kind="stable")  # asked twice, the test part only once
+    return np.concatenate([first, order[~np.isin(order, first)]])[:MOST_MAPS]
+
+
+def faces_to_learn_from(count: int, recipe: CropRecipe, seed: int) -> np.ndarray:
+    """Return the rows of a training part of `count` faces that heads learn from."""
+    if count <= recipe.most_faces:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).permutation(count)[: recipe.most_faces])
 
 
 def train(
@@ -136,9 +162,7 @@ def train_crop(
     progress: bool = True,
 ) -> TrainedCrop:
     """Return heads trained on one part and calibrated on another, both with maps."""
-    if len(train_part) > recipe.most_faces:
-        chosen = np.random.default_rng(seed).permutation(len(train_part))[: recipe.most_faces]
-        train_part = train_part.select(np.sort(chosen))
+    train_part = train_part.select(faces_to_learn_from(len(train_part), recipe, seed))
     train_data, val_data = (
         (part.crop, *training.targets(part, recipe, classes)) for part in (train_part, val_part)
     )

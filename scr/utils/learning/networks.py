@@ -8,8 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from utils.config import native_log_silenced
+from utils.data.rows import Rows
 from utils.learning.bundle import NAME
 
+MANY = 200_000
+"""Rows, mirror images too, from which the shares of what is drawn are added up in double precision."""
 LEAST_BATCHES = 64
 """Batches of an epoch that are drawn at least."""
 
@@ -77,7 +80,8 @@ def fit_networks(
     val_accuracy by epoch.
 
     train and val are (features (n, d), target (n, 2 * classes), weight (n,)), the target as
-    `training.targets` gives it. With `patience`, ReduceLROnPlateau and EarlyStopping (best weights
+    `training.targets` gives it; the features of train may be `Rows`, which stay on disk while batches are
+    drawn. With `patience`, ReduceLROnPlateau and EarlyStopping (best weights
     restored) watch the validation loss; without, the rate warms up and falls as a cosine over all epochs.
     With `draw_seed`, batches are drawn by weight, so that rare classes are seen as often as common ones;
     else each face is seen once an epoch and the weight multiplies its loss.
@@ -112,7 +116,7 @@ def fit_networks(
 
     joint.compile(keras.optimizers.Adam(learning_rate), loss, weighted_metrics=[accuracy])
     if draw_seed is None:
-        fed = {"x": train[0], "y": train[1], "sample_weight": train[2], "batch_size": batch_size}
+        fed = {"x": np.asarray(train[0]), "y": train[1], "sample_weight": train[2], "batch_size": batch_size}
     else:
         fed = {
             "x": _drawn_batches(train, batch_size, epochs * batches, draw_seed),
@@ -130,12 +134,19 @@ def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
     import tensorflow
 
     x, target, weight = data
-    drawn = np.random.default_rng(seed).random((batches, batch_size))
-    rows = np.minimum(np.searchsorted(np.cumsum(weight / weight.sum()), drawn), len(x) - 1)
-    x, target = tensorflow.constant(x), tensorflow.constant(target)
-    return tensorflow.data.Dataset.from_tensor_slices(rows).map(
-        lambda row: (tensorflow.gather(x, row), tensorflow.gather(target, row))
-    )
+    x = x if isinstance(x, Rows) else Rows([x])
+    # Of a million weights each is less than single precision can add to a sum near 1.
+    precision = np.float32 if len(x) < MANY else np.float64
+    share = np.cumsum((weight / weight.sum()).astype(precision))
+
+    def draw():
+        generator = np.random.default_rng(seed)
+        for _ in range(batches):
+            rows = np.minimum(np.searchsorted(share, generator.random(batch_size)), len(x) - 1)
+            yield x.read(rows), target[rows]
+
+    kinds = [tensorflow.TensorSpec((batch_size, *values.shape[1:]), values.dtype) for values in (x, target)]
+    return tensorflow.data.Dataset.from_generator(draw, output_signature=tuple(kinds)).prefetch(4)
 
 
 def _log_likelihood(keras, target, probabilities, classes: int, within_prefix_group: float):

@@ -10,17 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.data.dataset import LandmarkSet, class_source_weights, concatenate, prefix_group
-from utils.faces.features import (
-    MESH_POINTS,
-    compute_features,
-    fit_recipe,
-    fit_reference,
-    mirror_faces,
-    mirror_map,
-)
-from utils.learning import networks
+from utils.data.dataset import LandmarkSet, class_source_weights, prefix_group
+from utils.data.rows import store
+from utils.faces.features import fit_recipe, fit_reference, mirror_map
+from utils.learning import networks, streams
 from utils.learning.metrics import answer_threshold
+from utils.learning.streams import Features, blocks
 
 
 @dataclass(frozen=True)
@@ -98,6 +93,8 @@ RECIPES = {
 BLENDSHAPE_WEIGHT = 23.0
 """Of a blendshape's own range [0, 1] against a standardised coordinate, before the principal components
 are taken."""
+PROJECTED_FACES = 8000
+"""That the principal components are taken from."""
 ANSWERED_RIGHT = 0.85
 """Share of the answers that must be right where the network is sure enough to answer."""
 ENOUGH_TO_FILTER = 2000
@@ -125,7 +122,9 @@ class Trained:
 
     def predict(self, data: LandmarkSet) -> np.ndarray:
         """Return the probabilities (n, classes) of a landmark set."""
-        return networks.predict_network(self.network, network_input(data, self.features, self.scaler))
+        chunks = Features(data, self.features).chunks()
+        answers = [networks.predict_network(self.network, standardise(self.scaler, x)) for x in chunks]
+        return np.concatenate([np.empty((0, len(self.classes)), np.float32), *answers])
 
 
 def train(
@@ -149,53 +148,52 @@ def train(
     features = fit_recipe(
         recipe.features, train_part.landmarks, recipe.blendshapes and has_blendshapes(train_part)
     )
-    if recipe.mirror:
-        train_part = with_mirror_images(train_part, features.get("reference"))
-    x = compute_features(train_part.landmarks, train_part.blendshapes, features)
-    if recipe.features == "aligned" and (neutral := train_part.label == "neutral").any():
-        features["neutral"] = x[neutral].mean(axis=0).round(5).tolist()
-    scaler = fit_scaler(x)
-    x = standardise(scaler, x)
-    projection = fit_projection(x, scaler, features, recipe, seed)
-    x_val = network_input(val_part, features, scaler)
-    # Projected once, not in every step: the projection becomes a layer when the networks are assembled.
-    seen, seen_val = (x, x_val) if projection is None else (x @ projection, x_val @ projection)
-    train_data = seen, *targets(train_part, recipe, classes)
-    val_data = seen_val, *targets(val_part, recipe, classes)
+    partner = _mirror_map(train_part, features.get("reference")) if recipe.mirror else None
+    stream, stream_val = Features(train_part, features, partner), Features(val_part, features)
+    copies = len(stream) // len(train_part)
+    if recipe.features == "aligned" and (neutral := np.tile(train_part.label == "neutral", copies)).any():
+        features["neutral"] = streams.mean_of(stream, neutral).round(5).tolist()
+    scaler = streams.fit_scaler(stream)
+    projection = None
+    if recipe.components:
+        some = np.random.default_rng(seed).permutation(len(stream))[:PROJECTED_FACES]
+        projection = fit_projection(standardise(scaler, stream.read(some)), scaler, features, recipe)
 
-    members = [
-        networks.build_network(
-            seen.shape[1], len(classes), recipe.layers, recipe.input_noise, recipe.weight_decay
+    def seen(features: Features):
+        standardised = (standardise(scaler, x) for x in features.chunks())
+        # Projected once, not in every step: the projection becomes a layer when the networks are assembled.
+        return standardised if projection is None else (x @ projection for x in blocks(standardised))
+
+    with streams.scratch_folder() as folder:
+        train_data = store(folder / "train", seen(stream)), *targets(train_part, recipe, classes, copies)
+        val_data = np.concatenate(list(seen(stream_val))), *targets(val_part, recipe, classes)
+        members = [
+            networks.build_network(
+                train_data[0].shape[1], len(classes), recipe.layers, recipe.input_noise, recipe.weight_decay
+            )
+            for _ in range(recipe.networks)
+        ]
+        history = networks.fit_networks(
+            members,
+            train_data,
+            val_data,
+            recipe.learning_rate,
+            recipe.epochs,
+            recipe.batch_size,
+            recipe.patience,
+            recipe.within_prefix_group,
+            seed if recipe.draw_by_weight else None,
+            progress,
         )
-        for _ in range(recipe.networks)
-    ]
-    history = networks.fit_networks(
-        members,
-        train_data,
-        val_data,
-        recipe.learning_rate,
-        recipe.epochs,
-        recipe.batch_size,
-        recipe.patience,
-        recipe.within_prefix_group,
-        seed if recipe.draw_by_weight else None,
-        progress,
-    )
     network = networks.assemble(members, projection)
-    temperature, threshold = 1.0, 0.0
-    if recipe.calibrate:
-        temperature = fit_temperature(networks.predict_network(network, x_val), val_part.class_index(classes))
-        networks.divide_logits(network, temperature)
-        threshold, _ = answer_threshold(
-            val_part.class_index(classes), networks.predict_network(network, x_val), ANSWERED_RIGHT
-        )
-    return Trained(network, scaler, features, history, temperature, threshold, dropped, tuple(classes))
-
-
-def network_input(faces, features: dict, scaler) -> np.ndarray:
-    """Return what a network sees, standardised features (n, d) float32, of faces: any object with
-    landmarks and blendshapes."""
-    return standardise(scaler, compute_features(faces.landmarks, faces.blendshapes, features))
+    trained = Trained(network, scaler, features, history, 1.0, 0.0, dropped, tuple(classes))
+    if not recipe.calibrate:
+        return trained
+    index = val_part.class_index(classes)
+    temperature = fit_temperature(trained.predict(val_part), index)
+    networks.divide_logits(network, temperature)
+    threshold, _ = answer_threshold(index, trained.predict(val_part), ANSWERED_RIGHT)
+    return replace(trained, temperature=temperature, threshold=threshold)
 
 
 def mean_neutral(features: dict, scaler) -> np.ndarray | None:
@@ -209,25 +207,11 @@ def has_blendshapes(data: LandmarkSet) -> bool:
     return bool(data.blendshapes.any(axis=1).all())
 
 
-def with_mirror_images(data: LandmarkSet, reference: list | None = None) -> LandmarkSet:
-    """Return the set with every face once more as its mirror image; reference (468, 3): the mean face, if
-    it is known."""
+def _mirror_map(data: LandmarkSet, reference: list | None) -> np.ndarray:
+    """Return the `mirror_map` of the mean face, reference (468, 3) where it is known."""
     if reference is None:
-        reference = fit_reference(data.landmarks[:, :MESH_POINTS])
-    landmarks, blendshapes = mirror_faces(data.landmarks, data.blendshapes, mirror_map(np.array(reference)))
-    return concatenate([data, replace(data, landmarks=landmarks, blendshapes=blendshapes)])
-
-
-def fit_scaler(x: np.ndarray):
-    """Return a `StandardScaler` fitted on features (n, d), its constants rounded to float32, as
-    deployment has them."""
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(x)
-    scaler.mean_, scaler.scale_ = (
-        values.astype(np.float32).astype(np.float64) for values in (scaler.mean_, scaler.scale_)
-    )
-    return scaler
+        reference = fit_reference(data.landmarks)
+    return mirror_map(np.array(reference))
 
 
 def extend_scaler(scaler, count: int, scale: float):
@@ -247,49 +231,46 @@ def standardise(scaler, x: np.ndarray) -> np.ndarray:
     return scaler.transform(x).astype(np.float32)
 
 
-def fit_projection(
-    x: np.ndarray, scaler, features: dict, recipe: Recipe, seed: int, rows: int = 8000
-) -> np.ndarray | None:
-    """Return the matrix (d, components) onto the principal components of standardised features (n, d), or
-    None.
+def fit_projection(x: np.ndarray, scaler, features: dict, recipe: Recipe) -> np.ndarray:
+    """Return the matrix (d, components) onto the principal components of standardised features (n, d).
 
     Standardised, a blendshape that hardly ever moves is as loud as a smile: they are taken by their own
     size again, all of them together about as strong as the coordinates.
     """
-    if not recipe.components:
-        return None
     weight = np.ones(x.shape[1])
     if features["blendshapes"]:
         weight[features["points"] * 3 :] = BLENDSHAPE_WEIGHT * scaler.scale_[features["points"] * 3 :]
-    chosen = np.random.default_rng(seed).permutation(len(x))[:rows]
-    weighted = x[chosen] * weight
+    weighted = x * weight
     vectors = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1][:, : recipe.components]
     return (weight[:, None] * vectors).astype(np.float32)
 
 
-def targets(data: LandmarkSet, recipe, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def targets(
+    data: LandmarkSet, recipe, classes: Sequence[str], copies: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (target, weight): target (n, 2 * classes), the label one-hot, then 1 for each class of the
     face's file-name prefix group.
 
-    A label outside its group's classes, and a group with one class, are told from all classes.
+    copies: how often all faces stand one after the other, each a face of its own. A label outside its
+    group's classes, and a group with one class, are told from all classes.
     """
-    index = data.class_index(classes)
+    index = np.tile(data.class_index(classes), copies)
     one_hot = np.eye(len(classes), dtype=np.float32)[index]
     of_group = np.ones_like(one_hot)
     names = np.array(
         [f"{source}/{prefix_group(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())]
     )
-    for name in np.unique(names):
-        rows = names == name
-        held = np.bincount(index[rows], minlength=len(classes)) >= PREFIX_GROUP_SHARE * rows.sum()
-        if held.sum() > 1:
-            of_group[rows & held[index]] = held
-    weight = class_source_weights(
-        data.label, data.source if recipe.balance_within_source else np.full(len(data), "")
-    )
+    group = np.tile(np.unique(names, return_inverse=True)[1], copies)
+    counts = np.zeros((group.max(initial=0) + 1, len(classes)), np.int64)
+    np.add.at(counts, (group, index), 1)
+    held = counts >= PREFIX_GROUP_SHARE * counts.sum(axis=1, keepdims=True)
+    told = (held.sum(axis=1) > 1)[group] & held[group, index]
+    of_group[told] = held[group[told]]
+    label, source = np.tile(data.label, copies), np.tile(data.source, copies)
+    weight = class_source_weights(label, source if recipe.balance_within_source else np.full(len(source), ""))
     if recipe.source_exponent != 1:
-        for name in np.unique(data.source):
-            rows = data.source == name
+        for name in np.unique(source):
+            rows = source == name
             weight[rows] *= rows.sum() ** recipe.source_exponent / weight[rows].sum()
         weight *= len(weight) / weight.sum()
     return np.concatenate([one_hot, of_group], axis=1), weight

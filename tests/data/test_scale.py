@@ -1,0 +1,127 @@
+"""What a set of any size needs: rows read from disk, neighbours found without comparing all, flat memory."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from utils.config import ROOT, UserError
+from utils.data.dataset import concatenate, load_landmarks, save_npz
+from utils.data.near_hashes import near_pairs
+from utils.data.rows import store
+
+
+def test_near_hashes_are_those_that_comparing_all_finds():
+    generator = np.random.default_rng(0)
+    hashes = generator.integers(0, 2**64, 400, dtype=np.uint64)
+    near = np.repeat(hashes[:80], 5)
+    for bits in range(7):
+        rows = slice(bits * 50, bits * 50 + 50)
+        for _ in range(bits):
+            near[rows] ^= np.uint64(1) << generator.integers(0, 64, 50, dtype=np.uint64)
+    hashes = generator.permutation(np.concatenate([hashes, near]))
+    one, other = np.nonzero(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= 4)
+    expected = np.column_stack([one, other])[one < other]
+    assert len(expected) > 300
+    np.testing.assert_array_equal(near_pairs(hashes, 4), expected)
+
+
+def test_rows_of_a_file_that_was_replaced_are_refused(landmark_file, tmp_path):
+    data = load_landmarks(landmark_file)
+    save_npz(tmp_path / "a.npz", data)
+    before = load_landmarks(tmp_path / "a.npz")
+    np.testing.assert_array_equal(before.landmarks[:, [33, 263], :2], data.landmarks.read()[:, [33, 263], :2])
+    np.testing.assert_array_equal(before.landmarks[-1], data.landmarks.read([-1])[0])
+    save_npz(tmp_path / "a.npz", data.select(np.arange(len(data))[::-1]))
+    with pytest.raises(UserError, match="changed"):
+        before.landmarks.read()
+
+
+def test_thousands_of_parts_need_no_file_handles(landmark_file, tmp_path):
+    resource = pytest.importorskip("resource")
+    few = load_landmarks(landmark_file).select(np.arange(2))
+    save_npz(tmp_path / "a.npz", few)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
+    try:
+        whole = concatenate([load_landmarks(tmp_path / "a.npz") for _ in range(300)])
+        np.testing.assert_array_equal(whole.crop.read(), np.concatenate([few.crop.read()] * 300))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+def test_what_the_network_sees_is_the_same_in_chunks(landmark_file, tmp_path, monkeypatch):
+    from utils.faces.features import compute_features, fit_recipe, mirror_faces, mirror_map
+    from utils.learning import streams
+
+    data = load_landmarks(landmark_file)
+    recipe = fit_recipe("aligned", data.landmarks, blendshapes=True)
+    partner = mirror_map(np.array(recipe["reference"]))
+    landmarks = data.landmarks.read()
+    images = mirror_faces(landmarks, data.blendshapes, partner)
+    whole = [compute_features(*faces, recipe) for faces in ((landmarks, data.blendshapes), images)]
+    whole = np.concatenate(whole)
+
+    monkeypatch.setattr(streams, "CHUNK", 50)
+    monkeypatch.setattr(streams, "BLOCK", 170)
+    features = streams.Features(data, recipe, partner)
+    np.testing.assert_array_equal(np.concatenate(list(features.chunks())), whole)
+    rows = np.random.default_rng(0).permutation(len(whole))[:90]
+    np.testing.assert_array_equal(features.read(rows), whole[rows])
+    np.testing.assert_array_equal(
+        streams.mean_of(features, whole[:, 0] > 0), whole[whole[:, 0] > 0].mean(axis=0)
+    )
+    stored = store(tmp_path / "x", streams.blocks(features.chunks()))
+    np.testing.assert_array_equal(stored.read(), whole)
+    scaler = streams.fit_scaler(features)
+    np.testing.assert_allclose(scaler.mean_, whole.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(scaler.scale_, whole.std(axis=0, dtype=np.float64), rtol=1e-5)
+
+
+PEAK = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from utils.data.dataset import assign_split, concatenate, load_landmarks, save_npz
+from utils.learning.streams import Features, fit_scaler
+from utils.faces.features import fit_recipe
+data = assign_split(concatenate([load_landmarks(Path(sys.argv[1]))]).select(np.arange(int(sys.argv[2]))))
+train = data.part("train")
+features = Features(train, fit_recipe("aligned", train.landmarks, True))
+scaler = fit_scaler(features)
+save_npz(Path(sys.argv[1]).with_name("again.npz"), data)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory as Linux counts it")
+def test_memory_hardly_grows_with_the_set(landmark_file, tmp_path):
+    data = load_landmarks(landmark_file)
+    few, many = 8_000, 24_000
+    generator = np.random.default_rng(0)
+    rows = np.arange(many) % len(data)
+    whole = replace(
+        data.select(rows),
+        crop=None,
+        sha256=np.array([f"{row:064x}" for row in range(many)]),
+        phash=generator.integers(1, 2**64, many, dtype=np.uint64),
+        split=np.full(many, ""),
+        subject=np.full(many, ""),
+    )
+    save_npz(tmp_path / "many.npz", whole)
+    peaks = []
+    for count in (few, many):
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, tmp_path / "many.npz", str(count)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "scr")},
+        )
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout))
+    landmarks_mb = (many - few) * 478 * 3 * 4 / 1e6  # of the further faces: every whole copy would add these
+    assert peaks[1] - peaks[0] < landmarks_mb
