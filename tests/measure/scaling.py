@@ -89,9 +89,9 @@ def write_parts(parts_dir: Path, count: int, real: LandmarkSet, with_crops: bool
     for start in range(0, count, CHUNK):
         number = np.arange(start, min(start + CHUNK, count))
         chosen = order[number % len(real)]
-        noise = generator.normal(0, JITTER, (len(number), *real.landmarks.shape[1:])).astype(np.float32)
+        noise = JITTER * generator.standard_normal((len(number), *real.landmarks.shape[1:]), np.float32)
         columns = {
-            "landmarks": real.landmarks.read(chosen) + noise,
+            "landmarks": real.landmarks.read(chosen) + noise.astype(np.float32),
             "path": np.array([f"{prefix}{one}.jpg" for prefix, one in zip(prefixes[chosen], number)]),
             "sha256": np.array([generator.bytes(32).hex() for _ in number]),
             "phash": generator.integers(1, 2**64, len(number), dtype=np.uint64),

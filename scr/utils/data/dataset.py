@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import EMOTIONS, SEED, UserError, atomic_path, note, relative
-from utils.data.checks import check_columns, check_faces
+from utils.data.checks import check_columns, check_landmarks
 from utils.data.classes import check_classes, class_name, list_names, name_problem
 from utils.data.labelled import VOTES, LabelledImage
 from utils.data.near_hashes import near_pairs
@@ -247,9 +247,9 @@ def _read_txt(path: Path) -> LandmarkSet:
         raise ValueError(f"labels must be 0 to {len(classes) - 1}")
     label = np.array(classes)[index.astype(int)]
     source = np.full(len(table), path.stem)
-    data = LandmarkSet(landmarks=table[:, :-1].reshape(-1, MESH_POINTS, 3), label=label, source=source)
-    check_faces(data.landmarks, data.blendshapes, (MESH_POINTS,))
-    return data
+    landmarks = table[:, :-1].reshape(-1, MESH_POINTS, 3)
+    check_landmarks(landmarks, (MESH_POINTS,))
+    return LandmarkSet(landmarks, label, source=source)
 
 
 def prefix_group(path: str) -> str:
