@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from utils.config import ROOT, UserError
-from utils.data.dataset import concatenate, load_landmarks, save_npz
+from utils.data.dataset import load_landmarks, save_npz
 from utils.data.near_hashes import near_pairs
-from utils.data.rows import store
+from utils.data.rows import Rows, join, map_member, store
 
 
 def test_near_hashes_are_those_that_comparing_all_finds():
@@ -47,8 +47,8 @@ def test_thousands_of_parts_need_no_file_handles(landmark_file, tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
     try:
-        whole = concatenate([load_landmarks(tmp_path / "a.npz") for _ in range(300)])
-        np.testing.assert_array_equal(whole.crop.read(), np.concatenate([few.crop.read()] * 300))
+        whole = join([Rows([map_member(tmp_path / "a.npz", "crop")]) for _ in range(300)])
+        np.testing.assert_array_equal(whole.read(), np.concatenate([few.crop.read()] * 300))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
@@ -62,8 +62,8 @@ def test_what_the_network_sees_is_the_same_in_chunks(landmark_file, tmp_path, mo
     partner = mirror_map(np.array(recipe["reference"]))
     landmarks = data.landmarks.read()
     images = mirror_faces(landmarks, data.blendshapes, partner)
-    whole = [compute_features(*faces, recipe) for faces in ((landmarks, data.blendshapes), images)]
-    whole = np.concatenate(whole)
+    both = zip((landmarks[:, :468], data.blendshapes), images)
+    whole = compute_features(*(np.concatenate(values) for values in both), recipe)
 
     monkeypatch.setattr(streams, "CHUNK", 50)
     monkeypatch.setattr(streams, "BLOCK", 170)
