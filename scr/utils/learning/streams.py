@@ -1,13 +1,9 @@
 """What a network sees of a set that is too large for memory: computed for some faces at a time."""
 
-import contextlib
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA
 from utils.data.rows import Rows
 from utils.faces.features import compute_features, mirror_faces
 
@@ -86,11 +82,3 @@ def blocks(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         filled += len(chunk)
     if block is not None:
         yield block[:filled]
-
-
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield a folder beside the data, which is deleted in the end: a system's own may be kept in memory."""
-    DATA.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".seen_", dir=DATA, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from utils.config import DATA, scratch_folder
 from utils.data.dataset import LandmarkSet, class_source_weights, prefix_group
 from utils.data.rows import store
 from utils.faces.features import fit_recipe, fit_reference, mirror_map
@@ -164,7 +165,7 @@ def train(
         # Projected once, not in every step: the projection becomes a layer when the networks are assembled.
         return standardised if projection is None else (x @ projection for x in blocks(standardised))
 
-    with streams.scratch_folder() as folder:
+    with scratch_folder(DATA) as folder:
         train_data = store(folder / "train", seen(stream)), *targets(train_part, recipe, classes, copies)
         val_data = np.concatenate(list(seen(stream_val))), *targets(val_part, recipe, classes)
         members = [
