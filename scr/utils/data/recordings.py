@@ -322,7 +322,9 @@ def save_neutral(subject: str, landmarks: np.ndarray, blendshapes: np.ndarray, f
     """Keep a subject's neutral baseline, landmarks (n, 478, 3) and blendshapes (n, 52); return where."""
     path = open_folder(subject, folder) / NEUTRAL_FILE
     with atomic_path(path, private=True) as partial:
-        np.savez(partial, landmarks=landmarks.astype(np.float32), blendshapes=blendshapes.astype(np.float32))
+        np.savez(
+            partial, landmarks=np.asarray(landmarks, np.float32), blendshapes=blendshapes.astype(np.float32)
+        )
     return path
 
 
