@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.faces.crops import CROP_PX
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 
 FARTHEST = 1e4
@@ -70,6 +71,11 @@ def check_columns(columns: Mapping[str, np.ndarray], votes: int) -> None:
         check_landmarks(chunk, (MESH_POINTS, ALL_POINTS))
     check_array("blendshapes", columns["blendshapes"], (len(landmarks), BLENDSHAPES), "f", *BLENDSHAPE_RANGE)
     faces, missed = (len(columns[name]) for name in ("landmarks", "missed_label"))
+    crop = columns.get("crop")
+    if crop is not None and (crop.dtype != np.uint8 or crop.shape != (faces, CROP_PX, CROP_PX)):
+        raise ValueError(
+            f"crop of type {crop.dtype}, shape {crop.shape}, expected uint8, {(faces, CROP_PX, CROP_PX)}"
+        )
     for name, values in columns.items():
         if name in ("landmarks", "blendshapes", "crop"):
             continue
