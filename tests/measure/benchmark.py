@@ -166,7 +166,7 @@ def measure_loop(rounds: int = 5) -> dict:
 def measure_shares() -> dict:
     """Return what follows the landmarks, and the crop network's share of a bare detection, frame by frame."""
     from utils.faces.crops import crop_faces
-    from utils.learning.bundle import find_parts
+    from utils.learning.bundle import find_model
 
     mediapipe, landmarker = open_landmarker(video=True)
     bare, after, looks = [], [], []
@@ -186,12 +186,12 @@ def measure_shares() -> dict:
             demo.reader.classifier.look(crop_faces(frame.image, landmarks))
             looks.append(time.perf_counter() - start)
     share = statistics.median(looks) / statistics.median(bare)
-    files, _ = find_parts(ROOT / "models", None)
+    files = find_model(ROOT / "models").parts
     return {
         "after_landmarks_ms": statistics.mean(after) * 1000,
         "crop_share_each_frame": share,
         "crop_share": share / 2,
-        "live_files_mb": sum(path.stat().st_size for path in files.values()) / 1e6,
+        "live_files_mb": sum(map(len, files.values())) / 1e6,
     }
 
 
