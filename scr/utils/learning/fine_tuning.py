@@ -115,7 +115,7 @@ def fine_tune_layer(
     and unless it may be all (1), the share is at most `UNMEASURED_SHARE`.
     """
     tuned = fit_last_layer(base, hidden, label, class_source_weights(label, source))
-    allowed = [share for share in SHARES if _is_allowed(base, tuned, share, elsewhere, max_forgetting)]
+    allowed = _allowed_shares(base, tuned, elsewhere, max_forgetting)
     logits, changed = base.logits(hidden), out_of_fold(base, hidden, label, source, fold)
     weight = class_source_weights(label, np.zeros(len(label)))
 
@@ -133,16 +133,17 @@ def fine_tune_layer(
     return FineTuned(layer, share, threshold, before, after)
 
 
-def _is_allowed(
-    base: LastLayer, tuned: LastLayer, share: float, elsewhere: Elsewhere | None, max_forgetting: float
-) -> bool:
-    """Tell whether a share of the change loses no more elsewhere than it may."""
+def _allowed_shares(
+    base: LastLayer, tuned: LastLayer, elsewhere: Elsewhere | None, max_forgetting: float
+) -> list[float]:
+    """Return the shares of the change that lose no more elsewhere than they may."""
     if max_forgetting >= 1:
-        return True
+        return list(SHARES)
     if elsewhere is None:
-        return share <= UNMEASURED_SHARE
-    before, after = (elsewhere.report(layer) for layer in (base, base.towards(tuned, share)))
-    return before["balanced_accuracy"] - after["balanced_accuracy"] <= max_forgetting
+        return [share for share in SHARES if share <= UNMEASURED_SHARE]
+    before = elsewhere.report(base)["balanced_accuracy"]
+    after = [elsewhere.report(base.towards(tuned, share))["balanced_accuracy"] for share in SHARES]
+    return [share for share, value in zip(SHARES, after) if before - value <= max_forgetting]
 
 
 def out_of_fold(
