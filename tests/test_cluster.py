@@ -119,33 +119,19 @@ def test_what_a_worker_lacks_is_named(monkeypatch):
         list(cluster._work_through({0: []}, "tcp://a:1"))
 
 
+def extract(pictures, folder, address, **options):
+    flags = ("--images", pictures, "--output", folder / "a.npz", "--cluster", address)
+    return run("extract_landmarks.py", *flags, **options)
+
+
 @needs_dask
 def test_a_cluster_that_is_not_there_is_one_line(many_pictures, tmp_path):
     address = "tcp://127.0.0.1:9"
-    done = run(
-        "extract_landmarks.py",
-        "--images",
-        many_pictures,
-        "--output",
-        tmp_path / "a.npz",
-        "--cluster",
-        address,
-    )
+    done = extract(many_pictures, tmp_path, address)
     assert f"the cluster at {address} can't be used" in user_error(done)
 
 
 def test_dask_that_is_not_installed_is_named(many_pictures, tmp_path):
     (tmp_path / "distributed.py").write_text("raise ModuleNotFoundError(name='distributed')\n")
-    done = run(
-        *(
-            "extract_landmarks.py",
-            "--images",
-            many_pictures,
-            "--output",
-            tmp_path / "a.npz",
-            "--cluster",
-            "tcp://a:1",
-        ),
-        env={"PYTHONPATH": str(tmp_path)},
-    )
+    done = extract(many_pictures, tmp_path, "tcp://a:1", env={"PYTHONPATH": str(tmp_path)})
     assert "pip install -r requirements-cluster.txt" in user_error(done)
