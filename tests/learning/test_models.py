@@ -179,6 +179,10 @@ def test_where_training_wrote_no_model_another_is_used_or_the_reason_said(bundle
     write_no_model(tmp_path / "bob", "the recordings contradict each other")
     with pytest.raises(UserError, match="contradict each other"):
         EmotionClassifier(tmp_path / "bob")
+    write_no_model(tmp_path / "cid", "nothing was better", tmp_path / "dot")
+    write_no_model(tmp_path / "dot", "nothing was better", tmp_path / "cid")
+    with pytest.raises(UserError, match="no model at"):
+        EmotionClassifier(tmp_path / "cid")
 
 
 @pytest.mark.parametrize("recipe", ["default", "published"])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from conftest import ROOT
@@ -122,10 +123,13 @@ def test_killed_at_any_step_the_old_or_the_new_model_is_there(places):
 
 def test_what_reads_while_a_bundle_is_replaced_sees_one_model(places):
     old, new, folder = places
-    stop = threading.Event()
+    stop, seen = threading.Event(), []
 
     def replace():
         for number, source in enumerate([new, old] * 25):
+            until = len(seen) + 2
+            while len(seen) < until:  # the second of them began after the last replacement
+                time.sleep(0.001)
             with replacing(folder) as staging:
                 for path in source.iterdir():
                     if path.name in OWN:
@@ -135,7 +139,6 @@ def test_what_reads_while_a_bundle_is_replaced_sees_one_model(places):
 
     writer = threading.Thread(target=replace)
     writer.start()
-    seen = []
     while not stop.is_set():
         seen.append(find_model(folder).info["name"])
     writer.join()

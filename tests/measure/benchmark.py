@@ -14,9 +14,10 @@ the live loop does it, on every second frame; goal .4), live_files_mb (the netwo
 without MediaPipe's; goal 4), startup_ratio (start to first labelled picture, to a bare script that imports
 mediapipe without TensorFlow and detects once; goal 1.2), rss_growth_mb (of memory_frames frames, after the
 first 500; goal 20), extraction_efficiency (extract_landmarks.py to cores x a bare detect loop on the same
-pictures; goal 0.85). How calm the labels of the crying, then laughing demo clip are, as main.py reads it:
-label_changes_raw (a minute, without smoothing and hysteresis), label_changes_shown (with both; goal 15),
-label_delay_ms (how much later a class is shown for it, median; goal 250).
+pictures; goal 0.85), folder_efficiency (the same of main.py --source FOLDER, on all cores).
+How calm the labels of the crying, then laughing demo clip are, as main.py reads it: label_changes_raw (a
+minute, without smoothing and hysteresis), label_changes_shown (with both; goal 15), label_delay_ms (how
+much later a class is shown for it, median; goal 250).
 """
 
 import argparse
@@ -41,7 +42,7 @@ import numpy as np  # noqa: E402
 CLIP = ROOT / "assets" / "demo.mp4"
 PICTURE = ROOT / "tests" / "assets" / "astronaut.jpg"
 TASK = ROOT / "models" / "face_landmarker.task"
-PARTS = ("startup", "extraction", "loop", "memory", "labels")
+PARTS = ("startup", "extraction", "folder", "loop", "memory", "labels")
 
 BARE = """
 import sys
@@ -70,14 +71,16 @@ def main() -> None:
         "--images",
         type=Path,
         metavar="DIR",
-        help="<emotion>/* pictures for the extraction (default: 2,000 frames of the clip)",
+        help="<emotion>/* pictures for extraction and folder (default: 2,000 frames of the clip)",
     )
     args = parser.parse_args()
     figures = {}
     if "startup" in args.only:
         figures["startup_ratio"] = measure_startup()
     if "extraction" in args.only:
-        figures["extraction_efficiency"] = measure_extraction(args.images)
+        figures["extraction_efficiency"] = measure_throughput("extract_landmarks.py", "--images", args.images)
+    if "folder" in args.only:
+        figures["folder_efficiency"] = measure_throughput("main.py", "--no-display --source", args.images)
     if "loop" in args.only:
         figures |= measure_loop()
         figures |= measure_shares()
@@ -324,24 +327,16 @@ def find_turns(labels: list[tuple], column: int) -> list[tuple[int, str]]:
     return [(now[0], now[column]) for before, now in zip(labels, labels[1:]) if now[column] != before[column]]
 
 
-def measure_extraction(images: Path | None) -> float:
-    """Return the rate of extract_landmarks.py over cores x the rate of a bare loop of imread and detect."""
+def measure_throughput(script: str, flags: str, images: Path | None) -> float:
+    """Return the rate of a script that reads pictures over cores x the rate of a bare loop of imread and
+    detect."""
     with tempfile.TemporaryDirectory() as folder:
         images = images or write_frames(Path(folder) / "pictures", 2000)
+        output = Path(folder) / ("out.csv" if script == "main.py" else "out.npz")
         paths = sorted(path for path in images.rglob("*") if path.is_file())
+        command = [sys.executable, ROOT / "scr" / script, *flags.split(), images, "--output", output]
         start = time.perf_counter()
-        subprocess.run(
-            [
-                sys.executable,
-                ROOT / "scr" / "extract_landmarks.py",
-                "--images",
-                images,
-                "--output",
-                f"{folder}/out.npz",
-            ],
-            check=True,
-            capture_output=True,
-        )
+        subprocess.run(command, check=True, capture_output=True)
         whole = time.perf_counter() - start
         sample = paths[:: max(1, len(paths) // 500)]
         mediapipe, landmarker = open_landmarker(video=False)

@@ -59,8 +59,11 @@ def find_model(path: Path | str) -> Model:
     return unless_replaced(folder, read) if has_info(folder) else read({})
 
 
-def _find_place(path: Path | str) -> tuple[Path, str | None]:
-    """Return the `.tflite` file or bundle folder that `path` means, and the network of it if one is named."""
+def _find_place(path: Path | str, asked: tuple[Path, ...] = ()) -> tuple[Path, str | None]:
+    """Return the `.tflite` file or bundle folder that `path` means, and the network of it if one is named.
+
+    asked: folders without a model that led here; none is asked twice.
+    """
     given = Path(path)
     if str(path) in PARTS and not given.exists():
         return MODELS, str(path)
@@ -75,8 +78,9 @@ def _find_place(path: Path | str) -> tuple[Path, str | None]:
                     f"{relative(candidate)} is not a .tflite model; run: python scr/export_model.py"
                 )
             return candidate, None
-    if instead := stand_in(candidates):
-        return _find_place(instead)
+    folders = [folder for folder in candidates if folder.resolve() not in asked]
+    if instead := stand_in(folders):
+        return _find_place(instead, (*asked, *(folder.resolve() for folder in folders)))
     if re.fullmatch(r"[\w-]+", str(path)) and not given.exists():
         raise UserError(f"no model named {path}; run: python scr/train_personal.py --subject {path}")
     missing = given / TFLITE["landmarks"] if given.is_dir() or given == MODELS else given

@@ -1,10 +1,10 @@
 """Where training wrote no model, a file in its folder says why, and which model to use in its place."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from utils.config import ROOT, UserError, note, relative, write_json
+from utils.data.checks import check_fields, read_json
 
 FILE = "no_model.json"
 
@@ -23,10 +23,11 @@ def stand_in(folders: Sequence[Path]) -> Path | None:
     if path is None:
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        why, instead = str(found["why"]), str(found["instead"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json(path)
+        check_fields(found, dict.fromkeys(("why", "instead"), lambda value: isinstance(value, str)))
+    except (OSError, ValueError):
         return None
+    why, instead = found["why"], found["instead"]
     if not instead:
         raise UserError(f"no model in {relative(path.parent)}: {why}")
     note(f"{relative(path.parent)} holds no model: {why}; {instead} is used")
