@@ -13,7 +13,7 @@ from utils.script import run_script
 import os
 import time
 from argparse import BooleanOptionalAction
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
 from utils.config import (
@@ -226,13 +226,21 @@ class Demo:
         tell_news(self.source)
         self.seconds = time.perf_counter() - start
 
+    @contextmanager
     def frames(self):
-        """Return a context with frames and their faces, found while the frame before is read and drawn."""
+        """Yield frames with their faces: while one is read and drawn, faces are found on the next one, and a
+        video's next but one is decoded."""
         from utils.live.look_ahead import LookAhead
 
-        if self.draws or not self.still:
-            return LookAhead(self.source, self.find)
-        return nullcontext((frame, self.find(frame)) for frame in self.source)
+        frames = self.source
+        if self.still and not self.draws:
+            yield ((frame, self.find(frame)) for frame in frames)
+            return
+        with ExitStack() as stack:
+            if self.source.kind == "video":
+                decoded = stack.enter_context(LookAhead(frames, lambda frame: None))
+                frames = (frame for frame, _ in decoded)
+            yield stack.enter_context(LookAhead(frames, self.find))
 
     def find(self, frame) -> tuple[list, float]:
         """Return the faces of a video's frame and the seconds it took; still pictures are read as a whole."""

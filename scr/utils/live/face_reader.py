@@ -14,6 +14,9 @@ from utils.learning.classifier import EmotionClassifier
 from utils.live.neutral import NeutralTaker, find_movement
 from utils.live.smoothing import FaceTracker, read_picture
 
+LOOK_EVERY_MS = 100
+"""How long an answer of the crop network holds for a person alone: three frames of thirty a second."""
+
 
 class FaceReader:
     """Frames -> readings: landmarks, features, network, and in videos smoothing. A context manager."""
@@ -31,8 +34,8 @@ class FaceReader:
         self.offset: np.ndarray | None = None
         """neutral_offset of the face, once its neutral is known"""
         self._looked: tuple | None = None
-        self._reusable_for: list[int | None] = []
-        """the crop network's newest answer, and who may be read by it once more"""
+        self._looked_at: tuple[list[int | None], int] = ([], 0)
+        """the crop network's newest answer, and whom it is about, and when"""
         self.taker = None
         """of a neutral face, while it is being taken"""
         self._landmarkers: dict[bool, FaceLandmarker] = {}
@@ -78,7 +81,7 @@ class FaceReader:
         return self.tracker.update(
             [face.person for face in faces],
             [face.landmarks for face in faces],
-            self.predict(faces, frame.image, self._look_now_and_then(faces, frame.image)),
+            self.predict(faces, frame.image, self._look_now_and_then(faces, frame)),
             frame.timestamp_ms,
             frame.shape,
         )
@@ -176,20 +179,21 @@ class FaceReader:
         both = np.sqrt(both)
         return [face.landmarks for face in faces], both / both.sum(axis=1, keepdims=True)
 
-    def _look_now_and_then(self, faces: list[Face], image: np.ndarray) -> tuple | None:
+    def _look_now_and_then(self, faces: list[Face], frame) -> tuple | None:
         """Return what the crop network makes of the faces on a video's frame.
 
-        A person alone is looked at on every second frame only, and the answer is used twice: answers are
-        smoothed over ten frames, and the crop network costs the most after detection.
+        A person alone is looked at once in `LOOK_EVERY_MS`, and read by that answer until then: answers are
+        smoothed over more than that, and the crop network costs the most after detection.
         """
         people = [face.person for face in faces]
         if not self._needs_crops or not faces:
             self._looked = None
-        elif self._looked is not None and people == self._reusable_for:
-            self._reusable_for = []
-        else:
-            self._looked = self.classifier.look(crop_faces(image, [face.landmarks for face in faces]))
-            self._reusable_for = people if len(people) == 1 else []
+            return None
+        whom, when = self._looked_at
+        recent = 0 <= frame.timestamp_ms - when < LOOK_EVERY_MS
+        if self._looked is None or not recent or len(people) > 1 or people != whom:
+            crops = crop_faces(frame.image, [face.landmarks for face in faces])
+            self._looked, self._looked_at = self.classifier.look(crops), (people, frame.timestamp_ms)
         return self._looked
 
     def predict(self, faces: list[Face], image: np.ndarray, looked: tuple | None = None) -> np.ndarray:
