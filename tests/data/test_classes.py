@@ -67,10 +67,11 @@ def labels(root, classes=None):
     return {image.path.relative_to(root).as_posix(): image.label for image in images}, left_out
 
 
-def test_every_sub_folder_is_a_class(tmp_path):
+def test_every_sub_folder_is_a_class(tmp_path, capsys):
     tree(tmp_path, "Wink/a.jpg", "Train/sleepy/old/b.jpg", "Joy/c.jpg", "d.jpg", "_tmp/e.jpg")
     found, left_out = labels(tmp_path)
     assert found == {"Wink/a.jpg": "wink", "Train/sleepy/old/b.jpg": "sleepy", "Joy/c.jpg": "happy"}
+    assert "joy as happy" in capsys.readouterr().err
     assert sum(left_out.values()) == 2 and any(
         "_tmp (no class's folder, a name that has" in key for key in left_out
     )

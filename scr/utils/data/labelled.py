@@ -68,7 +68,7 @@ def find_labelled_images(
         raise UserError(
             f"no folder {relative(root)}; give --images a folder with one sub-folder for each class"
         )
-    images, left_out = [], Counter()
+    images, left_out, renamed = [], Counter(), set()
     paths = _list_pictures(root)
     folders = {path.parent: (root.name, *path.parent.relative_to(root).parts) for path in paths}
     places = _class_places(folders, classes)
@@ -81,7 +81,12 @@ def find_labelled_images(
         above = names[1:place]
         splits = [_SPLIT_FOLDERS[name.lower()] for name in above if name.lower() in _SPLIT_FOLDERS]
         subject = above[-1] if above and above[-1].lower() not in _SPLIT_FOLDERS else ""
-        images.append(LabelledImage(path, class_name(names[place]), (splits or [""])[-1], subject))
+        label, name = class_name(names[place]), names[place].lower()
+        if label not in name:  # `Happy` and `sadness` need no word
+            renamed.add(f"{name} as {label}")
+        images.append(LabelledImage(path, label, (splits or [""])[-1], subject))
+    if renamed:
+        note(f"folders taken for known emotions: {list_names(sorted(renamed))}")
     if not images:
         named = f" named {' or '.join(classes)}" if classes else " of a class"
         what = f"{len(paths)} pictures, none in a folder{named}" if paths else "no pictures"
@@ -149,7 +154,7 @@ def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter
         raise UserError(
             f"{relative(labels)} is not a FER+ label file ({error}); give --labels FER+'s fer2013new.csv"
         ) from error
-    images, left_out = [], Counter()
+    images, left_out, renamed = [], Counter(), set()
     paths = _list_pictures(root)
     for path in paths:
         votes = rows.get(path.name)
