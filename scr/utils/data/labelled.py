@@ -154,7 +154,7 @@ def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter
         raise UserError(
             f"{relative(labels)} is not a FER+ label file ({error}); give --labels FER+'s fer2013new.csv"
         ) from error
-    images, left_out, renamed = [], Counter(), set()
+    images, left_out = [], Counter()
     paths = _list_pictures(root)
     for path in paths:
         votes = rows.get(path.name)
