@@ -77,9 +77,13 @@ def test_the_python_program_answers_as_main_does(vector, looks, example):
     assert np.abs(crop.astype(int) - looks[0][2]).max() <= 2, "grey levels"
 
 
-def test_the_python_program_reads_a_photograph():
+def test_the_python_program_reads_a_photograph_outside_the_repository(tmp_path):
+    page = (ROOT / "docs" / "model_io.md").read_text()
+    copied = [ROOT / "models" / name for name in page.split("files beside it:")[1].split("`")[1:8:2]]
+    for path in (EXAMPLES / "read_face.py", *copied, ROOT / "scr" / "utils" / "faces" / "reference_face.csv"):
+        shutil.copy(path, tmp_path)
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "read_face.py", DATA / "astronaut.jpg"],
+        [sys.executable, tmp_path / "read_face.py", DATA / "astronaut.jpg"],
         capture_output=True,
         text=True,
         env=os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9"},

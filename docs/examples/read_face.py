@@ -1,6 +1,6 @@
 """A photograph -> a face's emotion, with numpy, mediapipe and ai-edge-litert alone (docs/model_io.md).
 
-python docs/examples/read_face.py photo.jpg
+usage: python read_face.py photo.jpg
 """
 
 import json
@@ -14,14 +14,16 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"  # MediaPipe would report its use to Google
-ROOT = Path(__file__).resolve().parents[2]
-INFO = json.loads((ROOT / "models/emotion_mlp.json").read_text())
+HERE = Path(__file__).resolve().parent
+COPIED = (HERE / "emotion_mlp.json").exists()  # the model's files lie beside this one; else in the repository
+MODELS, FACES = (HERE, HERE) if COPIED else (HERE.parents[1] / name for name in ("models", "scr/utils/faces"))
+INFO = json.loads((MODELS / "emotion_mlp.json").read_text())
 REFERENCE = np.array(INFO["features"]["reference"])
-CROP_REFERENCE = np.loadtxt(ROOT / "scr/utils/faces/reference_face.csv", delimiter=",") * 90 + 60
+CROP_REFERENCE = np.loadtxt(FACES / "reference_face.csv", delimiter=",") * 90 + 60
 
 
 def find_face(rgb):  # -> landmarks (478, 3) in widths of the picture, blendshapes (52,)
-    base = mp.tasks.BaseOptions(model_asset_path=str(ROOT / "models/face_landmarker.task"))
+    base = mp.tasks.BaseOptions(model_asset_path=str(MODELS / "face_landmarker.task"))
     options = mp.tasks.vision.FaceLandmarkerOptions(base_options=base, output_face_blendshapes=True)
     with mp.tasks.vision.FaceLandmarker.create_from_options(options) as landmarker:
         for _ in range(2):  # the second time on a copy on which the face is 75 pixels wide, or as it is
@@ -52,7 +54,7 @@ def crop_face(rgb, landmarks):  # -> (120, 120) uint8
 
 
 def run(file, x):  # -> probabilities (classes,), the narrower output
-    network = Interpreter(str(ROOT / "models" / file))
+    network = Interpreter(str(MODELS / file))
     network.allocate_tensors()
     network.set_tensor(network.get_input_details()[0]["index"], x[None].astype(np.float32))
     network.invoke()
@@ -76,8 +78,11 @@ def answer(looks):  # the face as it is and mirrored -> probabilities (classes,)
 
 
 if __name__ == "__main__":
-    picture = cv2.cvtColor(cv2.imread(sys.argv[1]), cv2.COLOR_BGR2RGB)
-    looks = []
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    if (picture := cv2.imread(sys.argv[1])) is None:
+        sys.exit(f"no picture at {sys.argv[1]}")
+    picture, looks = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), []
     for rgb in (picture, np.ascontiguousarray(picture[:, ::-1])):
         landmarks, blendshapes = find_face(rgb)
         looks.append((landmarks, blendshapes, crop_face(rgb, landmarks)))
