@@ -29,7 +29,7 @@ from utils.config import (
 
 
 def build_parser():
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "--source")
     parser.add_argument(
         "--source", default="0", help="camera number, video, picture, folder of pictures, or stream address"
     )
@@ -136,6 +136,8 @@ def main(args):
         raise KeyboardInterrupt
     if source.failure and source.live:
         raise UserError(source.failure)
+    if demo.summary.read_nothing:
+        raise UserError(f"nothing in {source.name} can be read; choose another folder")
     if args.calibrate and demo.reader.taker and not source.live:
         raise UserError(
             "no neutral face was taken: that needs a face on a whole second of the video, "
@@ -192,7 +194,7 @@ class Demo:
             self.draws = bool(args.save or self.screen.window)
             stack.enter_context(self._share_out_pictures())
             source.loops = source.is_demo and bool(self.screen.window) and waits
-            self.summary = Summary(source)
+            self.summary = Summary(source, bool(self.screen.window))
             self._stack = stack.pop_all()
         return self
 

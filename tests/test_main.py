@@ -384,7 +384,7 @@ def test_stills_wait_for_space_and_obey_the_keys(frames, tmp_path, window, capsy
         cv2.imwrite(str(tmp_path / name), frame)
     fake = window("", "", "m", "h", "", "space", "", "q")
     run("--source", tmp_path)
-    assert capsys.readouterr().out.startswith("2 pictures")
+    assert capsys.readouterr().out.startswith("2 of 3 pictures (stopped) in ")
     first, mirrored, helped, second = fake.shown
     assert np.abs(first[:, :640].astype(int) - mirrored[:, 639::-1]).mean() < 2
     assert (mirrored[:, :640] == helped[:, :640]).all() and (mirrored[:, 640:] != helped[:, 640:]).any()
@@ -440,13 +440,14 @@ def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
         (["--source", "zero.png"], "not a picture that can be read"),
         (["--source", "noise.jpg"], "not a picture that can be read"),
         (["--source", "notes.txt"], "neither a video nor a picture"),
-        (["--source", "empty"], "no pictures in empty"),
+        (["--source", "empty"], "no pictures or videos in empty; .* like .jpg, .png or .mp4"),
+        (["--source", "fake"], "nothing in fake can be read"),
         (["--source", "rtsp://127.0.0.1:1/none"], "can't open the stream"),
         (["--source", "good.png", "--output", "rows.xls"], "end it in .csv or .jsonl"),
         (["--source", "good.png", "--output", "zero.mp4/rows.csv"], "can't write"),
         (["--source", "good.png", "--save", "drawn.mp4"], "for a picture"),
         (["--source", "good.png", "--save", "good.png"], "is the source itself"),
-        (["--source", "clip.mp4", "--save", "drawn.png"], "for a video"),
+        (["--source", "clip.mp4", "--save", "drawn.png"], "for a video, end the name in .mp4"),
         (["--source", "pictures", "--save", "drawn.png"], "name a folder"),
         (["--source", "pictures", "--save", "pictures"], "is the source itself"),
         (["--source", "good.png", "--calibrate"], "cameras and videos only"),
@@ -462,8 +463,9 @@ def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, cl
         Path(name).write_bytes(b"")
     for name in ("noise.mov", "noise.jpg"):
         Path(name).write_bytes(np.random.default_rng(0).bytes(5000))
-    for name in ("empty", "pictures"):
+    for name in ("empty", "fake", "pictures"):
         Path(name).mkdir()
+    Path("fake/fake.jpg").write_bytes(b"fake")
     cv2.imwrite("good.png", frames[0])
     cv2.imwrite("pictures/good.png", frames[0])
     shutil.copy(clip, "clip.mp4")
@@ -564,7 +566,8 @@ def test_clip_without_a_camera_goes_round_in_a_window_and_begins_with_a_laugh(
     times, emotions = zip(*stamps)
     assert times[:5] == (0, 100, 200, 300, 400) and min(np.diff(times)) > 0 and len(times) == 70
     assert set(emotions[:5]) == {"happy"} and len(set(emotions)) > 1
-    assert "70 frames" in capsys.readouterr().out
+    first, last = capsys.readouterr().out.splitlines()
+    assert "70 frames" in first and "a second" not in first and " s)" not in last
 
 
 def test_a_picture_is_saved_where_it_is_said(clip, window, monkeypatch, tmp_path, capsys):
@@ -578,6 +581,12 @@ def test_a_picture_is_saved_where_it_is_said(clip, window, monkeypatch, tmp_path
     (picture,) = (tmp_path / "snapshots").iterdir()
     assert f"saved {picture}" in capsys.readouterr().err
     assert said == [f"saved in {tmp_path / 'snapshots'}"]
+
+
+def test_a_name_without_its_option_is_understood(capsys):
+    with pytest.raises(SystemExit):
+        main.build_parser().parse_args(["--no-display", "my photo.jpg"])
+    assert "did you mean --source 'my photo.jpg'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["nan", "-1", "inf", "soon"])
@@ -611,17 +620,23 @@ def test_each_run_ends_with_what_was_seen(frames, clip, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "c.png"), np.zeros((90, 90, 3), np.uint8))
     (tmp_path / "d.png").write_bytes(b"none")
     run("--source", tmp_path / "b.png", "--no-display")
-    assert re.fullmatch(r"b\.png: happy \d+%", capsys.readouterr().out.splitlines()[-1])
+    first, line = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"1 picture in [\d.]+ s, 1 face", first)
+    assert re.fullmatch(r"b\.png: happy \d+% sure", line)
     run("--source", tmp_path, "--no-display")
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[1:5]] == ["a.png", "b.png", "c.png", "d.png"]
     assert lines[3:5] == ["c.png: no face", "d.png: not readable"]
-    assert {" ".join(line.split()) for line in lines[5:]} >= {"2 happy", "1 no face", "1 not readable"}
+    assert lines[5:] == ["faces on the pictures: 2 happy; 1 picture without a face; 1 not readable"]
+    cv2.imwrite(str(tmp_path / "two.png"), np.hstack([frames[0][:, 200:], frames[-1][:, 200:]]))
+    run("--source", tmp_path / "two.png", "--no-display")
+    assert re.search(r"two\.png: face 0 happy \d+% sure, 1 happy \d+%\n", capsys.readouterr().out)
     run("--source", clip, "--no-display", "--output", tmp_path / "rows.csv")
     line = capsys.readouterr().out.splitlines()[-1]
     rows = read_csv(tmp_path / "rows.csv")
     happy = sum(row["emotion"] == "happy" for row in rows) / len(rows)
     assert line.startswith("clip.mp4: ") and f"happy {happy:.0%}" in line and line.endswith("(3.0 s)")
+    assert line.count(" of the time") == 1 and " 0%" not in line
 
 
 def test_doctor_comes_to_its_end(monkeypatch, capsys):

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -173,8 +174,23 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def make_parser(docstring: str) -> argparse.ArgumentParser:
-    """Return a parser described by a script's own docstring, with defaults in its help."""
+class _Parser(argparse.ArgumentParser):
+    """A parser that knows which option is meant by a user who names a file without any."""
+
+    forgotten = ""
+
+    def parse_args(self, args=None, namespace=None):
+        others = self.parse_known_args(args, namespace)[1]
+        if self.forgotten and others and not others[0].startswith("-"):
+            self.error(f"did you mean {self.forgotten} {shlex.quote(others[0])}?")
+        return super().parse_args(args, namespace)
+
+
+def make_parser(docstring: str, forgotten: str = "") -> argparse.ArgumentParser:
+    """Return a parser described by a script's own docstring, with defaults in its help.
+
+    forgotten: the option that an argument without one is for.
+    """
     summary, _, rest = docstring.partition("\n\n")
 
     class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -189,7 +205,9 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
                 return f"{action.help} (default: {shown})"
             return super()._get_help_string(action)
 
-    return argparse.ArgumentParser(description=f"{summary}\n\n{rest}".strip(), formatter_class=Formatter)
+    parser = _Parser(description=f"{summary}\n\n{rest}".strip(), formatter_class=Formatter)
+    parser.forgotten = forgotten
+    return parser
 
 
 SHARE_VARIABLE = "EMOTION_SHARE_USAGE_METRICS"

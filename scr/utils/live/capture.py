@@ -17,7 +17,7 @@ from pathlib import Path
 from utils.config import ASSETS, UserError, relative
 from utils.faces.folders import list_files, list_reasons
 from utils.faces.headers import HEIF_SUFFIXES, PictureError
-from utils.faces.images import IMAGE_SUFFIXES, check_picture, is_image, load_picture
+from utils.faces.images import check_picture, is_image, load_picture
 from utils.live.cameras import CameraSettings, open_camera, read_image
 from utils.live.live_source import LiveSource
 from utils.live.source import TICK_S, Frame, Source
@@ -152,9 +152,10 @@ class FolderSource(Source):
         super().__init__(name, "folder")
         paths, left_out = list_files(folder, _is_wanted, outputs)
         if not paths:
-            some = ", ".join(sorted(IMAGE_SUFFIXES)[:4])
             what = f" ({list_reasons(left_out)})" if left_out else ""
-            raise UserError(f"no pictures in {name}{what}; it should hold files like {some}")
+            raise UserError(
+                f"no pictures or videos in {name}{what}; it should hold files like .jpg, .png or .mp4"
+            )
         if left_out:
             self.news.append(f"left out of {name}: {list_reasons(left_out)}")
         self.files = [(os.path.join(name, path.relative_to(folder)), path) for path in paths]

@@ -9,7 +9,7 @@ from utils.live.results import ResultWriter
 from utils.live.time_plots import Plot
 from utils.live.video_writer import CODECS, Sound, VideoRecorder, write_picture
 
-PICTURE_SUFFIXES = set(".png .jpg .jpeg .jpe .bmp .tif .tiff .ppm".split())
+PICTURE_SUFFIXES = tuple(".jpg .png .jpeg .bmp .jpe .tif .tiff .ppm".split())
 """That pictures of any size and colour are written as; WebP and AVIF have limits."""
 
 
@@ -19,11 +19,9 @@ def check_save(save: Path | None, source) -> None:
         return
     if source.kind == "folder" and (save.suffix or save.is_file()):
         raise UserError(f"--save {save}: for a folder of pictures, name a folder")
-    wanted = {"folder": {""}, "picture": PICTURE_SUFFIXES}.get(source.kind, set(CODECS))
+    wanted = {"folder": ("",), "picture": PICTURE_SUFFIXES}.get(source.kind, tuple(CODECS))
     if save.suffix.lower() not in wanted:
-        raise UserError(
-            f"--save {save}: for a {source.kind}, end the name in {' or '.join(sorted(wanted)[:4])}"
-        )
+        raise UserError(f"--save {save}: for a {source.kind}, end the name in {' or '.join(wanted[:4])}")
     if save.resolve() == Path(source.name).resolve():
         raise UserError(f"--save {save} is the source itself; choose another name")
 

@@ -12,15 +12,19 @@ LONGEST_GAP_MS = 1000
 
 
 class Summary:
-    """Counts frames and faces, and prints what was seen, how fast, and where it was written."""
+    """Counts frames and faces, and prints what was seen, how fast, and where it was written.
 
-    def __init__(self, source):
-        self.source = source
-        self.frames = self.stills = self.faces = self.frames_with_face = 0
+    `watched`: in a window, where the user sets the pace.
+    """
+
+    def __init__(self, source, watched: bool = False):
+        self.source, self.watched = source, watched
+        self.frames = self.stills = self.unreadable = self.faces = self.frames_with_face = 0
         self.lines: list[str] = []
         """of still pictures, the first few"""
         self.counts: Counter[str] = Counter()
-        """still pictures' faces by emotion, and pictures without one"""
+        """still pictures' faces by emotion"""
+        self.faceless = self.unreadable_stills = 0
         self.times_ms: dict[tuple[str, int], Counter[str]] = {}
         """by video and face: how long it showed each emotion"""
         self._before = ("", 0, 0, ())
@@ -28,6 +32,7 @@ class Summary:
     def count(self, frame, readings: list) -> None:
         """Count a frame and its readings."""
         self.frames += 1
+        self.unreadable += bool(frame.problem)
         self.faces += len(readings)
         self.frames_with_face += bool(readings)
         if frame.still:
@@ -35,14 +40,18 @@ class Summary:
         elif not frame.problem:
             self._count_time(frame, readings)
 
+    @property
+    def read_nothing(self) -> bool:
+        """Whether no file of all that were tried can be read."""
+        return 0 < self.frames == self.unreadable
+
     def _count_still(self, frame, readings: list) -> None:
         self.stills += 1
-        emotions = [reading.emotion for reading in readings]
-        self.counts.update(emotions or ["not readable" if frame.problem else "no face"])
+        self.unreadable_stills += bool(frame.problem)
+        self.faceless += not (readings or frame.problem)
+        self.counts.update(reading.emotion for reading in readings)
         if len(self.lines) < LINES:
-            seen = [f"{reading.emotion} {reading.confidence:.0%}" for reading in readings[:LINES]]
-            more = [f"{len(readings) - LINES} more"] if len(readings) > LINES else []
-            what = ", ".join(seen + more) or ("not readable" if frame.problem else "no face")
+            what = _list_faces(readings) or ("not readable" if frame.problem else "no face")
             self.lines.append(f"{self._name(frame.source)}: {what}")
 
     def _count_time(self, frame, readings: list) -> None:
@@ -61,16 +70,14 @@ class Summary:
     def _name(self, source: str) -> str:
         if self.source.kind == "folder":
             return Path(source).relative_to(self.source.name).as_posix()
-        return source if self.source.live or "://" in source else Path(source).name
+        if self.source.live:
+            return f"{self.source.kind} {source}"
+        return source if "://" in source else Path(source).name
 
     def print(self, seconds: float, failure: str, paths: list) -> None:
         """Print the summary of a run of some seconds; `failure` says why its source ended, if not well."""
-        kinds = (["pictures"] if self.stills else []) + (["frames"] if self.frames > self.stills else [])
-        print(
-            f"{self.frames} {' and '.join(kinds) or 'frames'} in {seconds:.1f} s "
-            f"({self.frames / max(seconds, 1e-6):.0f} a second), "
-            f"{self.faces} faces on {self.frames_with_face} of them"
-        )
+        if self.frames:
+            print(self._first_line(seconds))
         if failure:
             note(failure)
         for path in paths:
@@ -79,11 +86,33 @@ class Summary:
         for line in [*self._still_lines(), *self._video_lines()]:
             print(line)
 
+    def _first_line(self, seconds: float) -> str:
+        """Return how many pictures and frames were read, how fast, and how many faces are on them."""
+        all_stills = len(self.source.pictures) if self.source.kind == "folder" else self.stills
+        what = [_number(self.stills, "picture")] if self.stills else []
+        if self.stills < all_stills:
+            what = [f"{self.stills} of {_number(all_stills, 'picture')} (stopped)"]
+        if moments := self.frames - self.stills - (self.unreadable - self.unreadable_stills):
+            what.append(_number(moments, "frame"))
+        line = f"{' and '.join(what) or 'nothing read'} in {seconds:.1f} s"
+        if self.frames == 1:
+            return f"{line}, {_number(self.faces, 'face')}"
+        if not self.watched:
+            rate = self.frames / max(seconds, 1e-6)
+            line += f" ({rate:.{0 if rate >= 10 else 1}f} a second)"
+        return f"{line}, {_number(self.faces, 'face')} on {self.frames_with_face} of them"
+
     def _still_lines(self) -> list[str]:
         more = self.stills - len(self.lines)
-        lines = self.lines + ([f"... and {more} more pictures"] if more else [])
+        lines = self.lines + ([f"... and {_number(more, 'more picture')}"] if more else [])
         if self.stills > 1:
-            lines += [f"{count:>7}  {emotion}" for emotion, count in self.counts.most_common()]
+            counts = [f"{count} {emotion}" for emotion, count in self.counts.most_common()]
+            line = f"faces on the pictures: {', '.join(counts) or 'none'}"
+            if self.faceless:
+                line += f"; {_number(self.faceless, 'picture')} without a face"
+            if self.unreadable_stills:
+                line += f"; {self.unreadable_stills} not readable"
+            lines.append(line)
         return lines
 
     def _video_lines(self) -> list[str]:
@@ -96,9 +125,28 @@ class Summary:
         lines = []
         for (source, face), times in ranked[:LINES]:
             total = max(times.total(), 1)
-            shares = ", ".join(f"{emotion} {time / total:.0%}" for emotion, time in times.most_common())
+            shares = [(emotion, f"{time / total:.0%}") for emotion, time in times.most_common()]
+            (emotion, share), *others = shares
+            seen = [f"{emotion} {share} of the time", *(" ".join(one) for one in others if one[1] != "0%")]
             which = f", face {face}" if faces[source] > 1 else ""
-            lines.append(f"{self._name(source)}{which}: {shares} ({total / 1000:.1f} s)")
-        if len(ranked) > LINES:
-            lines.append(f"... and {len(ranked) - LINES} more faces")
+            # A clip that goes round was watched for longer than it is.
+            duration = "" if self.source.loops else f" ({total / 1000:.1f} s)"
+            lines.append(f"{self._name(source)}{which}: {', '.join(seen)}{duration}")
+        if more := len(ranked) - len(lines):
+            lines.append(f"... and {_number(more, 'more face')}")
         return lines
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _list_faces(readings: list) -> str:
+    """Return what a picture's faces show, and of several their numbers: those in picture and table."""
+    seen = [f"{reading.emotion} {reading.confidence:.0%}" for reading in readings[:LINES]]
+    if len(readings) > 1:
+        seen = [f"{reading.face} {what}" for reading, what in zip(readings, seen)]
+        seen[0] = f"face {seen[0]}"
+    if seen:
+        seen[0] += " sure"
+    return ", ".join(seen + ([f"{len(readings) - LINES} more"] if len(readings) > LINES else []))
