@@ -123,6 +123,33 @@ def test_panel_says_what_is_read(portrait):
     ).all()  # long text is cut, not let run out
 
 
+def test_a_class_at_nought_percent_has_no_bar_and_several_faces_have_numbers(portrait, monkeypatch):
+    frame, landmarks = portrait
+    probabilities = np.array([0.004, 0.99, 0.004, 0.002], np.float32)
+    readings = [Reading(face, landmarks, (0, 0, 9, 9), "happy", 0.99, probabilities) for face in (0, 1)]
+    figures, figure = [], Canvas.figure
+    monkeypatch.setattr(
+        Canvas,
+        "figure",
+        lambda canvas, text, *rest, **more: (figures.append(text), figure(canvas, text, *rest, **more)),
+    )
+    panel = View(EMOTIONS).draw(np.full((1080, 1920, 3), 90, np.uint8), readings)[:, 1920:]
+    assert not (panel == np.array(COLOURS["fear"], np.uint8)).all(axis=2).any()
+    assert {"0  happy", "1  happy"} <= set(figures)
+
+
+def test_help_lists_the_keys_that_do_something(portrait, monkeypatch):
+    texts = []
+    monkeypatch.setattr(Canvas, "text", lambda canvas, text, *rest, **more: texts.append(text))
+    view = View(EMOTIONS)
+    view.press("h")
+    view.draw(portrait[0], [], 1000)
+    assert "your neutral face" in texts and "next picture" not in texts
+    texts.clear()
+    view.draw(portrait[0], [])
+    assert "next picture" in texts and "your neutral face" not in texts
+
+
 def test_tags_show_the_panel_s_numbers_though_those_change_less_often(portrait, monkeypatch):
     frame, landmarks = portrait
     tags, figures = [], []

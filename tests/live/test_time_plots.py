@@ -59,7 +59,7 @@ def test_long_videos_are_drawn_from_a_bounded_number_of_moments_and_gaps_stay_em
     assert [len(labels[span]) for span in _spans(times)] == pytest.approx([200, 300], abs=3)
 
 
-def test_the_sheet_keeps_the_surest_and_the_most_doubtful_and_none_twice(tmp_path):
+def test_the_sheet_keeps_the_surest_and_the_least_sure_and_none_twice(tmp_path):
     plot = Plot(tmp_path / "plot.html", EMOTIONS)
     for number in range(40):
         image = np.full((120, 120, 3), number, np.uint8)
@@ -72,7 +72,7 @@ def test_the_sheet_keeps_the_surest_and_the_most_doubtful_and_none_twice(tmp_pat
     wanted = [*range(39, 39 - THUMBNAILS, -1), *range(THUMBNAILS)]
     assert sorted(map(int, shown)) == sorted(wanted)
     assert page.count("data:image/png") == 2 * THUMBNAILS
-    assert ">40<" in page and ">no face<" in page
+    assert ">40<" in page and ">no face (pictures)<" in page and "the least sure" in page
 
 
 @pytest.mark.parametrize("suffix", [".png", ".html"])
@@ -85,6 +85,7 @@ def test_plot_of_a_run_is_one_file_that_fetches_nothing(tmp_path, suffix, capsys
         assert cv2.imread(str(path)).shape[1] == 1500
     else:
         page = path.read_text(encoding="utf-8")
+        assert "uncertain" not in page  # no frame of the clip is
         assert "smile.mp4, face 0" in page and "default-src 'none'" in page
         assert not re.search(r"<(script|link|iframe)|(src|href)=\"(?!#|data:)|url\((?!#)", page)
 
@@ -92,6 +93,16 @@ def test_plot_of_a_run_is_one_file_that_fetches_nothing(tmp_path, suffix, capsys
 def test_plot_of_a_picture(tmp_path):
     run("--source", DATA / "astronaut.jpg", "--plot", tmp_path / "plot.png")
     assert share_of(cv2.imread(str(tmp_path / "plot.png")), COLOURS["happy"]) > 0.02
+
+
+def test_pictures_of_one_name_are_told_apart(tmp_path):
+    plot = Plot(tmp_path / "plot.html", EMOTIONS, folder="in/here")
+    for folder in ("glad", "very glad indeed"):
+        frame = Frame(np.zeros((120, 120, 3), np.uint8), 0, 0, f"in/here/{folder}/124.jpg", 0.0, still=True)
+        plot.add(frame, [reading("happy", 0.9)])
+    plot.write()
+    page = (tmp_path / "plot.html").read_text(encoding="utf-8")
+    assert "glad/124.jpg" in page and "very gla...eed/124.jpg" in page
 
 
 def test_a_source_without_any_face_is_plotted_too(tmp_path):

@@ -439,7 +439,7 @@ class View:
         if changed or not timed or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
             self._shown_ms = timestamp_ms or 0
             self._figures = {reading.face: reading.confidence for reading in readings}
-            self._draw_figures(readings, timed, f"{fps:.0f} fps  {latency_ms:.0f} ms")
+            self._draw_figures(readings, timed, f"{fps:.0f} fps  delay {latency_ms:.0f} ms")
         self._draw_faces(readings)
         return self.canvas.image
 
@@ -460,7 +460,7 @@ class View:
         canvas.text(canvas.fit_text(self.model_name, 110, 12), 12, 22, 12, DIM)
         canvas.text("h  help", PANEL - 12, 22, 12, DIM, right=True)
         if self.show_help:
-            self._draw_help(80)
+            self._draw_help(80, "space" if timed else "n")
         else:
             rows = self._rows(timed)
             for row, name in enumerate(self.classes):
@@ -487,7 +487,7 @@ class View:
         if timed:
             strip = self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale))
             canvas.paste(12, canvas.height - 82, strip)
-            canvas.figure(speed, PANEL - 12, canvas.height - 14, 110, 12, DIM, right=True)
+            canvas.figure(speed, PANEL - 12, canvas.height - 14, 122, 12, DIM, right=True)
 
     def _draw_faces(self, readings: Sequence) -> None:
         canvas, tags = self.canvas, []
@@ -507,14 +507,15 @@ class View:
             self.canvas.figure("no face", 12, 62, 120, 24, UNSURE, 500)
             return
         main = readings[0]
-        label, size = self.canvas.fit_label(main.emotion, 120, 24)
+        label = f"{main.face}  {main.emotion}" if len(readings) > 1 else main.emotion
+        label, size = self.canvas.fit_label(label, 120, 24)
         self.canvas.figure(label, 12, 62, 120, size, self.colour_of(main.emotion), 600)
         self.canvas.figure(f"{main.confidence:.0%}", PANEL - 12, 62, 56, 20, INK, 500, right=True)
 
     def _draw_bars(self, rows: RowLayout, probabilities: np.ndarray) -> None:
         for row, (name, probability) in enumerate(zip(self.classes, probabilities.tolist())):
-            y, length = BARS_TOP + row * rows.pitch, (PANEL - 24) * probability
-            shown = f"{probability:.0%}"
+            shown, y = f"{probability:.0%}", BARS_TOP + row * rows.pitch
+            length = 0 if shown == "0%" else (PANEL - 24) * probability
             self.canvas.figure(shown, PANEL - 12, y + rows.size - 2, 40, rows.size, DIM, right=True)
             self.canvas.fill(12, y + rows.bar_top, length, rows.bar, self.colour_of(name))
             self.canvas.fill(12 + length, y + rows.bar_top, PANEL - 24 - length, rows.bar, FAINT)
@@ -528,8 +529,9 @@ class View:
             self.canvas.figure(label, 12, y, 120, 13, self.colour_of(reading.emotion), 500)
             self.canvas.figure(f"{reading.confidence:.0%}", PANEL - 12, y, 40, 13, DIM, right=True)
 
-    def _draw_help(self, top: float) -> None:
-        for row, (key, meaning) in enumerate(HELP):
+    def _draw_help(self, top: float, without: str) -> None:
+        """Draw what the keys do; one of them is for videos alone, one for pictures."""
+        for row, (key, meaning) in enumerate(item for item in HELP if item[0] != without):
             self.canvas.text(key, 12, top + row * 19 + 10, 13, INK, 600)
             self.canvas.text(meaning, 72, top + row * 19 + 10, 13, DIM)
 

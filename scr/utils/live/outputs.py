@@ -45,7 +45,8 @@ class Outputs:
         self.paths = [path for path in (output, plot, save) if path]
         self._files = contextlib.ExitStack()
         self._results = self._files.enter_context(ResultWriter(output, classes)) if output else None
-        self._plot = Plot(plot, classes) if plot else None
+        folder = source.name if source.kind == "folder" else ""
+        self._plot = Plot(plot, classes, folder) if plot else None
         self._video = None
 
     def write_rows(self, frame, readings: list) -> None:

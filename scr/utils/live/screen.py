@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from utils.config import DATA, note, relative
+from utils.learning.swap import NAME
 from utils.live import display
 from utils.live.video_writer import write_picture
 
@@ -19,7 +20,8 @@ class Screen:
 
     def __init__(self, source, reader, mirror: bool, window: bool = True, waits: bool = False):
         self.source, self.reader, self.waits = source, reader, waits
-        self.view = display.View(reader.classifier.classes, reader.classifier.name, mirror)
+        name = reader.classifier.name
+        self.view = display.View(reader.classifier.classes, "" if name == NAME else name, mirror)
         self._windows = contextlib.ExitStack()
         self.window = open_window(self._windows) if window else None
         self._fps = 0.0

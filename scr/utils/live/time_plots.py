@@ -1,4 +1,4 @@
-"""`--plot`: emotions over time in videos; of pictures a bar per class, the surest and the most doubtful.
+"""`--plot`: emotions over time in videos; of pictures a bar per class, the surest and the least sure.
 
 Written as a PNG, or as one HTML file that needs no network.
 """
@@ -27,8 +27,11 @@ COLUMNS = 600
 GAP_MS = 1000
 """A face unseen for longer leaves a gap."""
 THUMBNAILS = 4
-"""Pictures of each class on the sheet: so many of the surest, and of the most doubtful."""
+"""Pictures of each class on the sheet: so many of the surest, and of the least sure."""
 THUMBNAIL_PX = 96
+CAPTION = 22
+"""Characters of a picture's path that fit above it; what is too long is cut in the middle."""
+NO_FACE = "no face (pictures)"
 
 
 def check_plot(path: Path) -> None:
@@ -50,11 +53,11 @@ class _Track:
 
 
 class Plot:
-    """Collects readings and draws them; `add` each frame, then `write`."""
+    """Collects readings and draws them; `add` each frame, then `write`. `folder`: that files are named in."""
 
-    def __init__(self, path: Path, classes: tuple[str, ...]):
+    def __init__(self, path: Path, classes: tuple[str, ...], folder: str = ""):
         check_plot(path)
-        self.path, self.classes = path, classes
+        self.path, self.classes, self.folder = path, classes, folder
         self.tracks: dict[tuple[str, int], _Track] = {}
         self.counts: Counter[str] = Counter()
         self.sheet: dict[tuple[str, bool], list] = {}
@@ -69,28 +72,35 @@ class Plot:
             for reading in readings:
                 self._add_moment(frame, reading)
             return
-        self.counts.update([reading.emotion for reading in readings] or ["no face"])
+        self.counts.update([reading.emotion for reading in readings] or [NO_FACE])
         for reading in readings:
             self._add_thumbnail(frame, reading)
 
     def _add_moment(self, frame, reading) -> None:
         key = (frame.source, reading.face)
         if key not in self.tracks:
-            self.tracks[key] = _Track(f"{Path(frame.source).name}, face {reading.face}", [], [], [])
+            self.tracks[key] = _Track(f"{self._name(frame.source)}, face {reading.face}", [], [], [])
         track = self.tracks[key]
         track.times_ms.append(frame.timestamp_ms)
         track.probabilities.append(reading.probabilities.astype(np.float16))
         track.emotions.append(reading.emotion)
 
+    def _name(self, source: str) -> str:
+        """Return a file's name, with the sub-folders of the folder that was read."""
+        path = Path(source)
+        return (path.relative_to(self.folder) if self.folder else Path(path.name)).as_posix()
+
     def _add_thumbnail(self, frame, reading) -> None:
-        """Keep a face's picture while it is among the surest or the most doubtful of its class."""
+        """Keep a face's picture while it is among the surest or the least sure of its class."""
         number = -next(self._number)  # of equals, the first one stays
         for surest in (True, False):
             heap = self.sheet.setdefault((reading.emotion, surest), [])
             rank = reading.confidence if surest else -reading.confidence
             if len(heap) == THUMBNAILS and rank <= heap[0][0]:
                 continue
-            caption = f"{Path(frame.source).name[:18]}\n{reading.confidence:.0%}"
+            name = self._name(frame.source)
+            name = name if len(name) <= CAPTION else f"{name[:8]}...{name[11 - CAPTION :]}"
+            caption = f"{name}\n{reading.confidence:.0%}"
             item = (rank, number, _cut_out(frame, reading.box), caption)
             (heapq.heappush if len(heap) < THUMBNAILS else heapq.heappushpop)(heap, item)
 
@@ -107,8 +117,9 @@ class Plot:
         classes = [name for name in self.classes if (name, True) in self.sheet]
         heights = [2.3] * len(tracks)
         if self.counts or not tracks:
-            heights = [0.9 + 0.32 * (len(self.classes) + 1), *([1.5] * len(classes)), *heights]
+            heights = [0.9 + 0.32 * (len(self.classes) + 1), *([1.6] * len(classes)), *heights]
         figure = new_figure(10, sum(heights) + 0.3, facecolor=_hex(PAPER))
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
         parts = iter(np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)))
         if self.counts or not tracks:
             self._draw_counts(next(parts))
@@ -136,36 +147,38 @@ class Plot:
         axis.invert_yaxis()
         axis.margins(x=0.08)
         axis.set_xticks([])
-        axis.set_title("faces of each emotion", loc="left", color=_hex(INK), fontsize=10)
+        title = "faces of each emotion" + (", pictures without a face" if self.counts[NO_FACE] else "")
+        axis.set_title(title, loc="left", color=_hex(INK), fontsize=10)
 
     def _draw_sheet(self, part, name: str) -> None:
         part.set_facecolor(_hex(PAPER))
         axes = part.subplots(1, 2 * THUMBNAILS)
         surest = sorted(self.sheet[name, True], reverse=True)
         shown = {number for _, number, *_ in surest}
-        doubtful = [item for item in sorted(self.sheet[name, False], reverse=True) if item[1] not in shown]
+        unsure = [item for item in sorted(self.sheet[name, False], reverse=True) if item[1] not in shown]
         for axis in axes:
             axis.axis("off")
-        for side, items in ((0, surest), (THUMBNAILS, doubtful)):
+        for side, items in ((0, surest), (THUMBNAILS, unsure)):
             for axis, (_, _, picture, caption) in zip(axes[side:], items):
                 axis.imshow(picture[:, :, ::-1])
                 axis.set_title(caption, color=_hex(INK), fontsize=7)
-        title = f"{name}: the surest" + (f"{'the most doubtful':>95}" if doubtful else "")
+        title = f"{name}: the surest" + (f"{'the least sure':>95}" if unsure else "")
         part.suptitle(title, x=0.01, ha="left", color=self._colour(name), fontsize=10)
 
     def _draw_track(self, part, track: _Track) -> None:
         part.set_facecolor(_hex(PAPER))
         axis, strip = part.subplots(2, 1, sharex=True, height_ratios=[5, 1])
         times_s, probabilities, labels = _resample(track)
-        names = [*self.classes, UNCERTAIN]
+        names = [*self.classes, *([UNCERTAIN] if UNCERTAIN in labels else [])]
         for span in _spans(times_s):
+            # The last moment lasts as long as the others.
+            edges = np.append(times_s[span], times_s[span][-1] + _step(times_s))
             axis.stackplot(
-                times_s[span],
-                probabilities[span].T,
+                edges,
+                np.vstack([probabilities[span], probabilities[span][-1:]]).T,
                 colors=[self._colour(name) for name in self.classes],
                 linewidth=0,
             )
-            edges = np.append(times_s[span], times_s[span][-1] + _step(times_s))
             for name in dict.fromkeys(labels[span]):
                 here = np.append(labels[span] == name, False)
                 hatch = {"hatch": "////", "edgecolor": _hex(PAPER)} if name == UNCERTAIN else {}
@@ -184,7 +197,7 @@ class Plot:
         axis.set_xlim(times_s[0], times_s[-1] + _step(times_s))
         axis.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
         axis.set_title(track.name, loc="left", color=_hex(INK), fontsize=10)
-        _style(strip).set_yticks([0.5], ["shown"])
+        _style(strip).set_yticks([0.5], ["label shown"])
         strip.set_xlabel("seconds", color=_hex(INK), fontsize=9)
         handles = [axis.fill_between([], [], facecolor=self._colour(name), label=name) for name in names]
         axis.legend(
