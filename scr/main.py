@@ -183,7 +183,14 @@ class Demo:
         args, source = self.args, self.source
         with ExitStack() as stack:
             self.reader = stack.enter_context(
-                FaceReader(args.model, self.still, args.max_faces, args.smoothing_ms, args.subject)
+                FaceReader(
+                    args.model,
+                    self.still,
+                    args.max_faces,
+                    args.smoothing_ms,
+                    args.subject,
+                    keeps=not source.is_demo,
+                )
             )
             self.reader.begin_neutral(args.calibrate)
             classes = self.reader.classifier.classes

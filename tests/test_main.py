@@ -482,6 +482,7 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
     clip, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(face_reader, "PERSONAL_DATA", tmp_path / "personal")
+    monkeypatch.setattr(face_reader, "find_movement", lambda blendshapes: "")  # the clip begins with a smile
     common = ("--source", clip, "--no-display", "--smoothing-ms", 0, "--output")
     run(*common, tmp_path / "without.csv")
     run(*common, tmp_path / "first.csv", "--calibrate", "--subject", "ann")
@@ -494,6 +495,7 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
     assert (
         "neutral.npz" in said
         and "--forget-neutral ann" in said
+        and "next time: python scr/main.py --subject ann;" in said
         and "no neutral face of bob" in capsys.readouterr().err
     )
     # ten frames a second: the eleventh completes the second and is the first that is read against it
@@ -503,6 +505,23 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
     assert (again[:10, 1] < without[:10, 1]).all()
     np.testing.assert_array_equal(stranger, without)
     assert [path.name for path in (tmp_path / "personal").rglob("*.*")] == ["neutral.npz"]
+
+
+def test_a_smile_and_the_face_of_the_bundled_clip_are_not_kept_as_neutral(
+    clip, frames, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(face_reader, "PERSONAL_DATA", tmp_path / "personal")
+    monkeypatch.setattr(cameras, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(capture, "DEMO_CLIP", clip)
+    taken = "--no-display", "--calibrate", "--subject", "ann"
+    run(*taken)
+    assert "not kept as ann's: the bundled clip shows another face" in capsys.readouterr().err
+    with video_writer.VideoRecorder(tmp_path / "smile.mp4", 10) as video:
+        for index in range(12):
+            video.write(frames[-1], index * 100)
+    run("--source", tmp_path / "smile.mp4", *taken)
+    assert "(you smile): it is used in this run, and is not kept" in capsys.readouterr().err
+    assert not (tmp_path / "personal").exists()
 
 
 def test_a_video_too_short_for_a_neutral_face_is_said(frames, tmp_path, monkeypatch):
@@ -523,6 +542,7 @@ def test_a_video_too_short_for_a_neutral_face_is_said(frames, tmp_path, monkeypa
 
 def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(face_reader, "PERSONAL_DATA", tmp_path)
+    monkeypatch.setattr(face_reader, "find_movement", lambda blendshapes: "")  # the clip begins with a smile
     (tmp_path / "ann").mkdir()
     (tmp_path / "ann" / "neutral.npz").write_bytes(b"PK garbage")
     with pytest.raises(UserError, match="is damaged .*--subject ann --calibrate"):

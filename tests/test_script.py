@@ -9,7 +9,7 @@ import time
 import zlib
 
 import pytest
-from conftest import DATA, DEMO, ROOT, run
+from conftest import DATA, DEMO, ROOT, run, user_error
 
 from utils.config import UserError, atomic_path, scratch_folder, write_json
 
@@ -105,7 +105,15 @@ def test_a_missing_package_is_named_whenever_it_is_missed(tmp_path):
     )
     done = run("evaluate.py", "--help", env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
-    assert done.stderr == "error: the package numpy is missing; run: pip install -r requirements.txt\n"
+    assert done.stderr == (
+        "error: this needs more packages (numpy is missing); run: pip install -r requirements.txt\n"
+    )
+    (tmp_path / "numpy.py").unlink()
+    (tmp_path / "keras.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'keras'\", name='keras')\n"
+    )
+    done = run("export_model.py", "--output", tmp_path / "out", env={"PYTHONPATH": str(tmp_path)})
+    assert "needs more packages (keras is missing)" in user_error(done)
 
 
 @needs_full

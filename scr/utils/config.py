@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -172,6 +173,12 @@ def interrupts_withheld() -> Iterator[None]:
 def note(text: str) -> None:
     """Tell the user something on stderr, on a line of its own."""
     print(text, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def note_once(text: str) -> None:
+    """Tell the user something that several steps of a run come upon."""
+    note(text)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -114,7 +114,7 @@ def _report_uncaught(kind: type, error: BaseException, trace) -> None:
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:
-    return f"error: the package {error.name} is missing; run: pip install -r requirements.txt"
+    return f"error: this needs more packages ({error.name} is missing); run: pip install -r requirements.txt"
 
 
 def _is_script() -> bool:

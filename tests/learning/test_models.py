@@ -174,8 +174,9 @@ def test_foreign_and_missing_models_are_named(tmp_path):
 
 def test_where_training_wrote_no_model_another_is_used_or_the_reason_said(bundle, tmp_path, capsys):
     write_no_model(tmp_path / "ann", "nothing was better", bundle)
-    assert EmotionClassifier(tmp_path / "ann").path == EmotionClassifier(bundle).path
-    assert "nothing was better" in capsys.readouterr().err
+    for _ in range(2):
+        assert EmotionClassifier(tmp_path / "ann").path == EmotionClassifier(bundle).path
+    assert capsys.readouterr().err.count("nothing was better") == 1
     write_no_model(tmp_path / "bob", "the recordings contradict each other")
     with pytest.raises(UserError, match="contradict each other"):
         EmotionClassifier(tmp_path / "bob")

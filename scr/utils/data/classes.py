@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from utils.config import EMOTIONS, UserError, canonical_emotion, note
+from utils.config import EMOTIONS, UserError, canonical_emotion, note, note_once
 
 FEWEST_CLASSES, MOST_CLASSES = 2, 9
 """A digit key for each class, and colours that a colour-blind eye tells apart."""
@@ -33,14 +33,26 @@ def name_problem(name: str) -> str:
 
 def class_name(name: str) -> str:
     """Return a class's name as written here: small letters, one word for synonyms of known emotions."""
-    plain = " ".join(unicodedata.normalize("NFC", name).lower().split())
+    plain = _plain(name)
     return canonical_emotion(plain) or plain
+
+
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).lower().split())
+
+
+def given_class(name: str) -> str:
+    """Return `class_name` of a name that the user gave, and say so where that is another word."""
+    found = class_name(name)
+    if found != _plain(name):
+        note_once(f"{_plain(name)} counts as {found} (a known emotion)")
+    return found
 
 
 def check_classes(names: Iterable[str], where: str = "--classes") -> tuple[str, ...]:
     """Return a class list in its order and our spelling; raises UserError naming `where` if it is none."""
     given = list(names)
-    classes = [class_name(name) for name in given]
+    classes = [given_class(name) for name in given]
     for name, written in zip(classes, given):
         if problem := name_problem(name):
             raise UserError(f"{where}: {written!r} {problem}; choose another name for this class")

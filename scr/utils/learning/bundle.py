@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.config import MODELS, PERSONAL_MODELS, TRUST_VARIABLE, UserError, note, relative
+from utils.config import MODELS, PERSONAL_MODELS, TRUST_VARIABLE, UserError, note_once, relative
 from utils.data.checks import parse_json, read_json
 from utils.learning.contract import PARTS, check_info, check_metadata
 from utils.learning.no_model import stand_in
@@ -159,7 +159,9 @@ def read_checked(path: Path, info: dict | None = None) -> bytes:
             "train again or restore both"
         )
     elif path.parent == MODELS and found not in shipped():
-        _tell(f"{relative(path)} is not the file that came with this version: the model was made anew here")
+        note_once(
+            f"{relative(path)} is not the file that came with this version: the model was made anew here"
+        )
     return content
 
 
@@ -176,13 +178,7 @@ def _need_trust(path: Path) -> None:
         raise UserError(
             f"{what}, so nothing tells whether it is whole, or whose it is; if you trust it, add --trust"
         )
-    _tell(f"{what}; it is used because of --trust")
-
-
-@functools.cache
-def _tell(text: str) -> None:
-    """Say something once."""
-    note(text)
+    note_once(f"{what}; it is used because of --trust")
 
 
 def read_metadata(path: Path, content: bytes | None = None) -> dict:

@@ -149,8 +149,9 @@ def _load_network(path: Path, info: dict, about: dict):
     if not path.is_file() or path.name not in info["sha256"]:
         raise UserError(f"no {relative(path)}; run: python scr/train_model.py")
     read_checked(path, info)
+    keras = import_keras()  # a missing package is no damaged file
     try:
-        network = import_keras().saving.load_model(path, compile=False, safe_mode=True)
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
         shapes = network.input_shape[1:], network.output_shape
         if not all(np.isfinite(values).all() for values in network.get_weights()):
             raise ValueError("weights that are no numbers")

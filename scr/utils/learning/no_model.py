@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.config import ROOT, UserError, note, relative, write_json
+from utils.config import ROOT, UserError, note_once, relative, write_json
 from utils.data.checks import check_fields, read_json
 
 FILE = "no_model.json"
@@ -30,5 +30,5 @@ def stand_in(folders: Sequence[Path]) -> Path | None:
     why, instead = found["why"], found["instead"]
     if not instead:
         raise UserError(f"no model in {relative(path.parent)}: {why}")
-    note(f"{relative(path.parent)} holds no model: {why}; {instead} is used")
+    note_once(f"{relative(path.parent)} holds no model: {why}; {instead} is used")
     return ROOT / instead

@@ -5,7 +5,7 @@ Stands on the modules of each step; `main.py` is its script.
 
 import numpy as np
 
-from utils.config import PERSONAL_DATA, UserError, note, relative
+from utils.config import MODELS, PERSONAL_DATA, UserError, note, relative
 from utils.data import recordings
 from utils.faces.crops import crop_faces
 from utils.faces.images import import_cv2
@@ -19,11 +19,21 @@ LOOK_EVERY_MS = 100
 
 
 class FaceReader:
-    """Frames -> readings: landmarks, features, network, and in videos smoothing. A context manager."""
+    """Frames -> readings: landmarks, features, network, and in videos smoothing. A context manager.
+
+    subject: whose neutral face is used, and kept when it is taken; kept only if `keeps`.
+    """
 
     def __init__(
-        self, model: str, still: bool, max_faces: int | None, smoothing_ms: float, subject: str | None = None
+        self,
+        model: str,
+        still: bool,
+        max_faces: int | None,
+        smoothing_ms: float,
+        subject: str | None = None,
+        keeps: bool = True,
     ):
+        self._model, self._keeps = model, keeps
         self.still, self.max_faces, self.subject = still, max_faces, subject
         self.classifier = EmotionClassifier(model)
         self._needs_crops = getattr(self.classifier, "needs_crops", False)
@@ -151,21 +161,33 @@ class FaceReader:
         note("the neutral face is taken: from here on faces are read against it")
         if movement := find_movement(taken[1]):
             self.doubt = f"{movement}: press n twice"
-            note(f"that face was not at rest, though ({movement}): take it again with your face relaxed")
-        if self.subject:
-            try:
-                before = (
-                    " in place of the one before"
-                    if recordings.neutral_path(self.subject, PERSONAL_DATA).is_file()
-                    else ""
-                )
-                kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
-                note(
-                    f"kept in {kept}{before}; delete it with: "
-                    f"python scr/record_dataset.py --forget-neutral {self.subject}"
-                )
-            except UserError as error:
-                note(f"{error}; it is in use, but not kept")
+            kept = ", and is not kept" if self.subject and self._keeps else ""
+            note(
+                f"that face was not at rest, though ({movement}): it is used in this run{kept}; "
+                "take it again with your face relaxed"
+            )
+        if self.subject and not self._keeps:
+            note(f"it is not kept as {self.subject}'s: the bundled clip shows another face")
+        elif self.subject and not movement:
+            self._keep_neutral(taken)
+
+    def _keep_neutral(self, taken: tuple[np.ndarray, np.ndarray]) -> None:
+        """Keep a neutral face as the subject's and say where, or why that fails."""
+        before = (
+            " in place of the one before"
+            if recordings.neutral_path(self.subject, PERSONAL_DATA).is_file()
+            else ""
+        )
+        try:
+            kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
+        except UserError as error:
+            note(f"{error}; it is in use, but not kept")
+            return
+        model = "" if self._model == str(MODELS) else f" --model {self._model}"
+        note(
+            f"kept in {kept}{before}; next time: python scr/main.py --subject {self.subject}{model}; "
+            f"delete it with: python scr/record_dataset.py --forget-neutral {self.subject}"
+        )
 
     def read_with_mirror(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return landmarks and probabilities of a still picture's faces, read as they are and mirrored.
