@@ -120,6 +120,9 @@ def test_ferplus_votes_are_read_and_kept(tmp_path):
 
 def test_damaged_and_foreign_files_are_named(tmp_path, landmark_file):
     (tmp_path / "half.npz").write_bytes(landmark_file.read_bytes()[:20000])
+    flipped = bytearray(landmark_file.read_bytes())
+    flipped[flipped.index(b"landmarks.npy") + 20_000] ^= 1  # one bit of one coordinate
+    (tmp_path / "flipped.npz").write_bytes(flipped)
     (tmp_path / "garbage.npz").write_bytes(b"not an archive")
     (tmp_path / "short.txt").write_text("1 2 3\n4 5 6\n")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))

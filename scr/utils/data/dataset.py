@@ -14,7 +14,7 @@ from utils.data.checks import check_columns, check_landmarks
 from utils.data.classes import check_classes, class_name, list_names, name_problem
 from utils.data.labelled import VOTES, LabelledImage
 from utils.data.near_hashes import near_pairs
-from utils.data.rows import CHUNK, Rows, join, map_member
+from utils.data.rows import CHUNK, Rows, check_member, join, map_member
 from utils.faces.crops import CROP_PX
 from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 
@@ -225,6 +225,9 @@ def _read_npz(path: Path) -> LandmarkSet:
                 if name in archive.files
             }
         )
+    check_member(
+        path, "landmarks"
+    )  # crops, three times as large, are left: a wrong grey level is no wrong face
     check_columns({name: getattr(data, name) for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)}, VOTES)
     labels = {*data.label.tolist(), *data.missed_label.tolist()}
     if wrong := sorted(name for name in labels if name != class_name(name) or name_problem(name)):

@@ -12,6 +12,7 @@ from utils.config import UserError, relative
 
 CHUNK = 1024
 """Rows that are read at a time."""
+READ_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,13 @@ def store(path: Path, chunks: Iterator[np.ndarray]) -> Rows:
             file.write(chunk.tobytes())
             count += len(chunk)
     return Rows([StoredArray(path, 0, (count, *chunk.shape[1:]), chunk.dtype)])
+
+
+def check_member(path: Path, name: str) -> None:
+    """Raise zipfile.BadZipFile unless an array of an `.npz` has the check sum (CRC-32) that stands in it."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        while file.read(READ_BYTES):
+            pass
 
 
 def map_member(path: Path, name: str) -> StoredArray | np.ndarray:
