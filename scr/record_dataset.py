@@ -34,9 +34,10 @@ from utils.config import (
     positive_int,
     relative,
 )
-from utils.data.classes import check_classes, class_name, list_names, name_problem
+from utils.data.classes import check_classes, class_name, given_class, list_names, name_problem
 from utils.data.recordings import (
     NEUTRAL_FILE,
+    SampleFilter,
     SessionWriter,
     check_name,
     count_labels,
@@ -45,12 +46,22 @@ from utils.data.recordings import (
     load_classes,
     neutral_path,
     read_session,
+    record_command,
     session_path,
     writing_session,
 )
 from utils.live.session_plan import SessionPlan
 
 WANTED_SESSIONS = 2
+PLAIN = {SampleFilter.SAME: "nearly the same face as the last one"}
+"""What to call a reason in the report where it is not the word of the window."""
+REMEDIES = {
+    "no face": "larger faces, seen from the front, in more light",
+    "face cut off": "the whole face in view",
+    "blurred": "sharper pictures, in more light",
+    "unreadable picture": "files that are pictures",
+}
+"""What to do about a reason for which all was refused; about others, take other pictures."""
 
 
 def build_parser():
@@ -116,23 +127,30 @@ def main(args):
     if args.forget_neutral:
         return forget_neutral(args.data, args.forget_neutral)
 
-    from utils.live.capture import open_source
+    from utils.live.capture import names_file, open_source
     from utils.live.display import display_problem
     from utils.live.doubts import Doubts
     from utils.live.recorder import Recorder
 
+    is_file = names_file(args.source)
+    if is_file:
+        open_source(args.source).close()  # says what is wrong with it
     classes, folders = choose_classes(args)
+    for _, folder in folders:
+        open_source(folder).close()
     session = args.session or next_session(args.data, args.subject)
     problem = "" if args.label or folders else display_problem()
-    if problem and Path(args.source).exists():
+    if problem and is_file:
         raise UserError(
             f"what does {args.source} show? without a display each source is recorded under one label: add "
             f"--label {classes[0]}, or name a folder with a sub-folder for each class"
         )
     if problem:
+        session_given = ["--session", args.session] if args.session else []
         raise UserError(
-            f"no display ({problem}), so you can't see what to show; record from files instead: "
-            f"python scr/record_dataset.py --source DIR --label {classes[0]}"
+            f"no display ({problem}), so you can't see what to show; record from pictures, in a folder with "
+            f"a sub-folder for each class: {command(args, *session_given, '--source', 'FOLDER')}; or "
+            f"all of one class: add --label {quoted(classes[0])}"
         )
     with SessionWriter(args.subject, session, args.data) as writer:
         keep_classes(args.subject, classes, args.data)
@@ -157,7 +175,7 @@ def main(args):
             else:
                 view = open_view(args, session, len(sessions | {writer.path}))
                 recorder.run_live(lambda: open_source(args.source), view)
-    report(recorder, args, session)
+    report(recorder, args, session, is_file)
 
 
 def open_classifier():
@@ -184,7 +202,7 @@ def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
     given = [] if args.label else class_folders(args.source)
     kept = None if args.classes else load_classes(args.subject, args.data)
     if args.classes:
-        classes = check_classes(args.classes)
+        classes = args.classes = check_classes(args.classes)
     elif kept or recorded or {label for label, _ in given} <= set(EMOTIONS):
         classes = kept or EMOTIONS
     else:
@@ -194,7 +212,7 @@ def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
             f"{list_names(lost)} of {args.subject} is recorded already and not among {list_names(classes)}; "
             "add it to --classes, or record the others under another --subject"
         )
-    args.label = args.label and class_name(args.label)
+    args.label = args.label and given_class(args.label)
     if args.label and args.label not in classes:
         named = [name for name in classes if name in recorded] + [args.label]
         raise UserError(
@@ -226,42 +244,79 @@ def open_view(args, session: str, sessions: int):
     """Return the view of a recording; `sessions` counts those of the subject, this one included."""
     from utils.live.recording_view import RecordingView
 
-    more = WANTED_SESSIONS - sessions
-    wanted = (
-        f"{more} more session{'s' * (more > 1)} wanted after it"
-        if more > 0
-        else f"{sessions} sessions: enough"
-    )
+    few = sessions < WANTED_SESSIONS
+    wanted = "afterwards run this once more" if few else f"{sessions} sessions: enough"
     return RecordingView(args.subject, session, wanted, args.mirror)
 
 
-def report(recorder, args, session: str) -> None:
-    """Print what was recorded, what was refused and why, and the next command."""
+def report(recorder, args, session: str, is_file: bool) -> None:
+    """Print what was recorded, what was refused and why, and the next command; is_file: from no camera."""
     plan, subject = recorder.plan, args.subject
-    refused = ", ".join(f"{count} {reason.split(':')[0]}" for reason, count in recorder.refused.items())
+    refused = list_refused(recorder)
+    if not recorder.agreed:
+        raise UserError("you did not agree to be recorded (key y), so nothing is stored")
     if not any(plan.counts.values()):
-        raise UserError(
-            f"nothing was recorded ({refused or 'space records'}); run the same command again, "
-            "with other pictures or more light"
-        )
+        raise UserError(f"nothing was recorded: {refused or 'the space key records'}; {remedy(recorder)}")
     print(f"{subject}, session {session}: {list_counts(plan.counts)}")
     if refused:
         print(f"refused: {refused}")
     for (label, seen), count in recorder.doubts.kept.items():
         print(
             f"{count} of {label} look {seen} to the general model, and are kept; if that is a mistake: "
-            f"python scr/record_dataset.py --subject {subject} --delete-session {session}"
+            f"{record_command(subject, args.data, '--delete-session', session)}"
         )
-    if plan.missing:
-        missing = ", ".join(f"{count} {name}" for name, count in plan.missing.items())
-        print(f"still wanted: {missing}; the same command with --session {session} goes on")
-    sessions = [path for path in list_sessions(args.data) if path.parent.name == subject]
-    if len(sessions) >= WANTED_SESSIONS:
-        print(f"next: python scr/train_personal.py --subject {subject}")
+    tell_next(plan, args, session, is_file)
+
+
+def list_refused(recorder) -> str:
+    """Return how many frames were refused and why, with the names of the first pictures among them."""
+    texts = []
+    for reason, count in recorder.refused.items():
+        files = [name for name, why in recorder.refused_pictures.items() if why == reason]
+        names = f" ({list_names(files, 3)})" if files else ""
+        texts.append(f"{count} {PLAIN.get(reason, reason)}{names}")
+    return ", ".join(texts)
+
+
+def remedy(recorder) -> str:
+    """Return what to do where nothing was recorded."""
+    again = "run the same command again"
+    if not recorder.refused:
+        return again
+    reason = recorder.refused.most_common(1)[0][0]
+    return f"{again} with {REMEDIES.get(reason, 'other pictures')}"
+
+
+def tell_next(plan: SessionPlan, args, session: str, is_file: bool) -> None:
+    """Print the next commands: one for what is missing in the session, one for what comes after it.
+
+    From files no number of samples is wanted: what is there can be trained on.
+    """
+    if is_file:
+        place = ["--source", "OTHER_FOLDER" if Path(args.source).expanduser().is_dir() else "OTHER_FILE"]
+        missing = [name for name in plan.missing if not plan.counts[name]]
+        what = f"not recorded yet: {list_names(missing)}; to add it"
     else:
-        again = f"python scr/record_dataset.py --subject {subject}"
-        when = "later today or tomorrow" if args.source.isdigit() else "from other pictures (--source)"
-        print(f"next: a second session, {when}: {again}")
+        place = [] if args.source == "0" else ["--source", args.source]
+        missing = list(plan.missing)
+        what = "still wanted: " + ", ".join(f"{count} {name}" for name, count in plan.missing.items())
+    label = ["--label", args.label] if args.label else []
+    if missing:
+        of_missing = ["--label", missing[0]] if args.label else []
+        print(f"{what}: {command(args, '--session', session, *place, *of_missing)}")
+    sessions = [path for path in list_sessions(args.data) if path.parent.name == args.subject]
+    if len(sessions) >= WANTED_SESSIONS:
+        data = "" if args.data == PERSONAL_DATA else f" --data {quoted(str(args.data))}"
+        print(f"next: python scr/train_personal.py --subject {args.subject}{data}")
+    elif sum(map(bool, plan.counts.values())) > 1:
+        when = "from other pictures" if is_file else "later today or tomorrow"
+        print(f"next: a second session, {when}: {command(args, *place, *label)}")
+
+
+def command(args, *more: str) -> str:
+    """Return the command that goes on recording this person; more: further arguments."""
+    new = args.classes and (load_classes(args.subject, args.data) or EMOTIONS) != args.classes
+    return record_command(args.subject, args.data, *(["--classes", *args.classes] if new else []), *more)
 
 
 def list_counts(counts: dict[str, int]) -> str:

@@ -12,6 +12,7 @@ set, and bounded.
 from utils.script import run_script
 
 import shlex
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from utils.config import (
     seed,
 )
 from utils.data.dataset import LandmarkSet
-from utils.data.recordings import load_classes, load_subject, save_neutral
+from utils.data.recordings import load_classes, load_subject, record_command, save_neutral
 from utils.learning import bundle, export, networks, plots
 from utils.learning.base import Base, find_general, open_base, recorded_embedding
 from utils.learning.no_model import write_no_model
@@ -142,9 +143,12 @@ def load_recordings(args) -> Recorded:
     block = np.array([sessions.index(sample.session) % MOST_BLOCKS for sample in samples])
     folds, held_out = make_folds(label, block)
     if not folds:
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(person.label.tolist()).items())
         raise UserError(
-            "too few recordings to compare anything: each session needs two expressions or more, "
-            f"two samples each; run: {record_again(args)}"
+            f"too few recordings to hold any out: {len(sessions)} session(s) of {args.subject} with "
+            f"{counts}; it takes two expressions in one session, and another "
+            "session or a second sample of one of them; "
+            f"run: {record_command(args.subject, args.data)} (--source FOLDER: from pictures)"
         )
     if len(sessions) > MOST_BLOCKS:
         held_out = f"each third of the {len(sessions)} sessions in turn"
@@ -163,12 +167,6 @@ def own_or_base_classes(args, labels: set[str]) -> tuple[tuple[str, ...], bool]:
         note(f"no samples of {', '.join(absent)}: the model will not know it")
     note(f"classes: {', '.join(classes)}; the base model lends its features, and gets a new last layer")
     return classes, True
-
-
-def record_again(args) -> str:
-    """Return the command that records another session of the subject."""
-    where = "" if args.data == PERSONAL_DATA else f" --data {args.data}"
-    return f"python scr/record_dataset.py --subject {args.subject}{where}"
 
 
 def tell_recorded(subject: str, recorded: Recorded) -> None:
@@ -274,7 +272,7 @@ def tell_contradiction(output: Path, args, recorded: Recorded, report: dict) -> 
     if found := confusions(report, recorded.classes):
         print(f"confused: {'; '.join(found)}. Record these again, each plainly different from the others:")
     # Recordings of before classes were kept with them do not say what theirs are.
-    print(f"{record_again(args)} --classes {shlex.join(recorded.classes)}")
+    print(f"{record_command(args.subject, args.data)} --classes {shlex.join(recorded.classes)}")
 
 
 def tell_nothing_gained(output: Path, args) -> None:
@@ -286,7 +284,7 @@ def tell_nothing_gained(output: Path, args) -> None:
     print(
         "nothing is better than the base model on the held-out samples: keeping it, no model written"
         f"{earlier}; see {relative(output / 'comparison.png')}, and record another session: "
-        f"{record_again(args)}"
+        f"{record_command(args.subject, args.data)}"
     )
 
 

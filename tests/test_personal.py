@@ -125,7 +125,7 @@ def test_a_full_disk_costs_the_sample_being_written_and_no_other(recorded, tmp_p
     assert (
         re.search(reason, error)
         and "samples so far are safe" in error
-        and "--subject ann --session 1" in error
+        and f"--subject ann --data {data} --session 1" in error
     )
     samples, dropped = read_session(tmp_path / "first.jsonl")
     assert (len(samples), dropped) == (3, 0)
@@ -245,7 +245,9 @@ def test_a_picture_is_recorded_once_and_mistakes_are_said(recorded, tmp_path):
             "--data",
             tmp_path,
         )
-    assert "nothing was recorded (1 already recorded)" in user_error(done)
+    said = user_error(done)
+    assert "nothing was recorded: 1 already recorded (" in said and "astronaut.jpg)" in said
+    assert said.endswith("with other pictures")
     assert [path.stem for path in list_sessions(tmp_path)] == ["1"]
     assert "--subject" in user_error(run("record_dataset.py", "--delete-session", "1", "--data", tmp_path))
     assert "add --label" in user_error(run("record_dataset.py", "--source", picture, "--data", tmp_path))
@@ -261,7 +263,12 @@ def test_a_video_is_recorded_without_repeating_still_frames(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     samples, _ = load_subject("bob", tmp_path)
-    assert 2 <= len(samples) < 40 and "same as last" in done.stdout
+    assert 2 <= len(samples) < 40 and "nearly the same face as the last one" in done.stdout
+    assert f"--data {tmp_path} --source OTHER_FILE --label neutral" not in done.stdout, "one class is no set"
+    assert (
+        "not recorded yet: fear, happy, sad; to add it: python scr/record_dataset.py --subject bob "
+        f"--data {tmp_path} --session 1 --source OTHER_FILE --label fear"
+    ) in done.stdout
 
 
 def test_list_delete_and_forget_really_delete(tmp_path):
@@ -335,7 +342,7 @@ def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
             plan.move_on()
         assert plan.counts["fear"] == 2 and plan.label == "happy", "it goes to the next expression"
         assert not plan.recording(101 + COUNTDOWN_S), "which gets a countdown of its own"
-        assert view.sessions == "1 more session wanted after it"
+        assert view.sessions == "afterwards run this once more"
 
 
 def test_the_plan_of_a_session_needs_no_window():
@@ -364,6 +371,14 @@ def test_the_plan_of_a_session_needs_no_window():
 
 
 def test_recording_without_a_display_says_how_to_go_on(tmp_path):
+    no_camera = user_error(run("record_dataset.py", "--subject", "ann", "--classes", "wink", "happy"))
+    assert "--subject ann --classes wink happy --source FOLDER; or all of one class: add --label wink" in (
+        no_camera
+    )
+    (tmp_path / "empty").mkdir()
+    for source, what in (("nowhere", "no file or folder nowhere"), (tmp_path / "empty", "no pictures")):
+        done = run("record_dataset.py", "--subject", "cat", "--source", source, "--data", tmp_path / "data")
+        assert what in user_error(done) and not (tmp_path / "data").exists()
     assert "--label fear" in user_error(run("record_dataset.py", "--source", DEMO, "--data", tmp_path))
     assert "no file or folder" in user_error(
         run("record_dataset.py", "--source", "nowhere", "--label", "sad", "--data", tmp_path)
@@ -521,9 +536,9 @@ def test_unknown_subject_and_too_few_samples_are_one_line(recorded, bundle, tmp_
         run_here("train_personal.py", "--subject", "zoe", "--data", recorded, "--base", bundle)
     )
     write(tmp_path, "1", 3)
-    assert "too few recordings" in user_error(
-        run_here("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", bundle)
-    )
+    said = user_error(run_here("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", bundle))
+    assert "too few recordings to hold any out: 1 session(s) of ann with 3 happy;" in said
+    assert f"run: python scr/record_dataset.py --subject ann --data {tmp_path} " in said
 
 
 def test_held_out_is_a_session_or_a_block_in_time():

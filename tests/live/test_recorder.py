@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from conftest import DATA, SMILE, frames_of, run, user_error
 
+import record_dataset
+from utils.config import UserError
 from utils.data.recordings import SessionWriter, load_classes, load_subject, store_consent
 from utils.faces.crops import CROP_PX
+from utils.live import display
 from utils.live import recorder as recorder_module
 from utils.live.capture import open_source
 from utils.live.doubts import Doubts
@@ -37,7 +40,10 @@ def test_a_folder_of_class_folders_is_recorded_in_one_run(class_folders, tmp_pat
     samples, _ = load_subject("ann", tmp_path)
     assert {sample.label for sample in samples} == {"grin", "mouth shut"} and len(samples) >= 4
     assert load_classes("ann", tmp_path) == ("mouth shut", "grin")
-    assert "ann, session 1: mouth shut" in done.stdout
+    assert "ann, session 1: mouth shut" in done.stdout and "still wanted" not in done.stdout
+    assert f"from other pictures: python scr/record_dataset.py --subject ann --data {tmp_path} --source" in (
+        done.stdout
+    )
     again = run(
         "record_dataset.py", "--subject", "ann", "--source", PORTRAIT, "--label", "Grin", "--data", tmp_path
     )
@@ -91,6 +97,37 @@ def face(number):
     )
 
 
+class Window:
+    """A window that nobody sees; its keys are those of its class, by how many pictures it has shown."""
+
+    keys: dict[int, str] = {}
+
+    def __init__(self, title):
+        self.shown = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def show(self, image):
+        self.shown += 1
+
+    def read_key(self, wait_s=0.0):
+        return self.keys.get(self.shown, "")
+
+
+def test_without_consent_nothing_is_stored_and_no_folder_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recorder_module, "Window", Window)
+    monkeypatch.setattr(Window, "keys", {2: "q"})
+    monkeypatch.setattr(display, "display_problem", lambda: "")
+    with pytest.raises(UserError, match="you did not agree .* nothing is stored"):
+        arguments = "--source", str(SMILE), "--data", str(tmp_path), "--classes", "grin", "rest"
+        record_dataset.main(record_dataset.build_parser().parse_args(arguments))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("answer, count", [("y", 2), ("n", 0)])
 def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
     view = RecordingView("ann", "1", "", False)
@@ -134,29 +171,13 @@ def test_digits_choose_up_to_nine_classes(tmp_path):
 
 def test_a_clip_shorter_than_a_countdown_is_recorded_from_and_begins_again(tmp_path, monkeypatch):
     """The clip lasts 2.4 s; the user agrees, waits for the smile, records to the end and again after it."""
-    shown = []
-
-    class Window:
-        def __init__(self, title):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def show(self, image):
-            shown.append(image.copy())
-
-        def read_key(self, wait_s=0.0):
-            return {40: "space", 72 + 10: "2", 72 + 15: "space", 2 * 72 - 5: "q"}.get(len(shown), "")
-
     monkeypatch.setattr(recorder_module, "Window", Window)
+    end = 2 * 72 - 5
+    monkeypatch.setattr(Window, "keys", {40: "space", 72 + 10: "2", 72 + 15: "space", end: "q"})
     with SessionWriter("ann", "1", tmp_path) as writer:
         store_consent(tmp_path / "ann")
         recorder = Recorder(writer, SessionPlan({"grin": 0, "rest": 0}, 30), set())
         with recorder:
             recorder.run_live(lambda: open_source(str(SMILE)), RecordingView("ann", "1", "", False))
-    assert len(shown) == 2 * 72 - 5 and recorder.plan.counts["grin"] >= 2
+    assert recorder.plan.counts["grin"] >= 2
     assert recorder.plan.counts["rest"] >= 1 and not recorder._landmarkers

@@ -33,6 +33,9 @@ NEUTRAL_FILE = "neutral.npz"
 CLASSES_FILE = "classes.json"
 """In a subject's folder: the classes of the recordings, in order, where they are not the usual four."""
 
+CONSENT_FILE = "consent.json"
+"""In a subject's folder: that and when the person agreed to be recorded."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -55,6 +58,13 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise UserError(f"{name!r} can't be used as a name; use letters, digits, - and _ (at most 64)")
     return name
+
+
+def record_command(subject: str, folder: Path = PERSONAL_DATA, *more: str) -> str:
+    """Return the command that records a subject in a folder of recordings; more: further arguments."""
+    place = () if folder == PERSONAL_DATA else ("--data", str(folder))
+    arguments = (f'"{one}"' if " " in one else one for one in (subject, *place, *more))
+    return f"python scr/record_dataset.py --subject {' '.join(arguments)}"
 
 
 def open_folder(subject: str, folder: Path = PERSONAL_DATA) -> Path:
@@ -85,13 +95,15 @@ def writing_session(path: Path) -> contextlib.AbstractContextManager:
 class SessionWriter:
     """Appends samples to one session's file; a context manager. A sample is on disk when `append` returns.
 
+    Where none was written, nothing is left: no file, and no folder that was made for it.
     Raises UserError if another run is writing this session, and if the disk refuses.
     """
 
     def __init__(self, subject: str, session: str, folder: Path = PERSONAL_DATA):
         self.path = session_path(subject, session, folder)
+        self._made_folder = not self.path.parent.exists()
         open_folder(subject, folder)
-        self._again = f"python scr/record_dataset.py --subject {subject} --session {session}"
+        self._again = record_command(subject, folder, "--session", session)
         self._lock = contextlib.ExitStack()
         self._lock.enter_context(writing_session(self.path))
         try:
@@ -143,8 +155,14 @@ class SessionWriter:
     def __exit__(self, *_) -> None:
         with self._lock:
             self._file.close()
-            if self.path.stat().st_size == 0:
-                self.path.unlink()
+            if self.path.stat().st_size:
+                return
+            self.path.unlink()
+        if self._made_folder and not any(self.path.parent.glob("*.jsonl")):
+            for name in (CLASSES_FILE, CONSENT_FILE):
+                (self.path.parent / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another run keeps something in it
+                self.path.parent.rmdir()
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -212,7 +230,7 @@ def load_subject(subject: str, folder: Path = PERSONAL_DATA) -> tuple[list[Sampl
         known = ", ".join(sorted({path.parent.name for path in list_sessions(folder)})) or "nobody yet"
         raise UserError(
             f"no recordings of {subject} in {relative(folder)} (recorded: {known}); "
-            f"run: python scr/record_dataset.py --subject {subject}"
+            f"run: {record_command(subject, folder)}"
         )
     return samples, sum(dropped for _, dropped in parts)
 
@@ -235,7 +253,7 @@ def load_classes(subject: str, folder: Path = PERSONAL_DATA) -> tuple[str, ...] 
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{relative(path)} is damaged ({error}); name the classes again: "
-            f"python scr/record_dataset.py --subject {subject} --classes NAME NAME"
+            f"{record_command(subject, folder)} --classes NAME NAME"
         ) from error
 
 
@@ -304,13 +322,13 @@ def _shape(landmarks: np.ndarray) -> np.ndarray:
 
 def has_consent(folder: Path) -> bool:
     """Tell whether the subject of a folder has agreed to be recorded."""
-    return (folder / "consent.json").is_file()
+    return (folder / CONSENT_FILE).is_file()
 
 
 def store_consent(folder: Path) -> None:
     """Note that, and when, the subject of a folder agreed."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / "consent.json", {"agreed": when}, private=True)
+    write_json(folder / CONSENT_FILE, {"agreed": when}, private=True)
 
 
 def neutral_path(subject: str, folder: Path) -> Path:

@@ -45,9 +45,7 @@ def open_source(
     settings = settings or CameraSettings()
     if "://" in text:
         return _open_stream(text)
-    number = text.isdecimal() and (text == "0" or not os.path.exists(text))
-    if number or text.startswith(("/dev/video", "/dev/v4l")):
-        camera = int(text) if number else text
+    if (camera := _camera_of(text)) is not None:
         capture, problem = open_camera(camera, settings)
         if capture is not None:
             return LiveSource(text, capture, lambda: open_camera(camera, settings)[0], "camera")
@@ -62,6 +60,17 @@ def open_source(
         source.news.append(f"no camera {text} ({problem}): playing {relative(demo)}")
         return source
     return _open_path(text, outputs)
+
+
+def names_file(text: str) -> bool:
+    """Tell whether `text` means a file or a folder, there or not; else it means a camera or a stream."""
+    return "://" not in text and _camera_of(text) is None
+
+
+def _camera_of(text: str) -> int | str | None:
+    if text.isdecimal() and (text == "0" or not os.path.exists(text)):
+        return int(text)
+    return text if text.startswith(("/dev/video", "/dev/v4l")) else None
 
 
 def _open_path(text: str, outputs: Sequence[Path]) -> Source:

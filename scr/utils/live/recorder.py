@@ -38,6 +38,10 @@ class Recorder:
         """the newest frame's"""
         self.refused: Counter[str] = Counter()
         """how many frames were not taken, by reason"""
+        self.refused_pictures: dict[str, str] = {}
+        """why a still picture was not taken, by its name"""
+        self.agreed = True
+        """whether the person in the window agreed to be recorded"""
         self.problem = ""
         """why the newest frame would spoil the set, or \"\""""
         self.asked: tuple[str, str] | None = None
@@ -46,6 +50,8 @@ class Recorder:
         """by whether they are for still pictures"""
         self._at = ""
         """the video at hand"""
+        self._picture = ""
+        """the still picture at hand"""
 
     def __enter__(self) -> "Recorder":
         return self
@@ -58,6 +64,7 @@ class Recorder:
     def take(self, frame):
         """Return the main face of a frame, or None; set `problem`."""
         self._image = frame.image
+        self._picture = frame.source if frame.still else ""
         faces = []
         if frame.image is not None:
             if not frame.still and frame.source != self._at:  # another video, whose time begins anew
@@ -96,6 +103,8 @@ class Recorder:
                 self.problem = f"looks {seen}"
         if self.problem:
             self.refused[self.problem] += 1
+            if self._picture:
+                self.refused_pictures[self._picture] = self.problem
             return False
         self.writer.append(face.landmarks, face.blendshapes, label, *self._embed(face))
         self.filter.accept(face, label)
@@ -144,7 +153,7 @@ class Recorder:
 
     def _show(self, source, window: Window, view) -> bool:
         """Show a source to its end; return whether the user would go on."""
-        agreed = source.kind in ("picture", "folder") or has_consent(self.writer.path.parent)
+        self.agreed = source.kind in ("picture", "folder") or has_consent(self.writer.path.parent)
         begun = ("", 0.0)
         for frame in source:
             now = time.monotonic()
@@ -157,19 +166,19 @@ class Recorder:
             if begun[0] != frame.source:
                 begun = (frame.source, now - frame.timestamp_ms / 1000)
             face = self.take(frame)
-            if agreed and self.plan.recording(now) and self.store(face, self._ask_in_window):
+            if self.agreed and self.plan.recording(now) and self.store(face, self._ask_in_window):
                 self.plan.move_on()
             open_question = question(*self.asked) if self.asked else ""
             window.show(
                 view.draw(frame.image, face, self.plan, self.problem, now, open_question)
-                if agreed
+                if self.agreed
                 else view.draw_consent(frame.image)
             )
             ahead = 0 if source.live else begun[1] + frame.timestamp_ms / 1000 - time.monotonic()
             key = window.read_key(3600 if frame.still else max(0.001, ahead))
-            if not agreed and key == "y":
+            if not self.agreed and key == "y":
                 store_consent(self.writer.path.parent)
-                agreed = True
+                self.agreed = True
             elif frame.still and key == "space":
                 if not self._store_still(frame, face, window, view):
                     return False
