@@ -109,13 +109,14 @@ def audit_sources(data: LandmarkSet) -> None:
     groups = np.array([f"{source}/{prefix_group(path)}*" for source, path in zip(data.source, data.path)])
     classes = sorted(set(data.label.tolist()))
     common = [name for name, count in Counter(groups.tolist()).most_common() if count >= 20][:12]
-    print("sources, by the prefix of the file name (rows) and label (columns):")
     wide = max(10, *(len(name) + 2 for name in classes))
-    print(" " * 28 + "".join(f"{name:>{wide}}" for name in classes))
+    if common:
+        print("sources, by the prefix of the file name (rows) and label (columns):")
+        print(" " * 28 + "".join(f"{name:>{wide}}" for name in classes))
     for name in common:
         counts = Counter(data.label[groups == name].tolist())
         print(f"{name:>28}" + "".join(f"{counts[label]:>{wide}}" for label in classes))
-    if len(classes) < 2:
+    if len(classes) < 2 or min(Counter(data.label.tolist()).values()) < 2:
         return
     chance = 1 / len(classes)
     clues = {
@@ -125,8 +126,8 @@ def audit_sources(data: LandmarkSet) -> None:
     }
     scores = {name: _predictability(values, data.label) for name, values in clues.items()}
     print(
-        "how well the source alone predicts the label (balanced accuracy, 5-fold; chance is "
-        f"{chance:.2f}):\n" + "\n".join(f"  {name:<46}{score:.2f}" for name, score in scores.items())
+        f"how often the label is guessed right without a look at the face ({chance:.2f}, as by chance, is "
+        "good; 1.00 is bad), by:\n" + "\n".join(f"  {name:<46}{score:.2f}" for name, score in scores.items())
     )
     if max(scores.values()) < chance + SOURCE_WARNING:
         return
@@ -168,8 +169,6 @@ def _predictability(values: np.ndarray, label: np.ndarray) -> float:
     from sklearn.tree import DecisionTreeClassifier
 
     folds = min(5, min(Counter(label.tolist()).values()))
-    if folds < 2:
-        return 0.0
     tree = DecisionTreeClassifier(
         max_depth=8,
         min_samples_leaf=min(20, len(label) // 10 or 1),

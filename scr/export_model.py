@@ -82,6 +82,11 @@ def main(args):
     print(
         f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(data)} faces"
     )
+    if output.resolve() in (MODELS, MODELS / "seven"):
+        print(
+            f"{relative(output / bundle.JSON)} lists the new files, so `git status` shows it as changed; "
+            "--output DIR writes elsewhere"
+        )
 
 
 def find_folder(model: Path) -> Path:

@@ -105,9 +105,14 @@ def extract_to(output: Path, images: list, root: Path, source: str, args) -> Lan
     parts_dir = open_parts(output, images, root, source)
     if done := count_done(len(images), parts_dir):
         note(f"going on: {done} of {len(images)} pictures were done before")
-    if args.cluster:
-        cluster.extract_parts(images, root, source, parts_dir, args.cluster)
-    data = extract(images, root, source, args.jobs, parts_dir)
+    try:
+        if args.cluster:
+            cluster.extract_parts(images, root, source, parts_dir, args.cluster)
+        data = extract(images, root, source, args.jobs, parts_dir)
+    except KeyboardInterrupt:
+        done = count_done(len(images), parts_dir)
+        note(f"{done} of {len(images)} pictures are done; the same command goes on from there")
+        raise
     if len(data) == 0:
         shutil.rmtree(parts_dir)
         raise UserError(

@@ -19,7 +19,7 @@ from utils.script import run_script
 import shutil
 import sys
 from argparse import BooleanOptionalAction
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from utils.config import (
@@ -164,7 +164,10 @@ def main(args):
         others = [sample for path in sessions - {writer.path} for sample in read_session(path)[0]]
         known = {sample.landmarks.tobytes() for sample in earlier + others}
         plan = SessionPlan(count_labels(earlier, classes), args.wanted, args.label)
-        with Recorder(writer, plan, known, Doubts(), open_classifier()) as recorder:
+        with (
+            Recorder(writer, plan, known, Doubts(), open_classifier()) as recorder,
+            telling_kept(plan, session),
+        ):
             if args.label or folders:
                 for label, name in folders or [(args.label, args.source)]:
                     plan.choose(label)
@@ -176,6 +179,18 @@ def main(args):
                 view = open_view(args, session, len(sessions | {writer.path}))
                 recorder.run_live(lambda: open_source(args.source), view)
     report(recorder, args, session, is_file)
+
+
+@contextmanager
+def telling_kept(plan: SessionPlan, session: str):
+    """Say what is kept, and how to go on, where the user stops the recording by Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any(plan.counts.values()):
+            kept = f"kept in session {session}: {list_counts(plan.counts)}"
+            note(f"{kept}; the same command with --session {session} goes on")
+        raise
 
 
 def open_classifier():

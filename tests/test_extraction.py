@@ -30,15 +30,18 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_file(many_pictures, whole_
             "--output",
             tmp_path / "stopped.npz",
         ],
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        text=True,
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not list(parts.glob("0*.npz")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, stop)
-    assert process.wait(60) != 0, "the run ended before it could be stopped"
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode != 0, "the run ended before it could be stopped"
+    assert stop == signal.SIGKILL or "pictures are done; the same command goes on from there\nstopped" in said
     assert not (tmp_path / "stopped.npz").exists()
     done_before = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.npz")}
     assert done_before

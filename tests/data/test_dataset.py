@@ -192,6 +192,12 @@ def test_a_source_keeps_its_own_held_out_part_without_twins(data):
 def test_too_few_faces_to_split_is_said():
     with pytest.raises(UserError, match="3 of fear"):
         make_split(np.array(["sad"] * 50 + ["fear"] * 3), np.arange(53))
+    label = np.array(["sad", "fear", "happy", "neutral"])
+    with pytest.raises(UserError, match="5 of sad, .*; with 10 of each class there are enough"):
+        make_split(label.repeat(5), np.arange(20))
+    for enough, test in ((10, 0.1), (5, 0)):
+        for group in (np.arange(4 * enough), np.arange(4 * enough) // 2):
+            assert set(make_split(label.repeat(enough), group, test).tolist()) >= {"train", "val"}
 
 
 def test_weights_equal_classes_within_each_source():
@@ -215,7 +221,8 @@ def test_a_prefix_group_is_what_stands_before_the_number():
 def test_balance_script(landmark_file, tmp_path):
     done = run("balance_dataset.py", "--data", landmark_file, "--per-class", 8, "--output", tmp_path / "set")
     assert done.returncode == 0, done.stderr
-    assert "duplicates:" in done.stdout and "balanced accuracy" in done.stdout
+    assert "duplicates:" in done.stdout and "(0.25, as by chance, is good" in done.stdout
+    assert "sources, by the prefix" in done.stdout
     table, data = np.loadtxt(tmp_path / "set.txt"), load_landmarks(tmp_path / "set.npz")
     assert np.bincount(table[:, -1].astype(int)).tolist() == [8, 8, 8, 8] and len(data) == 32
     assert set(data.split.tolist()) == {"train", "val", "test"}

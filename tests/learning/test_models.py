@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import DATA, ROOT, run, run_here, user_error
 
+import export_model
 from export_model import FORMATS
 from utils.config import EMOTIONS, MODELS, TRUST_VARIABLE, UserError
 from utils.data.dataset import load_landmarks
@@ -187,15 +188,17 @@ def test_where_training_wrote_no_model_another_is_used_or_the_reason_said(bundle
 
 
 @pytest.mark.parametrize("recipe, epochs", [("default", 20), ("published", 2)])
-def test_exports_answer_as_keras_does_on_real_faces(recipe, epochs, landmark_file, tmp_path):
+def test_exports_answer_as_keras_does_on_real_faces(recipe, epochs, landmark_file, tmp_path, monkeypatch):
     flags = "--data", landmark_file, "--output", tmp_path, "--epochs", epochs, "--recipe", recipe
     done = run_here("train_model.py", *flags)
     assert done.returncode == 0, done.stderr
     formats = (
         ["tflite", "int8", "onnx"] if recipe == "default" else ["tflite", "onnx"]
     )  # hardly trained, int8 may flip a face
+    monkeypatch.setattr(export_model, "MODELS", tmp_path)
     done = run_here("export_model.py", "--model", tmp_path, "--data", landmark_file, "--formats", *formats)
     assert done.returncode == 0, done.stderr
+    assert f"{NAME}.json lists the new files, so `git status` shows it" in done.stdout
     assert "one input, one output and parity" in done.stdout
     parts, info = load_bundle(tmp_path)
     network, scaler = parts["landmarks"]

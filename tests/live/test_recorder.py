@@ -34,6 +34,19 @@ def class_folders(tmp_path_factory):
     return root
 
 
+def test_a_stopped_recording_says_what_is_kept(capsys):
+    for counts, said in (
+        ({"grin": 2, "wink": 0}, "grin 2, wink 0; the same command with --session 1"),
+        ({"grin": 0}, ""),
+    ):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            record_dataset.telling_kept(SessionPlan(counts, 20, None), "1"),
+        ):
+            raise KeyboardInterrupt
+        assert said in (err := capsys.readouterr().err) and bool(err) == bool(said)
+
+
 def test_a_folder_of_class_folders_is_recorded_in_one_run(class_folders, tmp_path):
     done = run("record_dataset.py", "--subject", "ann", "--source", class_folders, "--data", tmp_path)
     assert done.returncode == 0, done.stderr

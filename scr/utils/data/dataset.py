@@ -322,7 +322,12 @@ def make_split(
             split[part_off(np.arange(len(label)), test)] = "test"
         split[part_off(np.flatnonzero(split == "train"), val)] = "val"
     except ValueError as error:
-        raise UserError(f"too few faces to split ({error}); add pictures") from error
+        counts = ", ".join(f"{count} of {name}" for name, count in Counter(label.tolist()).items())
+        # So many folds have one of each class each.
+        raise UserError(
+            f"too few faces to split: {counts}; with {round(1 / (test or val))} of each class there are "
+            "enough: add pictures"
+        ) from error
     return split
 
 

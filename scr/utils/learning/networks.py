@@ -162,19 +162,20 @@ def _log_likelihood(keras, target, probabilities, classes: int, within_prefix_gr
 
 
 def progress_bar(keras, epochs: int, networks: int):
-    """Return a callback that shows the epochs, and the losses: sums over all networks, with penalties."""
+    """Return a callback that shows the epochs, and the losses, with penalties: the mean of the networks,
+    whose losses are summed."""
     from tqdm import tqdm
 
     class ProgressBar(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             self.bar = tqdm(
-                total=epochs, unit="epoch", desc=f"training {networks} networks at once, losses summed"
+                total=epochs, unit="epoch", desc=f"training {networks} networks at once, mean losses"
             )
 
         def on_epoch_end(self, epoch, logs=None):
-            self.bar.set_postfix(
-                {name: f"{logs[name]:.3f}" for name in ("loss", "val_loss", "val_accuracy")}, refresh=False
-            )
+            shown = {name: logs[name] / networks for name in ("loss", "val_loss")}
+            shown["val_accuracy"] = logs["val_accuracy"]
+            self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
             self.bar.update()
 
         def on_train_end(self, logs=None):

@@ -88,6 +88,7 @@ def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str
         axis.plot(epochs, history[f"val_{key}"], label="validation", color="#D55E00")
         axis.axvline(best + 1, color="grey", linestyle=":", label=f"least validation loss (epoch {best + 1})")
         axis.set(xlabel="epoch", ylabel=name)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     axes[0].legend()
     figure.suptitle(title)
@@ -126,13 +127,13 @@ def plot_comparison(
     """Write a PNG that compares rows (a name each) by value and interval, (value, low, high) in [0, 1],
     first row on top.
 
-    One panel for each axis label; the dashed line is the first row's value.
+    One panel for each axis label; the dashed line is the first row's value, as the legend says.
     """
     figure, axes = _figure(4.6 + 4.2 * len(panels), 1.9 + 0.42 * len(names), columns=len(panels))
     rows = np.arange(len(names))[::-1]
     for axis, (label, values) in zip(axes, panels.items()):
         value, low, high = np.array(values).T
-        axis.axvline(value[0], color="grey", linestyle="--", linewidth=1)
+        first = axis.axvline(value[0], color="grey", linestyle="--", linewidth=1, label=names[0])
         axis.errorbar(
             value,
             rows,
@@ -143,10 +144,17 @@ def plot_comparison(
         )
         for row, number in zip(rows, value):
             axis.annotate(
-                f"{number:.3f}", (number, row), (0, 6), textcoords="offset points", ha="center", fontsize=9
+                f"{number:.3f}",
+                (number, row),
+                (0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # the dashed line ends there
             )
         axis.set(xlabel=label, xlim=(0, 1.1), ylim=(-0.5, len(names) - 0.3), xticks=np.arange(0, 1.01, 0.2))
         axis.set_yticks(rows, names if axis is axes[0] else [])
         axis.grid(alpha=0.3)
+    figure.legend(handles=[first], loc="outside lower center", frameon=False)
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path)
