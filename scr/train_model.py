@@ -167,7 +167,10 @@ def fine_tune_base(args, data: LandmarkSet) -> None:
     result = group.fine_tune(base, data, others, args.max_forgetting, args.seed)
     tell_fine_tuned(args, result, where)
     if not result.is_better:
-        print(f"so the base model is kept, none is written: python scr/main.py --model {relative(args.base)}")
+        print(
+            f"so the base model is kept, none is written{bundle.earlier_model(args.output)}; "
+            f"run: python scr/main.py --model {relative(args.base)}"
+        )
         return
     about = {"name": args.output.name, "data": describe_data(data, args.data)}
     info = result.describe(base, args.seed) | about

@@ -204,10 +204,7 @@ def open_trial(args, recorded: Recorded) -> tuple[Base, Trial]:
     note("loading faces of other people, to see what is forgotten ...")
     general, problem = find_general(args.general, base)
     if problem:
-        note(
-            f"{problem}; so what the model forgets about other people is not measured, "
-            f"and {unmeasured(args.max_forgetting)}"
-        )
+        note(f"{problem}; forgetting is not measured, and {unmeasured(args.max_forgetting)}")
     classes = base.info["classes"]
     networks.set_seed(args.seed)
     trial = Trial(
@@ -266,7 +263,7 @@ def tell_contradiction(output: Path, args, recorded: Recorded, report: dict) -> 
         f"nothing is surely better than guessing ({1 / len(recorded.classes):.0%}) on what was held out; "
         f"the best way, {report['title']}, is right on {report['balanced_accuracy']:.0%} "
         f"(95% {low:.0%} to {high:.0%}): the recordings contradict each other, or are too few. "
-        "No model is written"
+        f"No model is written{bundle.earlier_model(output)}"
     )
     write_no_model(output, "the recordings contradict each other, or are too few; record again")
     if found := confusions(report, recorded.classes):
@@ -277,14 +274,11 @@ def tell_contradiction(output: Path, args, recorded: Recorded, report: dict) -> 
 
 def tell_nothing_gained(output: Path, args) -> None:
     """Say that the base model is kept."""
-    earlier = (
-        " (an earlier model there is left as it is)" if (output / f"{bundle.NAME}.json").is_file() else ""
-    )
     write_no_model(output, "nothing was better than the base model on the held-out samples", args.base)
     print(
         "nothing is better than the base model on the held-out samples: keeping it, no model written"
-        f"{earlier}; see {relative(output / 'comparison.png')}, and record another session: "
-        f"{record_command(args.subject, args.data)}"
+        f"{bundle.earlier_model(output)}; see {relative(output / 'comparison.png')}, and record another "
+        f"session: {record_command(args.subject, args.data)}"
     )
 
 
@@ -296,7 +290,8 @@ def keep_neutral(output: Path, args, recorded: Recorded) -> None:
     path = save_neutral(args.subject, neutral.landmarks, neutral.blendshapes, args.data)
     print(
         "nothing is better than the base model with your neutral baseline: no model written, that face is "
-        f"kept in {relative(path)}; run: python scr/main.py --subject {args.subject}"
+        f"kept in {relative(path)}{bundle.earlier_model(output)}; "
+        f"run: python scr/main.py --subject {args.subject}"
     )
 
 
@@ -346,11 +341,7 @@ def write_model(
 
 def unmeasured(max_forgetting: float) -> str:
     """Return what is done where forgetting can't be measured."""
-    return (
-        "nothing bounds it, as you asked"
-        if max_forgetting >= 1
-        else "half of the change from the base model is kept (all of it: --max-forgetting 1)"
-    )
+    return "nothing bounds it" if max_forgetting >= 1 else "half of the change is kept"
 
 
 def describe_forgetting(forgetting: dict) -> str:
@@ -405,6 +396,12 @@ def print_table(reports: dict) -> None:
             f"{report['title']:<38}{report['balanced_accuracy']:>18.3f}  {low:.3f} to {high:.3f}  "
             f"{min(report['folds']):>12.3f} to {max(report['folds']):.3f}{forgets}{kept:>13}"
         )
+    print(
+        "change kept: how much of what the training changed; fold: a part that was held out;\n"
+        "to expect: for each fold the way was chosen without it"
+    )
+    if measured:
+        print("forgets: balanced accuracy lost on other people, mean and worst fold")
 
 
 if __name__ == "__main__":

@@ -405,7 +405,13 @@ def test_fine_tuning_compares_on_a_held_out_session_and_keeps_the_base(recorded,
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ann" / "comparison.png").stat().st_size > 10_000
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
-    for row in ("base model", "from scratch", "fine-tuned: last layer", "by inner validation"):
+    for row in (
+        "base model",
+        "from scratch",
+        "fine-tuned: last layer",
+        "by inner validation",
+        "fold: a part",
+    ):
         assert row in done.stdout
     info = json.loads((tmp_path / "ann" / f"{NAME}.json").read_text())
     reports = info["metrics"]["held_out"]
@@ -493,7 +499,7 @@ def test_without_faces_of_others_nothing_is_claimed_and_half_the_way_is_gone(tmp
     np.testing.assert_allclose(tuned.get_weights()[0], (base[0] + changed[0]) / 2)
     base = SimpleNamespace(info={"data": {"files": ["data/nowhere.npz"]}}, is_joint=False)
     general, problem = find_general(None, base)
-    assert general is None and "data/nowhere.npz, is not here" in problem and "--general" in problem
+    assert general is None and "data/nowhere.npz is not here" in problem and "--general" in problem
     base = SimpleNamespace(info={"data": {"subject": "ann"}}, is_joint=False)
     assert "does not say" in find_general(None, base)[1]
 

@@ -1,6 +1,7 @@
 """Fine-tuning for a group: better on its faces, bounded elsewhere, and no model where nothing is gained."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import permutations
 
@@ -83,9 +84,12 @@ def test_a_group_gets_a_model_that_reads_it_better(moved, landmark_file, tmp_pat
     answers = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
     assert (answers == data.class_index(EMOTIONS)).mean() > 0.8 and model.name == "group"
     assert {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()} == before
+    earlier = shutil.copytree(tmp_path / "group", tmp_path / "2") / f"{NAME}.json"
+    content = earlier.read_bytes()
     again = run("train_model.py", "--base", tmp_path / "group", "--data", moved, "--output", tmp_path / "2")
     assert again.returncode == 0, again.stderr
-    assert "the base model is kept" in again.stdout and not (tmp_path / "2" / f"{NAME}.json").exists()
+    assert "the base model is kept" in again.stdout and earlier.read_bytes() == content
+    assert f"{tmp_path / '2'} still holds an earlier model" in again.stdout
 
 
 def test_what_does_not_fit_the_base_is_said(landmark_file, bundle):

@@ -146,6 +146,16 @@ def test_recordings_with_embeddings_fine_tune_a_hybrid(hybrid, landmark_file, tm
     )
     answers = EmotionClassifier(output).predict(data.landmarks, data.blendshapes, crops=data.crop)
     assert (answers.argmax(axis=1) == index).mean() > 0.8
+    # Recordings without embeddings: the landmark network alone learns.
+    with SessionWriter("bob", "1", tmp_path) as writer:
+        for row in range(len(data)):
+            writer.append(data.landmarks[row], data.blendshapes[row], label[row])
+    alone = tmp_path / "alone"
+    done = run_here(
+        *("train_personal.py", "--subject", "bob", "--data", tmp_path, "--base", hybrid, "--output", alone),
+        *("--max-forgetting", 1, "--steps", 60),
+    )
+    assert done.returncode == 0 and not EmotionClassifier(alone).needs_crops, done.stderr
     # The base row is the hybrid itself, joined into one network.
     base = classifier.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
     recall = [(base == index)[label == name].mean() for name in EMOTIONS]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import EMOTIONS, SEED, UserError, atomic_path, note, relative
+from utils.config import DATA, EMOTIONS, SEED, UserError, atomic_path, note, relative
 from utils.data.checks import check_columns, check_landmarks
 from utils.data.classes import check_classes, class_name, list_names, name_problem
 from utils.data.labelled import VOTES, LabelledImage
@@ -195,9 +195,11 @@ def load_landmarks(path: Path, allow_empty: bool = False) -> LandmarkSet:
     Raises UserError if the file is missing, is not of the format, or (unless `allow_empty`) holds no face.
     """
     if not path.is_file():
+        sets = [relative(found) for found in sorted(DATA.glob("[!.]*.npz"))]
+        others = f"there are: {list_names(sets)}; or " if sets else ""
         raise UserError(
-            f"no landmark set at {relative(path)}; make one with: python scr/extract_landmarks.py, then "
-            "split it with: python scr/balance_dataset.py (--help of both tells how)"
+            f"no landmark set at {relative(path)}; {others}make one of a folder with a sub-folder for each "
+            "class: python scr/extract_landmarks.py --images FOLDER"
         )
     try:
         data = _read_txt(path) if path.suffix.lower() == ".txt" else _read_npz(path)

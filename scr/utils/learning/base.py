@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import ROOT, UserError, relative
+from utils.data.classes import list_names
 from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
 from utils.faces.features import compute_features
 from utils.learning import bundle, export, networks, training
@@ -77,7 +78,8 @@ def open_base(folder: Path, embedding: np.ndarray | None) -> tuple[Base, str]:
             raise UserError(
                 f"{relative(folder)} looks at crops, of which these recordings keep nothing: record again"
             )
-        only = info | {"network": "landmarks"} | info["parts"]["landmarks"]
+        part = info["parts"]["landmarks"]
+        only = info | {"network": "landmarks", "parts": {"landmarks": part}} | part
         return Base(network, scaler, only), "its landmark network alone is fine-tuned"
     if joint_already:
         return Base(network, scaler, info, files), ""
@@ -142,11 +144,7 @@ def _general_set(path: Path | None, info: dict) -> tuple[LandmarkSet | None, str
     if not names:
         return None, "the base model does not say on which faces it was tested"
     if absent := [name for name in names if not (ROOT / name).is_file()]:
-        return None, (
-            f"the base model's test set, in {', '.join(absent)}, is not here (make it as "
-            "models/README.md says, or name another: python scr/extract_landmarks.py --images DIR, "
-            "then --general data/DIR.npz)"
-        )
+        return None, f"the general test set {list_names(absent, 1)} is not here (--general names another)"
     parts = [load_landmarks(ROOT / name) for name in names]
     data = (concatenate(parts) if len(parts) > 1 else parts[0]).of_classes(info["classes"])
     if not set(data.split.tolist()) >= {"train", "val", "test"}:

@@ -19,12 +19,15 @@ from pathlib import Path
 
 from utils.config import MODELS, PERSONAL_MODELS, TRUST_VARIABLE, UserError, note_once, relative
 from utils.data.checks import parse_json, read_json
+from utils.data.classes import list_names
 from utils.learning.contract import PARTS, check_info, check_metadata
 from utils.learning.no_model import stand_in
 from utils.learning.swap import CROP_NAME, JSON, NAME, settle
 
 TFLITE = {"landmarks": f"{NAME}.tflite", "crop": f"{CROP_NAME}.tflite"}
 """The file of each part that runs live."""
+HOW_TO_TRAIN = 'train one as README.md says under "Train on your pictures"'
+"""What to do where a model is missing: no single command makes one."""
 METADATA_FILE = "emotion.json"
 """Name of the metadata inside a `.tflite`, and key of it in an `.onnx`."""
 METADATA_KEYS = ("name", "classes", "features", "threshold")
@@ -82,9 +85,19 @@ def _find_place(path: Path | str, asked: tuple[Path, ...] = ()) -> tuple[Path, s
     if instead := stand_in(folders):
         return _find_place(instead, (*asked, *(folder.resolve() for folder in folders)))
     if re.fullmatch(r"[\w-]+", str(path)) and not given.exists():
-        raise UserError(f"no model named {path}; run: python scr/train_personal.py --subject {path}")
+        others = f"there are: {list_names(names)}; or " if (names := _names_of_models()) else ""
+        raise UserError(
+            f"no model named {path}; {others}train it: python scr/train_personal.py --subject {path}"
+        )
     missing = given / TFLITE["landmarks"] if given.is_dir() or given == MODELS else given
-    raise UserError(f"no model at {relative(missing)}; run: python scr/train_model.py")
+    raise UserError(f"no model at {relative(missing)}; {HOW_TO_TRAIN}")
+
+
+def _names_of_models() -> list[str]:
+    """Return the names by which the personal models and those beside the shipped one are meant."""
+    return sorted(
+        {path.parent.name for path in (*PERSONAL_MODELS.glob(f"*/{JSON}"), *MODELS.glob(f"*/{JSON}"))}
+    )
 
 
 def _read_parts(folder: Path, wanted: str | None, info: dict) -> dict[Path, bytes]:
@@ -94,9 +107,7 @@ def _read_parts(folder: Path, wanted: str | None, info: dict) -> dict[Path, byte
     for name in PARTS[network]:
         path = folder / TFLITE[name]
         if not path.is_file():
-            raise UserError(
-                f"no {relative(path)}, which the network '{network}' needs; run: python scr/train_model.py"
-            )
+            raise UserError(f"no {relative(path)}, which the network '{network}' needs; {HOW_TO_TRAIN}")
         parts[path] = read_checked(path, info)
     return parts
 
@@ -112,11 +123,16 @@ def has_info(folder: Path) -> bool:
     return (folder / JSON).is_file()
 
 
+def earlier_model(folder: Path) -> str:
+    """Return what to add where a run wrote no model to a folder that still holds an earlier one, or ""."""
+    return f"; {relative(folder)} still holds an earlier model" if has_info(folder) else ""
+
+
 def load_info(folder: Path) -> dict:
     """Return a bundle's JSON; raises UserError if it is missing or damaged."""
     path = folder / JSON
     if not has_info(folder):
-        raise UserError(f"no model at {relative(path)}; run: python scr/train_model.py")
+        raise UserError(f"no model at {relative(path)}; {HOW_TO_TRAIN}")
     try:
         info = read_json(path)
         check_info(info)

@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.config import UserError, atomic_path, native_log_silenced, relative, write_json
 from utils.learning.bundle import (
+    HOW_TO_TRAIN,
     METADATA_FILE,
     TFLITE,
     digests,
@@ -147,7 +148,7 @@ def _load_parts(folder: Path, info: dict) -> tuple[dict[str, tuple], dict]:
 def _load_network(path: Path, info: dict, about: dict):
     """Return the Keras network of a part; raises UserError if it is missing or not what `about` says."""
     if not path.is_file() or path.name not in info["sha256"]:
-        raise UserError(f"no {relative(path)}; run: python scr/train_model.py")
+        raise UserError(f"no {relative(path)}; {HOW_TO_TRAIN}")
     read_checked(path, info)
     keras = import_keras()  # a missing package is no damaged file
     try:

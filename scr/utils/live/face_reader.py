@@ -115,7 +115,7 @@ class FaceReader:
         if (self.max_faces or 1) > 1:
             return "a neutral baseline is for one face; leave --max-faces out"
         if not self.classifier.knows_neutral:
-            return "this model knows no neutral face; train it again: python scr/train_model.py"
+            return "this model knows no neutral face; leave --model out, or train it again"
         return ""
 
     @property
