@@ -52,7 +52,7 @@ from utils.data.recordings import (
 )
 from utils.live.session_plan import SessionPlan
 
-WANTED_SESSIONS = 2
+WANTED_SESSIONS, WANTED_SAMPLES = 2, 20
 PLAIN = {SampleFilter.SAME: "nearly the same face as the last one"}
 """What to call a reason in the report where it is not the word of the window."""
 REMEDIES = {
@@ -87,7 +87,7 @@ def build_parser():
     parser.add_argument(
         "--wanted",
         type=positive_int,
-        default=20,
+        default=WANTED_SAMPLES,
         metavar="N",
         help="samples wanted of each class in a session",
     )
@@ -269,7 +269,9 @@ def report(recorder, args, session: str, is_file: bool) -> None:
     plan, subject = recorder.plan, args.subject
     refused = list_refused(recorder)
     if not recorder.agreed:
-        raise UserError("you did not agree to be recorded (key y), so nothing is stored")
+        raise UserError(
+            "you did not agree to be recorded (key y), so nothing is stored; to do so, run it again"
+        )
     if not any(plan.counts.values()):
         raise UserError(f"nothing was recorded: {refused or 'the space key records'}; {remedy(recorder)}")
     print(f"{subject}, session {session}: {list_counts(plan.counts)}")
@@ -331,7 +333,9 @@ def tell_next(plan: SessionPlan, args, session: str, is_file: bool) -> None:
 def command(args, *more: str) -> str:
     """Return the command that goes on recording this person; more: further arguments."""
     new = args.classes and (load_classes(args.subject, args.data) or EMOTIONS) != args.classes
-    return record_command(args.subject, args.data, *(["--classes", *args.classes] if new else []), *more)
+    given = ["--classes", *args.classes] if new else []
+    given += ["--wanted", str(args.wanted)] if args.wanted != WANTED_SAMPLES else []
+    return record_command(args.subject, args.data, *given, *more)
 
 
 def list_counts(counts: dict[str, int]) -> str:

@@ -371,9 +371,12 @@ def test_the_plan_of_a_session_needs_no_window():
 
 
 def test_recording_without_a_display_says_how_to_go_on(tmp_path):
-    no_camera = user_error(run("record_dataset.py", "--subject", "ann", "--classes", "wink", "happy"))
-    assert "--subject ann --classes wink happy --source FOLDER; or all of one class: add --label wink" in (
-        no_camera
+    no_camera = user_error(
+        run("record_dataset.py", "--subject", "ann", "--classes", "wink", "happy", "--wanted", 9)
+    )
+    assert (
+        "--subject ann --classes wink happy --wanted 9 --source FOLDER; or all of one class: add --label wink"
+        in (no_camera)
     )
     (tmp_path / "empty").mkdir()
     for source, what in (("nowhere", "no file or folder nowhere"), (tmp_path / "empty", "no pictures")):
