@@ -102,20 +102,20 @@ def main(args):
             f"--output {relative(args.output)} would replace the shipped model; choose another folder, "
             f"such as {relative(MODELS / 'mine')}, or add --overwrite"
         )
-    data = concatenate([load_landmarks(path) for path in args.data])
     if args.base:
-        fine_tune_base(args, data)
+        fine_tune_base(args)
     else:
-        train(args, data)
+        train(args)
 
 
-def train(args, data: LandmarkSet) -> None:
+def train(args) -> None:
     """Train a model from its beginning and write it."""
+    data = concatenate([load_landmarks(path) for path in args.data])
     calibration = read_calibration(args.calibration) if args.calibration else {}
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = data.of_classes(classes)
     network = args.network or "landmarks"
-    data = assign_split(data, args.seed)
+    data = replace(assign_split(data, args.seed), sha256=None)  # a third of what a face takes in memory
     recipe = with_epochs(hybrid.RECIPES[args.recipe], args.epochs)
     tell_split(data)
     pictures = Pictures.of_set(data.part("test"))
@@ -147,7 +147,7 @@ def train(args, data: LandmarkSet) -> None:
     print(f"next: python scr/main.py --model {relative(args.output)}")
 
 
-def fine_tune_base(args, data: LandmarkSet) -> None:
+def fine_tune_base(args) -> None:
     """Fine-tune the base model on a set; write the model if it reads the set's held-out part no worse."""
     if args.network or args.epochs or args.calibration or args.recipe != "default":
         raise UserError(
@@ -155,7 +155,10 @@ def fine_tune_base(args, data: LandmarkSet) -> None:
         )
     if args.output.resolve() == args.base.resolve():
         raise UserError(f"{relative(args.output)} holds the base model, which stays; choose another --output")
-    where = ", ".join(map(relative, args.data))
+    data, where = (
+        concatenate([load_landmarks(path) for path in args.data]),
+        ", ".join(map(relative, args.data)),
+    )
     data = assign_split(group.choose_faces(data, args.base, args.classes, where), args.seed)
     note("loading TensorFlow and the base model ...")
     base, _ = open_base(args.base, embed_set(data, args.base))

@@ -85,7 +85,8 @@ class LandmarkSet:
 
     def of_classes(self, classes: Sequence[str]) -> "LandmarkSet":
         """Return the faces, and the missed pictures, whose label is one of `classes`."""
-        return self.select(np.isin(self.label, classes), np.isin(self.missed_label, classes))
+        kept, missed = np.isin(self.label, classes), np.isin(self.missed_label, classes)
+        return self if kept.all() and missed.all() else self.select(kept, missed)
 
     def part(self, split: str) -> "LandmarkSet":
         """Return the faces, and the missed pictures, of one side of the split."""

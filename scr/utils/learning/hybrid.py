@@ -138,13 +138,14 @@ def train(
 
     The same seed gives the same weights.
     """
-    train_part, val_part = data.part("train"), data.part("val")
-    parts = {}
+    val_part, parts = data.part("val"), {}
     for name in PARTS[network]:
+        # The training part is made anew for each, which lets go of it as soon as it has chosen from it.
         if name == "landmarks":
-            parts[name] = training.train(train_part, val_part, recipe.landmarks, seed, classes, progress)
+            part = training.train(data.part("train"), val_part, recipe.landmarks, seed, classes, progress)
         else:
-            parts[name] = train_crop(train_part, val_part, recipe.crop, seed, classes, progress)
+            part = train_crop(data.part("train"), val_part, recipe.crop, seed, classes, progress)
+        parts[name] = part
     weights = recipe.weights if network == "hybrid" else {network: 1.0}
     model = TrainedModel(network, tuple(classes), parts, weights)
     if network != "hybrid":
