@@ -7,7 +7,7 @@ spares neither side.
 Keys: loop_ratio (the whole live loop, drawing included, to a bare loop that reads and calls
 detect_for_video, one after the other, without blendshapes; goal 1.00 on two free cores), after_landmarks_ms
 (crop, features, networks, smoothing and drawing of one face: the mean of all frames, since the crop network
-sees every third one and the panel is drawn anew on every third; one after the other; goal 4),
+sees every fourth one and the panel is drawn anew on every third; one after the other; goal 4),
 published_speedup (to the published loop: IMAGE mode, scaler.transform, model.predict; goal 5),
 crop_share_each_frame (cutting out a face and the crop network, to detect_for_video), crop_share (the same as
 the live loop does it, now and then; goal .4), live_files_mb (the networks that live use reads,

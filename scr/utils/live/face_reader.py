@@ -14,8 +14,8 @@ from utils.learning.classifier import EmotionClassifier
 from utils.live.neutral import NeutralTaker, find_movement
 from utils.live.smoothing import FaceTracker, read_picture
 
-LOOK_EVERY_MS = 100
-"""How long an answer of the crop network holds for a person alone: three frames of thirty a second."""
+LOOK_EVERY_MS = 130
+"""How long an answer of the crop network holds for a person alone: four frames of thirty a second."""
 
 
 class FaceReader:
