@@ -45,6 +45,7 @@ from utils.data.recordings import (
     list_sessions,
     load_classes,
     neutral_path,
+    quoted,
     read_session,
     record_command,
     session_path,
@@ -248,11 +249,6 @@ def class_folders(source: str) -> list[tuple[str, str]]:
     paths = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     named = [(class_name(path.name), str(path)) for path in paths]
     return [(label, path) for label, path in named if not name_problem(label)]
-
-
-def quoted(name: str) -> str:
-    """Return a class as one types it on a command line."""
-    return f'"{name}"' if " " in name else name
 
 
 def open_view(args, session: str, sessions: int):

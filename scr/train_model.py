@@ -155,10 +155,8 @@ def fine_tune_base(args) -> None:
         )
     if args.output.resolve() == args.base.resolve():
         raise UserError(f"{relative(args.output)} holds the base model, which stays; choose another --output")
-    data, where = (
-        concatenate([load_landmarks(path) for path in args.data]),
-        ", ".join(map(relative, args.data)),
-    )
+    data = concatenate([load_landmarks(path) for path in args.data])
+    where = ", ".join(map(relative, args.data))
     data = assign_split(group.choose_faces(data, args.base, args.classes, where), args.seed)
     note("loading TensorFlow and the base model ...")
     base, _ = open_base(args.base, embed_set(data, args.base))

@@ -11,7 +11,6 @@ set, and bounded.
 
 from utils.script import run_script
 
-import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -269,7 +268,7 @@ def tell_contradiction(output: Path, args, recorded: Recorded, report: dict) -> 
     if found := confusions(report, recorded.classes):
         print(f"confused: {'; '.join(found)}. Record these again, each plainly different from the others:")
     # Recordings of before classes were kept with them do not say what theirs are.
-    print(f"{record_command(args.subject, args.data)} --classes {shlex.join(recorded.classes)}")
+    print(record_command(args.subject, args.data, "--classes", *recorded.classes))
 
 
 def tell_nothing_gained(output: Path, args) -> None:

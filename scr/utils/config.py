@@ -187,10 +187,12 @@ class _Parser(argparse.ArgumentParser):
     forgotten = ""
 
     def parse_args(self, args=None, namespace=None):
-        others = self.parse_known_args(args, namespace)[1]
+        found, others = self.parse_known_args(args, namespace)
         if self.forgotten and others and not others[0].startswith("-"):
             self.error(f"did you mean {self.forgotten} {shlex.quote(others[0])}?")
-        return super().parse_args(args, namespace)
+        if others:
+            self.error(f"unrecognized arguments: {' '.join(others)}")
+        return found
 
 
 def make_parser(docstring: str, forgotten: str = "") -> argparse.ArgumentParser:

@@ -228,9 +228,8 @@ def _read_npz(path: Path) -> LandmarkSet:
                 if name in archive.files
             }
         )
-    check_member(
-        path, "landmarks"
-    )  # crops, three times as large, are left: a wrong grey level is no wrong face
+    # Crops, three times as large, are left: a wrong grey level is no wrong face.
+    check_member(path, "landmarks")
     check_columns({name: getattr(data, name) for name in (*_ROW_COLUMNS, *_MISSED_COLUMNS)}, VOTES)
     labels = {*data.label.tolist(), *data.missed_label.tolist()}
     if wrong := sorted(name for name in labels if name != class_name(name) or name_problem(name)):

@@ -60,11 +60,15 @@ def check_name(name: str) -> str:
     return name
 
 
+def quoted(text: str) -> str:
+    """Return an argument as one types it on a command line, on any system."""
+    return f'"{text}"' if " " in text else text
+
+
 def record_command(subject: str, folder: Path = PERSONAL_DATA, *more: str) -> str:
     """Return the command that records a subject in a folder of recordings; more: further arguments."""
     place = () if folder == PERSONAL_DATA else ("--data", str(folder))
-    arguments = (f'"{one}"' if " " in one else one for one in (subject, *place, *more))
-    return f"python scr/record_dataset.py --subject {' '.join(arguments)}"
+    return f"python scr/record_dataset.py --subject {' '.join(map(quoted, (subject, *place, *more)))}"
 
 
 def open_folder(subject: str, folder: Path = PERSONAL_DATA) -> Path:
