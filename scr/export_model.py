@@ -19,7 +19,6 @@ import numpy as np
 from utils.config import (
     MODELS,
     PERSONAL_MODELS,
-    ROOT,
     UserError,
     add_share_flag,
     atomic_path,
@@ -83,7 +82,7 @@ def main(args):
     print(
         f"wrote {relative(output)}; one input, one output and parity with Keras checked on {len(data)} faces"
     )
-    if output.resolve() in {(ROOT / name).parent for name in bundle.shipped().values()}:
+    if output.resolve() in (MODELS, MODELS / "seven"):
         print(
             f"{relative(output / bundle.JSON)} lists the new files, so `git status` shows it as changed; "
             "--output DIR writes elsewhere"
