@@ -74,6 +74,36 @@ def test_the_deployed_crop_network_answers_as_its_heads_did(hybrid, landmark_fil
     ).mean(axis=1, keepdims=True), atol=1e-3)  # fmt: skip
 
 
+def test_a_fine_tuned_trunk_learns_with_its_heads(landmark_file):
+    from dataclasses import replace
+
+    from utils.data.dataset import assign_split
+    from utils.faces.crops import network_input
+    from utils.learning import hybrid
+
+    data = assign_split(load_landmarks(landmark_file).of_classes(EMOTIONS))
+    recipe = crop_network.CropRecipe(epochs=1, fine_tuned_faces=320)
+    with hybrid.maps_of(data, "crop", progress=False) as data:
+        parts = data.part("train"), data.part("val")
+        one, other, half = (
+            hybrid.train_crop(*parts, made, 0, EMOTIONS, progress=False)
+            for made in (recipe, recipe, replace(recipe, fine_tuned_share=0.5))
+        )
+        answers = one.predict(parts[1])
+        np.testing.assert_array_equal(other.predict(parts[1]), answers)  # the same seed, the same weights
+    start, end, middle = (
+        {layer.name: layer.get_weights() for layer in trunk.layers if layer.weights}
+        for trunk in (crop_network.build_trunk(), one.heads.trunk, half.heads.trunk)
+    )
+    for name, (kernel, bias) in start.items():
+        kept = name == "conv1" or int(name[-1]) <= recipe.frozen_blocks
+        assert np.array_equal(end[name][0], kernel) == np.array_equal(end[name][1], bias) == kept, name
+        np.testing.assert_allclose(middle[name][0], (kernel + end[name][0]) / 2, atol=1e-5)
+    deployed = crop_network.assemble(one.heads, one.temperature)
+    seen = network_input(parts[1].crop.read(), crop_network.INPUT)
+    np.testing.assert_allclose(deployed.predict(seen, verbose=0)["probabilities"], answers, atol=1e-4)
+
+
 def test_a_changed_trunk_is_refused(tmp_path):
     (tmp_path / "trunk.npz").write_bytes(crop_network.TRUNK_FILE.read_bytes()[:-1])
     with pytest.raises(UserError, match="damaged"):

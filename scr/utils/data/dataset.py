@@ -28,7 +28,8 @@ class LandmarkSet:
     source, path, sha256, split (`train`, `val`, `test` or empty), subject, session (empty if unknown), width
     and height in pixels, phash uint64; votes (n, 10) in the order of `FERPLUS_COLUMNS`, all zero without
     FER+. crop: `Rows` of the faces' crops (n, CROP_PX, CROP_PX) uint8, which stay on disk, or None for a set
-    without crops.
+    without crops. maps: `Rows` of what a crop network's trunk makes of them, while it is trained, else None;
+    no file holds them.
     """
 
     landmarks: Rows
@@ -45,6 +46,7 @@ class LandmarkSet:
     phash: np.ndarray = None
     votes: np.ndarray = None
     crop: Rows | None = None
+    maps: Rows | None = None
     missed_label: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
     missed_source: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
     missed_path: np.ndarray = field(default_factory=lambda: np.empty(0, "U1"))
@@ -74,7 +76,8 @@ class LandmarkSet:
     @property
     def row_columns(self) -> tuple[str, ...]:
         """The names of the columns that have a row for each face."""
-        return _ROW_COLUMNS if self.crop is not None else tuple(n for n in _ROW_COLUMNS if n != "crop")
+        held = (name for name in ("crop", "maps") if getattr(self, name) is not None)
+        return *_FIXED_COLUMNS, *held
 
     def select(self, rows: np.ndarray, missed: np.ndarray | slice = slice(None)) -> "LandmarkSet":
         """Return the faces, and the missed pictures, that masks or index arrays name."""
@@ -103,7 +106,10 @@ class LandmarkSet:
 
 _MISSED_COLUMNS = tuple(item.name for item in fields(LandmarkSet) if item.name.startswith("missed_"))
 _STORED_COLUMNS = "landmarks", "crop"
-_ROW_COLUMNS = tuple(item.name for item in fields(LandmarkSet) if item.name not in _MISSED_COLUMNS)
+_FIXED_COLUMNS = tuple(
+    item.name for item in fields(LandmarkSet) if item.name not in ("crop", "maps", *_MISSED_COLUMNS)
+)
+_ROW_COLUMNS = *_FIXED_COLUMNS, "crop"
 
 
 def concatenate(sets: Sequence[LandmarkSet]) -> LandmarkSet:

@@ -97,7 +97,12 @@ def network_input(crops: np.ndarray, recipe: dict) -> np.ndarray:
     for one, crop in zip(values, crops):
         middle = crop[margin : margin + seen, margin : margin + seen]
         enlarged = cv2.resize(middle, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-        contrast = USUAL_DEVIATION / (enlarged.std() + LEAST_DEVIATION)
-        enlarged = (enlarged - enlarged.mean()) * contrast + USUAL_MEAN
-        one[..., 0] = np.clip(enlarged, 0, 255) - GREY_MEAN
+        one[..., 0] = normalise(enlarged)
     return values
+
+
+def normalise(grey: np.ndarray) -> np.ndarray:
+    """Return grey levels (side, side) float32 at the brightness and contrast of a usual photograph, around
+    zero."""
+    contrast = USUAL_DEVIATION / (grey.std() + LEAST_DEVIATION)
+    return np.clip((grey - grey.mean()) * contrast + USUAL_MEAN, 0, 255) - GREY_MEAN

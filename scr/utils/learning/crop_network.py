@@ -1,8 +1,8 @@
-"""The crop network: a frozen trunk that knows faces, small heads that learn expressions, folded into one.
+"""The crop network: a trunk that knows faces, small heads that learn expressions, folded into one.
 
 Late layers of a network that tells people apart know who it is, not what the face shows: the trunk ends in
-the middle. Its maps are computed once for each face and kept in a memory-mapped file; the heads learn from
-batches drawn from there.
+the middle. Its maps are computed once for each face and kept in a file; the heads learn from batches drawn
+from there. `trunk_tuning` then fine-tunes the trunk, if a recipe asks for it.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import MODELS, UserError, relative
+from utils.data.dataset import LandmarkSet
 from utils.data.rows import Rows, join, store
 from utils.faces import crops
 from utils.learning import networks
@@ -65,6 +66,14 @@ class CropRecipe:
     most_faces: int = 60_000
     """faces that are trained on, evenly picked: more bring little (models/README.md), and their maps take
     0.1 MB each"""
+    fine_tuned_faces: int = 0
+    """faces drawn to fine-tune the trunk with the heads, each moved, blurred and lit anew; 0: the trunk stays
+    frozen"""
+    frozen_blocks: int = 3
+    """first blocks of the trunk that stay as they are in any case"""
+    fine_tuning_rate: float = 5e-4
+    fine_tuned_share: float = 1.0
+    """of the change by fine-tuning that is kept"""
 
 
 def load_trunk(path: Path = TRUNK_FILE) -> dict[str, np.ndarray]:
@@ -102,11 +111,6 @@ def build_trunk():
         if f"{layer.name}/kernel" in weights:
             layer.set_weights([weights[f"{layer.name}/kernel"], weights[f"{layer.name}/bias"]])
     return trunk
-
-
-def is_map(faces: Rows) -> bool:
-    """Tell whether a crop column holds the trunk's maps instead of crops."""
-    return len(faces.shape) == 4
 
 
 def compute_maps(faces: Rows, file: Path, kept: np.ndarray | None = None, progress: bool = True) -> Rows:
@@ -156,17 +160,26 @@ class ComputedMaps:
 
 @dataclass(frozen=True)
 class Heads:
-    """Trained heads on maps, all in one Keras model: maps (n, 10, 10, 512) -> logits (n, heads, classes)."""
+    """Trained heads, all in one Keras model that gives logits (n, heads, classes).
+
+    It takes maps (n, 10, 10, 512), or `crops.network_input` if the trunk was fine-tuned with the heads.
+    """
 
     joint: object
     members: list
     mean: np.ndarray
     deviation: np.ndarray
     history: dict[str, list[float]]
+    trunk: object | None = None
+    """the fine-tuned one; None: as it is in its file"""
 
-    def logits(self, maps: Rows) -> np.ndarray:
-        """Return the mean of the heads' logits (n, classes)."""
-        parts = [self.joint.predict_on_batch(maps.read(slice(i, i + 256))) for i in range(0, len(maps), 256)]
+    def logits(self, data: LandmarkSet) -> np.ndarray:
+        """Return the mean of the heads' logits (n, classes) of a set with crops and maps."""
+        parts = []
+        for start in range(0, len(data), 256):
+            some = slice(start, start + 256)
+            seen = crops.network_input(data.crop.read(some), INPUT) if self.trunk else data.maps.read(some)
+            parts.append(self.joint.predict_on_batch(seen))
         return np.concatenate([np.empty((0, *self.joint.output_shape[1:]), np.float32), *parts]).mean(axis=1)
 
 
@@ -187,16 +200,47 @@ def fit_heads(
     joint = keras.Model(inputs, keras.ops.stack([head(standardised) for head in members], axis=1))
     batches = max(LEAST_BATCHES, -(-len(train[0]) // recipe.batch_size))
     steps = batches * recipe.epochs
+    history = fit_drawn(
+        joint,
+        optimizer_of(keras, recipe, recipe.learning_rate, steps),
+        _drawn_batches(train, recipe.batch_size, steps, seed),
+        (batches, recipe.epochs),
+        val,
+        classes,
+        recipe,
+        progress,
+    )
+    return Heads(joint, members, mean, deviation, history)
+
+
+def optimizer_of(keras, recipe: CropRecipe, rate: float, steps: int, **settings):
+    """Return AdamW, its rate warming up and falling as a cosine over `steps`."""
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(
-            recipe.learning_rate / 25,
-            steps - steps // 12,
-            warmup_target=recipe.learning_rate,
-            warmup_steps=max(1, steps // 12),
+            rate / 25, steps - steps // 12, warmup_target=rate, warmup_steps=max(1, steps // 12)
         ),
         weight_decay=recipe.weight_decay,
+        **settings,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def fit_drawn(
+    joint,
+    optimizer,
+    drawn,
+    length: tuple[int, int],
+    val: tuple,
+    classes: int,
+    recipe: CropRecipe,
+    progress: bool,
+) -> dict[str, list[float]]:
+    """Train a network of logits (n, heads, classes) on drawn batches; return the learning curves by epoch.
+
+    length: batches of an epoch, epochs; val: (rows with `read`, target, weight).
+    """
+    keras = networks.import_keras()
 
     def accuracy(target, logits):
         return keras.metrics.categorical_accuracy(target[:, :classes], keras.ops.mean(logits, axis=1))
@@ -204,18 +248,18 @@ def fit_heads(
     joint.compile(optimizer, _loss(keras, classes, recipe), weighted_metrics=[accuracy])
     step = max(1, len(val[0]) // VALIDATED_FACES)
     picked = [values[::step] for values in val]
+    batches, epochs = length
     history = joint.fit(
-        _drawn_batches(train, recipe.batch_size, steps, seed),
+        drawn,
         steps_per_epoch=batches,
-        epochs=recipe.epochs,
+        epochs=epochs,
         shuffle=False,  # drawn at random as they are
         validation_data=_all_batches(picked),
         validation_steps=-(-len(picked[0]) // 256),
         verbose=0,
-        callbacks=[networks.progress_bar(keras, recipe.epochs, recipe.heads)] if progress else [],
+        callbacks=[networks.progress_bar(keras, epochs, recipe.heads)] if progress else [],
     )
-    curves = {name: [float(value) for value in values] for name, values in history.history.items()}
-    return Heads(joint, members, mean, deviation, curves)
+    return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
 def channel_statistics(maps: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +328,7 @@ def assemble(heads: Heads, temperature: float = 1.0):
     `embedding` (hidden * heads * classes numbers) is what each hidden channel adds to each class, over the
     whole map, and the logits are its sums. It is the last hidden layer that a personal model learns from.
     """
-    keras, trunk = networks.import_keras(), build_trunk()
+    keras, trunk = networks.import_keras(), heads.trunk or build_trunk()
     hidden = [head.get_layer("hidden").get_weights() for head in heads.members]
     last = [head.get_layer("logits").get_weights() for head in heads.members]
     kernel = np.concatenate([weights[0] for weights in hidden], axis=-1) / heads.deviation[:, None]

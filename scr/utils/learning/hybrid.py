@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.config import DATA, SEED, UserError, scratch_folder
 from utils.data.dataset import LandmarkSet
-from utils.learning import crop_network, training
+from utils.learning import crop_network, training, trunk_tuning
 from utils.learning.bundle import PARTS
 from utils.learning.classifier import mix
 from utils.learning.crop_network import CropRecipe, Heads
@@ -32,11 +32,12 @@ class ModelRecipe:
 MOST_MAPS = 100_000
 """Faces whose maps are stored, 10 GB: those that heads learn from (`CropRecipe.most_faces`) and others."""
 RECIPES = {name: ModelRecipe(recipe) for name, recipe in training.RECIPES.items()}
+RECIPES["fine-tuned"] = ModelRecipe(training.RECIPES["default"], CropRecipe(fine_tuned_faces=100_000))
 
 
 @dataclass(frozen=True)
 class TrainedCrop:
-    """Heads on the trunk's maps with all that it takes to use and to describe them."""
+    """Heads on a trunk with all that it takes to use and to describe them."""
 
     heads: Heads
     temperature: float
@@ -49,8 +50,8 @@ class TrainedCrop:
         return self.heads.history
 
     def predict(self, data: LandmarkSet) -> np.ndarray:
-        """Return the probabilities (n, classes) of a set whose crop column holds maps."""
-        return softmax(self.heads.logits(data.crop) / self.temperature)
+        """Return the probabilities (n, classes) of a set with crops and maps."""
+        return softmax(self.heads.logits(data) / self.temperature)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class TrainedModel:
     threshold: float = 0.0
 
     def predict(self, data: LandmarkSet) -> np.ndarray:
-        """Return the probabilities (n, classes) of a set; a crop network wants maps in its crop column."""
+        """Return the probabilities (n, classes) of a set; a crop network wants crops and maps."""
         return mix(
             [(self.weights[name], part.predict(data)) for name, part in self.parts.items()], self.temperature
         )
@@ -94,20 +95,20 @@ def maps_of(
     seed: int = SEED,
     progress: bool = True,
 ) -> Iterator[LandmarkSet]:
-    """Yield the set with the trunk's maps in place of its crops, in a file that is deleted at the end.
+    """Yield the set with the trunk's maps beside its crops, in a file that is deleted at the end.
 
-    A set is given back as it is for a network that does not look at crops. The trunk is frozen: each face
-    takes its way once, however often heads are trained on it. Of a set of more than `MOST_MAPS` faces those
-    that `train` with this recipe and seed learns from are stored first; maps of the rest are computed when
-    they are asked for. Raises UserError as `require_crops` does.
+    A set is given back as it is for a network that does not look at crops. Heads learn on a frozen trunk, so
+    each face takes its way once, however often heads are trained on it. Of a set of more than `MOST_MAPS`
+    faces those that `train` with this recipe and seed learns from are stored first; maps of the rest are
+    computed when they are asked for. Raises UserError as `require_crops` does.
     """
     require_crops(data, network)
-    if "crop" not in PARTS[network] or crop_network.is_map(data.crop):
+    if "crop" not in PARTS[network] or data.maps is not None:
         yield data
         return
     with scratch_folder(DATA) as folder:
         kept = faces_to_keep(data, recipe, seed) if len(data) > MOST_MAPS else None
-        yield replace(data, crop=crop_network.compute_maps(data.crop, folder / "maps", kept, progress))
+        yield replace(data, maps=crop_network.compute_maps(data.crop, folder / "maps", kept, progress))
 
 
 def faces_to_keep(data: LandmarkSet, recipe: ModelRecipe, seed: int) -> np.ndarray:
@@ -162,13 +163,15 @@ def train_crop(
     classes: Sequence[str],
     progress: bool = True,
 ) -> TrainedCrop:
-    """Return heads trained on one part and calibrated on another, both with maps."""
+    """Return heads trained on one part and calibrated on another, both with crops and maps."""
     train_part = train_part.select(faces_to_learn_from(len(train_part), recipe, seed))
-    train_data, val_data = (
-        (part.crop, *training.targets(part, recipe, classes)) for part in (train_part, val_part)
-    )
-    heads = crop_network.fit_heads(train_data, val_data, len(classes), recipe, seed, progress)
-    temperature, threshold = calibrate(softmax(heads.logits(val_part.crop)), val_part.class_index(classes))
+    learnt, asked = (training.targets(part, recipe, classes) for part in (train_part, val_part))
+    settings = len(classes), recipe, seed, progress
+    heads = crop_network.fit_heads((train_part.maps, *learnt), (val_part.maps, *asked), *settings)
+    if recipe.fine_tuned_faces:
+        seen = (train_part.crop, *learnt), (val_part.crop, *asked)
+        heads = trunk_tuning.fine_tune(heads, *seen, *settings)
+    temperature, threshold = calibrate(softmax(heads.logits(val_part)), val_part.class_index(classes))
     return TrainedCrop(heads, temperature, threshold, tuple(classes))
 
 
