@@ -85,20 +85,20 @@ def test_a_fine_tuned_trunk_learns_with_its_heads(landmark_file):
     recipe = crop_network.CropRecipe(epochs=1, fine_tuned_faces=320)
     with hybrid.maps_of(data, "crop", progress=False) as data:
         parts = data.part("train"), data.part("val")
-        one, other, half = (
+        one, other, whole = (
             hybrid.train_crop(*parts, made, 0, EMOTIONS, progress=False)
-            for made in (recipe, recipe, replace(recipe, fine_tuned_share=0.5))
+            for made in (recipe, recipe, replace(recipe, fine_tuned_share=1.0))
         )
         answers = one.predict(parts[1])
         np.testing.assert_array_equal(other.predict(parts[1]), answers)  # the same seed, the same weights
     start, end, middle = (
         {layer.name: layer.get_weights() for layer in trunk.layers if layer.weights}
-        for trunk in (crop_network.build_trunk(), one.heads.trunk, half.heads.trunk)
+        for trunk in (crop_network.build_trunk(), whole.heads.trunk, one.heads.trunk)
     )
     for name, (kernel, bias) in start.items():
         kept = name == "conv1" or int(name[-1]) <= recipe.frozen_blocks
         assert np.array_equal(end[name][0], kernel) == np.array_equal(end[name][1], bias) == kept, name
-        np.testing.assert_allclose(middle[name][0], (kernel + end[name][0]) / 2, atol=1e-5)
+        np.testing.assert_allclose(middle[name][0], kernel + 0.75 * (end[name][0] - kernel), atol=1e-5)
     deployed = crop_network.assemble(one.heads, one.temperature)
     seen = network_input(parts[1].crop.read(), crop_network.INPUT)
     np.testing.assert_allclose(deployed.predict(seen, verbose=0)["probabilities"], answers, atol=1e-4)

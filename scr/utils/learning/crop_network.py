@@ -72,7 +72,7 @@ class CropRecipe:
     frozen_blocks: int = 3
     """first blocks of the trunk that stay as they are in any case"""
     fine_tuning_rate: float = 5e-4
-    fine_tuned_share: float = 1.0
+    fine_tuned_share: float = 0.75
     """of the change by fine-tuning that is kept"""
 
 
