@@ -42,7 +42,7 @@ VALIDATED_FACES = 2000
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """Everything that decides how the heads are trained; what a field costs or gains stands in
+    """Everything that decides how heads and trunk are trained; what a field costs or gains stands in
     models/README.md."""
 
     heads: int = 2
