@@ -496,6 +496,7 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
         "neutral.npz" in said
         and "--forget-neutral ann" in said
         and "next time: python scr/main.py --subject ann;" in said
+        and "--model landmarks gains by that" not in said
         and "no neutral face of bob" in capsys.readouterr().err
     )
     # ten frames a second: the eleventh completes the second and is the first that is read against it
@@ -505,6 +506,14 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
     assert (again[:10, 1] < without[:10, 1]).all()
     np.testing.assert_array_equal(stranger, without)
     assert [path.name for path in (tmp_path / "personal").rglob("*.*")] == ["neutral.npz"]
+
+
+def test_a_model_with_a_crop_network_says_who_gains_by_a_neutral_face(clip, monkeypatch, capsys):
+    monkeypatch.setattr(face_reader.EmotionClassifier, "needs_crops", True, raising=False)
+    monkeypatch.setattr(face_reader.FaceReader, "predict", lambda self, faces, *rest: np.full((1, 4), 0.25))
+    monkeypatch.setattr(face_reader.FaceReader, "_look_now_and_then", lambda *rest: None)
+    run("--source", clip, "--no-display", "--calibrate")
+    assert "read against it; --model landmarks gains by that" in capsys.readouterr().err
 
 
 def test_a_smile_and_the_face_of_the_bundled_clip_are_not_kept_as_neutral(

@@ -147,9 +147,14 @@ class FaceReader:
         """Use the neutral face that is kept of the subject, if there is one."""
         if kept := recordings.load_neutral(self.subject, PERSONAL_DATA):
             self.offset = self.classifier.neutral_offset(*kept)
-            note(f"faces are read against the neutral face of {self.subject}")
+            note(f"faces are read against the neutral face of {self.subject}{self._little_gain}")
         else:
             note(f"no neutral face of {self.subject} is kept yet: press n, or run again with --calibrate")
+
+    @property
+    def _little_gain(self) -> str:
+        """What to add where a neutral baseline is used with a crop network, which it does not reach."""
+        return "; --model landmarks gains by that, this model hardly" if self._needs_crops else ""
 
     def drop_neutral(self) -> None:
         """Read faces against the mean neutral face again."""
@@ -158,7 +163,7 @@ class FaceReader:
     def _use_taken_neutral(self) -> None:
         taken, self.taker = self.taker.taken(), None
         self.offset = self.classifier.neutral_offset(*taken)
-        note("the neutral face is taken: from here on faces are read against it")
+        note(f"the neutral face is taken: from here on faces are read against it{self._little_gain}")
         if movement := find_movement(taken[1]):
             self.doubt = f"{movement}: press n twice"
             kept = ", and is not kept" if self.subject and self._keeps else ""
