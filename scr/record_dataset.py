@@ -244,9 +244,13 @@ def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
 
 
 def class_folders(source: str) -> list[tuple[str, str]]:
-    """Return (class, path) of a source's sub-folders that are named as classes can be, if it is a folder."""
+    """Return (class, path) of a source's sub-folders that are named as classes can be, if it is a folder;
+    empty ones are left out."""
     root = Path(source).expanduser()
     paths = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if empty := [path for path in paths if not any(path.iterdir())]:
+        note(f"left out, nothing in: {list_names([path.name for path in empty])}")
+        paths = [path for path in paths if path not in empty]
     named = [(class_name(path.name), str(path)) for path in paths]
     return [(label, path) for label, path in named if not name_problem(label)]
 

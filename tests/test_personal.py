@@ -4,6 +4,7 @@ base model alone."""
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,6 +256,16 @@ def test_a_picture_is_recorded_once_and_mistakes_are_said(recorded, tmp_path):
     assert "can't write to" in user_error(
         run_here("train_personal.py", "--subject", "ann", "--data", recorded, "--output", tmp_path / "file")
     )
+
+
+def test_an_empty_class_folder_stops_no_recording(tmp_path):
+    for name in ("fear", "happy"):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+    shutil.copy(DATA / "astronaut.jpg", tmp_path / "frames" / "happy")
+    done = run(
+        "record_dataset.py", "--subject", "eve", "--source", tmp_path / "frames", "--data", tmp_path / "data"
+    )
+    assert done.returncode == 0 and "left out, nothing in: fear" in done.stderr and "happy 1" in done.stdout
 
 
 def test_a_video_is_recorded_without_repeating_still_frames(tmp_path):
