@@ -32,7 +32,9 @@ class ModelRecipe:
 MOST_MAPS = 100_000
 """Faces whose maps are stored, 10 GB: those that heads learn from (`CropRecipe.most_faces`) and others."""
 RECIPES = {name: ModelRecipe(recipe) for name, recipe in training.RECIPES.items()}
-RECIPES["fine-tuned"] = ModelRecipe(training.RECIPES["default"], CropRecipe(fine_tuned_faces=100_000))
+RECIPES["fine-tuned"] = ModelRecipe(
+    training.RECIPES["default"], CropRecipe(fine_tuned_faces=100_000), {"landmarks": 0.2, "crop": 0.8}
+)
 
 
 @dataclass(frozen=True)
