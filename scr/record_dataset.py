@@ -248,11 +248,10 @@ def class_folders(source: str) -> list[tuple[str, str]]:
     empty ones are left out."""
     root = Path(source).expanduser()
     paths = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if empty := [path for path in paths if not any(path.iterdir())]:
-        note(f"left out, nothing in: {list_names([path.name for path in empty])}")
-        paths = [path for path in paths if path not in empty]
-    named = [(class_name(path.name), str(path)) for path in paths]
-    return [(label, path) for label, path in named if not name_problem(label)]
+    paths = [path for path in paths if not name_problem(class_name(path.name))]
+    if empty := [path.name for path in paths if not any(path.iterdir())]:
+        note(f"left out, nothing in: {list_names(empty)}")
+    return [(class_name(path.name), str(path)) for path in paths if path.name not in empty]
 
 
 def open_view(args, session: str, sessions: int):
