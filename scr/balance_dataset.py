@@ -6,7 +6,7 @@
 Writes OUTPUT.txt (1404 features and the class index a line, for numpy.loadtxt) and OUTPUT.npz (all columns).
 """
 
-from utils.script import run_script
+from utils.cli import run_script
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ import numpy as np
 
 from utils.config import DATA, SEED, at_least, make_parser, relative, seed
 from utils.data.classes import choose_classes
-from utils.data.dataset import (
-    LandmarkSet,
+from utils.data.face_set import (
+    FaceSet,
     assign_split,
     concatenate,
     find_duplicates,
-    load_landmarks,
+    load_face_set,
     prefix_group,
-    save_npz,
+    save_face_set,
     save_txt,
 )
 
@@ -69,7 +69,7 @@ def build_parser():
 
 
 def main(args):
-    data = concatenate([load_landmarks(path) for path in args.data])
+    data = concatenate([load_face_set(path) for path in args.data])
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = drop_duplicates(data.of_classes(classes))
     audit_sources(data)
@@ -80,11 +80,11 @@ def main(args):
         data = balance(data, args.per_class, args.seed)
     output = args.output.with_suffix("") if args.output.suffix in (".txt", ".npz") else args.output
     save_txt(output.with_name(output.name + ".txt"), data, classes)
-    save_npz(output.with_name(output.name + ".npz"), data)
+    save_face_set(output.with_name(output.name + ".npz"), data)
     report(output, data, classes)
 
 
-def drop_duplicates(data: LandmarkSet) -> LandmarkSet:
+def drop_duplicates(data: FaceSet) -> FaceSet:
     """Return the set with one copy of each picture, and none of those whose copies carry different labels."""
     group = find_duplicates(data)
     labels: dict[int, set] = {}
@@ -104,7 +104,7 @@ def drop_duplicates(data: LandmarkSet) -> LandmarkSet:
     return data.select(first & ~contradictory)
 
 
-def audit_sources(data: LandmarkSet) -> None:
+def audit_sources(data: FaceSet) -> None:
     """Print how labels spread over file-name prefixes and how well the source alone predicts them."""
     groups = np.array([f"{source}/{prefix_group(path)}*" for source, path in zip(data.source, data.path)])
     classes = sorted(set(data.label.tolist()))
@@ -150,7 +150,7 @@ def _one_hot(values: np.ndarray) -> np.ndarray:
     return (values[:, None] == np.unique(values)[None, :50]).astype(np.float32)
 
 
-def _eye_geometry(data: LandmarkSet) -> np.ndarray:
+def _eye_geometry(data: FaceSet) -> np.ndarray:
     """Return (n, 4): middle of the outer eye corners (points 33 and 263), their distance and tilt.
 
     No expression is in it.
@@ -181,7 +181,7 @@ def _predictability(values: np.ndarray, label: np.ndarray) -> float:
     return float(balanced_accuracy_score(label, predicted))
 
 
-def balance(data: LandmarkSet, per_class: int, seed: int) -> LandmarkSet:
+def balance(data: FaceSet, per_class: int, seed: int) -> FaceSet:
     """Return at most `per_class` faces of each class. The training side gives first; validation and test keep
     theirs, unless they alone would take more than half of `per_class`.
     """
@@ -196,7 +196,7 @@ def balance(data: LandmarkSet, per_class: int, seed: int) -> LandmarkSet:
     return data.select(np.sort(np.concatenate(chosen)))
 
 
-def report(output: Path, data: LandmarkSet, classes: Sequence[str]) -> None:
+def report(output: Path, data: FaceSet, classes: Sequence[str]) -> None:
     """Print what was written."""
     for split in ("train", "val", "test"):
         counts = Counter(data.label[data.split == split].tolist())

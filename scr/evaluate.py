@@ -13,7 +13,7 @@ wrong. A model of yours is compared with the shipped one. The last form trains a
 turn, and asks the network about it.
 """
 
-from utils.script import run_script
+from utils.cli import run_script
 
 import os
 from collections import Counter
@@ -37,21 +37,24 @@ from utils.config import (
     write_json,
 )
 from utils.data.classes import check_classes, choose_classes, list_names
-from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
-from utils.data.labelled import find_labelled_images, read_ferplus
-from utils.learning import bundle, hybrid, left_out, plots
-from utils.learning.answers import (
+from utils.data.face_set import FaceSet, assign_split, concatenate, load_face_set
+from utils.data.image_folder import find_labelled_images, read_ferplus
+from utils.evaluation import plots
+from utils.evaluation.answers import (
     SHIPPED,
-    Answers,
     Pictures,
+    Predictions,
     ask_set,
     label_index,
     shipped_beside,
     side_by_side,
 )
-from utils.learning.classifier import EmotionClassifier
-from utils.learning.metrics import MISSED, format_report
-from utils.learning.predictions import read_predictions
+from utils.evaluation.metrics import MISSED, format_report
+from utils.evaluation.predictions import read_predictions
+from utils.model import bundle
+from utils.model.classifier import EmotionClassifier
+from utils.training import ensemble
+from utils.training import leave_one_source_out as leave_out
 
 
 def build_parser():
@@ -101,21 +104,21 @@ def build_parser():
         metavar="DIR",
         help="folder for the reports, a folder in it for each model",
     )
-    leave_out = parser.add_argument_group("leave one source out")
-    leave_out.add_argument(
+    left_out = parser.add_argument_group("leave one source out")
+    left_out.add_argument(
         "--leave-one-source-out",
         action="store_true",
         help="train on --data without each source and file-name prefix group in turn",
     )
-    leave_out.add_argument(
+    left_out.add_argument(
         "--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are only asked about"
     )
-    leave_out.add_argument("--seeds", type=positive_int, default=5, help="trainings of each kind")
-    leave_out.add_argument("--recipe", choices=hybrid.RECIPES, default="default", help="recipe to judge")
-    leave_out.add_argument(
+    left_out.add_argument("--seeds", type=positive_int, default=5, help="trainings of each kind")
+    left_out.add_argument("--recipe", choices=ensemble.RECIPES, default="default", help="recipe to judge")
+    left_out.add_argument(
         "--network", choices=bundle.PARTS, default="landmarks", help="network to judge, with its parts"
     )
-    leave_out.add_argument(
+    left_out.add_argument(
         "--together",
         nargs="+",
         default=[],
@@ -178,7 +181,7 @@ def load_pictures(args) -> tuple[Pictures, str]:
         names = [f"{root.name}/{path.relative_to(root).as_posix()}" for path in files]
         labels = np.array([image.label for image in images])
         return Pictures(np.array(names), labels, np.full(len(files), root.name), files=files), "all"
-    data, part = choose_split(concatenate([load_landmarks(path) for path in args.data]), args.split)
+    data, part = choose_split(concatenate([load_face_set(path) for path in args.data]), args.split)
     pictures = Pictures.of_set(data)
     if not args.reread:
         return pictures, part
@@ -191,7 +194,7 @@ def load_pictures(args) -> tuple[Pictures, str]:
     return replace(pictures, faces=None, files=files), part
 
 
-def choose_split(data: LandmarkSet, split: str | None) -> tuple[LandmarkSet, str]:
+def choose_split(data: FaceSet, split: str | None) -> tuple[FaceSet, str]:
     """Return the part of a set to look at, and its name."""
     if split is None:
         split = "test" if (data.split == "test").any() else "all"
@@ -239,7 +242,7 @@ def tell_left_out(pictures: Pictures, asked: Sequence[str], wanted: bool) -> Non
         note(f"left out, {'not asked for' if wanted else 'not a class of the model'}: {counts}")
 
 
-def ask(path: Path | str, model: EmotionClassifier, pictures: Pictures, jobs: int) -> Answers:
+def ask(path: Path | str, model: EmotionClassifier, pictures: Pictures, jobs: int) -> Predictions:
     """Return what a model answers: to the faces of a set, or to picture files, read as main.py reads them."""
     name = system_name(path)
     if pictures.files is not None:
@@ -257,11 +260,11 @@ def system_name(path: Path | str) -> str:
     return SHIPPED if Path(path).resolve() == MODELS else Path(path).resolve().stem
 
 
-def ask_live(name: str, model: str, classes: tuple[str, ...], pictures: Pictures, jobs: int) -> Answers:
+def ask_live(name: str, model: str, classes: tuple[str, ...], pictures: Pictures, jobs: int) -> Predictions:
     """Return what a model answers to the largest face of each picture, by main.py's own way."""
     from tqdm import tqdm
 
-    from utils.live.still_workers import FEWEST_PICTURES, read_pictures
+    from utils.app.still_workers import FEWEST_PICTURES, read_pictures
 
     files = list(zip(pictures.name.tolist(), pictures.files))
     frames = read_pictures(files, model, 1, jobs if len(files) >= FEWEST_PICTURES else 1, images=False)
@@ -274,10 +277,14 @@ def ask_live(name: str, model: str, classes: tuple[str, ...], pictures: Pictures
             reading = frame.readings[0]
             answer[number] = classes.index(reading.emotion)
             confidence[number], width[number] = reading.confidence, reading.box[2]
-    return Answers(name, classes, label_index(pictures, classes), answer, confidence, pictures.source, width)
+    return Predictions(
+        name, classes, label_index(pictures, classes), answer, confidence, pictures.source, width
+    )
 
 
-def with_shipped(answers: list[Answers], models: list, pictures: Pictures, jobs: int) -> list[Answers]:
+def with_shipped(
+    answers: list[Predictions], models: list, pictures: Pictures, jobs: int
+) -> list[Predictions]:
     """Return the answers of one model and, before them, the shipped model's if that is another."""
     if not models or models[0][1].path.resolve() == MODELS:
         return answers
@@ -287,7 +294,7 @@ def with_shipped(answers: list[Answers], models: list, pictures: Pictures, jobs:
     return [replace(ask(shipped, EmotionClassifier(shipped), pictures, jobs), system=SHIPPED), *answers]
 
 
-def with_own_names(answers: list[Answers]) -> list[Answers]:
+def with_own_names(answers: list[Predictions]) -> list[Predictions]:
     """Return answers of which no two systems have the same name."""
     named = []
     for one in answers:
@@ -296,7 +303,7 @@ def with_own_names(answers: list[Answers]) -> list[Answers]:
     return named
 
 
-def report(answers: Answers, title: str, folder: Path, part: str) -> str:
+def report(answers: Predictions, title: str, folder: Path, part: str) -> str:
     """Write figures and plots of a system's answers into a folder; return the figures as text."""
     figures = answers.figures()
     text = f"{answers.system} on {title}\n{describe(answers, figures)}"
@@ -321,7 +328,7 @@ def report(answers: Answers, title: str, folder: Path, part: str) -> str:
     return text
 
 
-def describe(answers: Answers, figures: dict) -> str:
+def describe(answers: Predictions, figures: dict) -> str:
     """Return the figures as text; of one picture, what was answered."""
     if len(answers.label) == 1:
         (label,), (answer,), (confidence,) = answers.label, answers.answer, answers.confidence
@@ -349,21 +356,21 @@ def leave_one_source_out(args) -> None:
     say."""
     if not args.data:
         raise UserError("--leave-one-source-out trains on landmark sets; name them with --data")
-    data = concatenate([load_landmarks(path) for path in args.data])
+    data = concatenate([load_face_set(path) for path in args.data])
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = assign_split(data.of_classes(classes))
-    foreign = [load_landmarks(path).of_classes(classes) for path in args.foreign]
+    foreign = [load_face_set(path).of_classes(classes) for path in args.foreign]
     for part in (data, *foreign):
-        hybrid.require_crops(part, args.network)
-    whole, places = left_out.join_sets([data, *foreign])
+        ensemble.require_crops(part, args.network)
+    whole, places = leave_out.join_sets([data, *foreign])
     print(table_header(classes), flush=True)
-    with hybrid.maps_of(whole, args.network) as whole:
+    with ensemble.maps_of(whole, args.network) as whole:
         data, *foreign = (whole.select(*place) for place in places)
-        rows, calibration = left_out.measure(
+        rows, calibration = leave_out.measure(
             data,
             foreign,
             args.network,
-            hybrid.RECIPES[args.recipe],
+            ensemble.RECIPES[args.recipe],
             args.seeds,
             classes,
             args.together,

@@ -7,7 +7,7 @@ Scaler, alignment constants and class names travel inside each file. Parity with
 each export.
 """
 
-from utils.script import run_script
+from utils.cli import run_script
 
 import statistics
 import time
@@ -25,9 +25,9 @@ from utils.config import (
     make_parser,
     relative,
 )
-from utils.data.dataset import LandmarkSet, load_landmarks
+from utils.data.face_set import FaceSet, load_face_set
 from utils.data.rows import Rows
-from utils.learning.metrics import evaluate_predictions
+from utils.evaluation.metrics import evaluate_predictions
 
 FORMATS = {"tflite": ".tflite", "int8": "_int8.tflite", "onnx": ".onnx"}
 FLOAT_TOLERANCE = 1e-5
@@ -61,7 +61,8 @@ def build_parser():
 
 
 def main(args):
-    from utils.learning import bundle, export
+    from utils.model import bundle
+    from utils.training import export
 
     args.model = find_folder(args.model)
     bundle.load_info(args.model)  # before Keras is loaded in vain
@@ -91,7 +92,7 @@ def main(args):
 
 def find_folder(model: Path) -> Path:
     """Return the folder of the bundle that a path, or a name in models/personal or models, means."""
-    from utils.learning.bundle import NAME, find_model, has_info
+    from utils.model.bundle import NAME, find_model, has_info
 
     for folder in (model, PERSONAL_MODELS / model, MODELS / model):
         if has_info(folder):
@@ -121,14 +122,14 @@ class Parity:
 
 
 def ask_keras(
-    folder: Path, name: str, part: tuple, info: dict, data: LandmarkSet
+    folder: Path, name: str, part: tuple, info: dict, data: FaceSet
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return a part's input (n, ...), Keras's answers (n, classes), and the labels (n,), if there are any."""
-    from utils.learning import export, networks, training
-    from utils.learning.classifier import part_input
+    from utils.model.classifier import part_input
+    from utils.training import export, landmark_network, networks
 
     x = part_input(folder, export.part_info(info, name)["features"], data)
-    seen = training.standardise(part[1], x) if name == "landmarks" else x
+    seen = landmark_network.standardise(part[1], x) if name == "landmarks" else x
     expected = networks.predict_network(part[0], seen, batch=4096 if name == "landmarks" else 64)
     labelled = bool(data.label[0])
     return x, expected, data.class_index(info["classes"]) if labelled else None
@@ -136,7 +137,7 @@ def ask_keras(
 
 def write(path: Path, name: str, part: tuple, info: dict) -> None:
     """Write a part in one format."""
-    from utils.learning import export
+    from utils.training import export
 
     with atomic_path(path) as partial:
         if name == "onnx":
@@ -147,7 +148,7 @@ def write(path: Path, name: str, part: tuple, info: dict) -> None:
 
 def compare(path: Path, features: np.ndarray, expected: np.ndarray, label: np.ndarray | None) -> Parity:
     """Run an exported file on features (n, d) that Keras answered by `expected` (n, classes)."""
-    from utils.learning import export
+    from utils.training import export
 
     run = export.open_exported(path)
     answers = run(features)
@@ -200,21 +201,21 @@ def check_parity(path: Path, name: str, parity: Parity, tolerance: float) -> Non
         raise ValueError(f"{path} changes {1 - parity.same:.1%} of the answers, more than {INT8_CHANGED:.0%}")
 
 
-def load_faces(path: Path | None, classes: list[str]) -> LandmarkSet:
+def load_faces(path: Path | None, classes: list[str]) -> FaceSet:
     """Return real faces: of a set, at most `MOST_FACES`, or those of the bundled clip, without labels."""
     if path is None:
         return demo_faces()
-    data = load_landmarks(path).of_classes(classes)
+    data = load_face_set(path).of_classes(classes)
     if len(data) == 0:
         raise UserError(f"{relative(path)} holds no face labelled {', '.join(classes)}")
     return data.select(slice(None, None, -(-len(data) // MOST_FACES)))
 
 
-def demo_faces() -> LandmarkSet:
+def demo_faces() -> FaceSet:
     """Return the faces in the bundled clip; their label is empty."""
     from utils.faces.crops import crop_face
-    from utils.faces.landmarks import FaceLandmarker
-    from utils.live.capture import DEMO_CLIP, open_source
+    from utils.faces.landmarker import FaceLandmarker
+    from utils.video.sources import DEMO_CLIP, open_source
 
     faces, crops = [], []
     with open_source(str(DEMO_CLIP)) as source, FaceLandmarker(video=True, max_faces=1) as landmarker:
@@ -222,7 +223,7 @@ def demo_faces() -> LandmarkSet:
             for face in landmarker.detect(frame.image, frame.timestamp_ms)[:1] if frame is not None else []:
                 faces.append(face)
                 crops.append(crop_face(frame.image, face.landmarks))
-    return LandmarkSet(
+    return FaceSet(
         np.stack([face.landmarks for face in faces]),
         np.full(len(faces), ""),
         np.stack([face.blendshapes for face in faces]),

@@ -10,7 +10,7 @@ Each sub-folder is a class, whether it is named `happy` or `wink`; names of the 
 Stopped (Ctrl-C, power cut) it goes on where it was: run the same command again.
 """
 
-from utils.script import run_script
+from utils.cli import run_script
 
 import hashlib
 import json
@@ -31,10 +31,10 @@ from utils.config import (
 )
 from utils.data import cluster
 from utils.data.classes import check_classes
-from utils.data.dataset import LandmarkSet, load_landmarks, save_npz
 from utils.data.extraction import CHUNK, count_done, extract
-from utils.data.labelled import apply_patterns, find_labelled_images, read_ferplus
-from utils.data.locks import writing
+from utils.data.face_set import FaceSet, load_face_set, save_face_set
+from utils.data.image_folder import apply_patterns, find_labelled_images, read_ferplus
+from utils.locks import writing
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
 """Versions are pinned: an unpinned handle asks the network even when the files are cached."""
@@ -100,7 +100,7 @@ def main(args):
     report(output, data, left_out)
 
 
-def extract_to(output: Path, images: list, root: Path, source: str, args) -> LandmarkSet:
+def extract_to(output: Path, images: list, root: Path, source: str, args) -> FaceSet:
     """Extract a set of faces, part by part, and write it; raises UserError if there is no face."""
     parts_dir = open_parts(output, images, root, source)
     if done := count_done(len(images), parts_dir):
@@ -118,8 +118,8 @@ def extract_to(output: Path, images: list, root: Path, source: str, args) -> Lan
         raise UserError(
             f"no face on any of the {len(images)} pictures of {relative(root)}; check that they show faces"
         )
-    save_npz(output, data)
-    data = load_landmarks(
+    save_face_set(output, data)
+    data = load_face_set(
         output
     )  # lets go of the parts, whose crops stayed on disk: Windows deletes no file in use
     shutil.rmtree(parts_dir)

@@ -8,7 +8,7 @@ Keys: q or Esc quits, m mirrors, l shows the landmarks, n takes a second of your
 Videos and cameras are smoothed in time and may be `uncertain`; the rows of still pictures are neither.
 """
 
-from utils.script import run_script
+from utils.cli import run_script
 
 import os
 import time
@@ -105,12 +105,12 @@ def build_parser():
 
 
 def main(args):
-    from utils.learning.bundle import find_model
-    from utils.live.cameras import CameraSettings, list_cameras
-    from utils.live.capture import DEMO_CLIP, open_source
-    from utils.live.outputs import check_save
-    from utils.live.results import check_name
-    from utils.live.time_plots import check_plot
+    from utils.app.outputs import check_save
+    from utils.app.plot import check_plot
+    from utils.app.table import check_name
+    from utils.model.bundle import find_model
+    from utils.video.camera import CameraSettings, list_cameras
+    from utils.video.sources import DEMO_CLIP, open_source
 
     if args.version:
         return print_version()
@@ -147,14 +147,14 @@ def main(args):
 
 def print_version() -> None:
     """Print version and commit."""
-    from utils.live.doctor import version
+    from utils.app.doctor import version
 
     print(version())
 
 
 def print_diagnosis(model: str) -> None:
     """Print what a bug report needs, and try the landmarker and the network."""
-    from utils.live.doctor import diagnose
+    from utils.app.doctor import diagnose
 
     print(diagnose(model))
 
@@ -175,10 +175,10 @@ class Demo:
         self._stack = ExitStack()
 
     def __enter__(self) -> "Demo":
-        from utils.live.face_reader import FaceReader
-        from utils.live.outputs import Outputs
-        from utils.live.screen import Screen
-        from utils.live.summary import Summary
+        from utils.app.outputs import Outputs
+        from utils.app.pipeline import FaceReader
+        from utils.app.screen import Screen
+        from utils.app.summary import Summary
 
         args, source = self.args, self.source
         with ExitStack() as stack:
@@ -207,7 +207,7 @@ class Demo:
 
     def _share_out_pictures(self):
         """Return a context in which other processes read the pictures: one may kill its process."""
-        from utils.live.still_workers import FEWEST_PICTURES, read_pictures
+        from utils.app.still_workers import FEWEST_PICTURES, read_pictures
 
         args, source = self.args, self.source
         if not self.still or not source.pictures:
@@ -239,7 +239,7 @@ class Demo:
     def frames(self):
         """Yield frames with their faces: while one is read and drawn, faces are found on the next one, and a
         video's next but one is decoded."""
-        from utils.live.look_ahead import LookAhead
+        from utils.app.look_ahead import LookAhead
 
         frames = self.source
         if self.still and not self.draws:

@@ -14,7 +14,7 @@ mirrors, q or Esc ends. Record two sessions, on different days if you can: one i
 training gained.
 """
 
-from utils.script import run_script
+from utils.cli import run_script
 
 import shutil
 import sys
@@ -22,6 +22,7 @@ from argparse import BooleanOptionalAction
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from utils.app.session_plan import SessionPlan
 from utils.config import (
     EMOTIONS,
     MODELS,
@@ -51,7 +52,6 @@ from utils.data.recordings import (
     session_path,
     writing_session,
 )
-from utils.live.session_plan import SessionPlan
 
 WANTED_SESSIONS, WANTED_SAMPLES = 2, 20
 PLAIN = {SampleFilter.SAME: "nearly the same face as the last one"}
@@ -128,10 +128,10 @@ def main(args):
     if args.forget_neutral:
         return forget_neutral(args.data, args.forget_neutral)
 
-    from utils.live.capture import names_file, open_source
-    from utils.live.display import display_problem
-    from utils.live.doubts import Doubts
-    from utils.live.recorder import Recorder
+    from utils.app.label_check import Doubts
+    from utils.app.recorder import Recorder
+    from utils.app.windows import display_problem
+    from utils.video.sources import names_file, open_source
 
     is_file = names_file(args.source)
     if is_file:
@@ -196,7 +196,7 @@ def telling_kept(plan: SessionPlan, session: str):
 
 def open_classifier():
     """Return the general model, for the embedding that is kept of each face; None without a model."""
-    from utils.learning.classifier import EmotionClassifier
+    from utils.model.classifier import EmotionClassifier
 
     try:
         return EmotionClassifier(MODELS)
@@ -256,7 +256,7 @@ def class_folders(source: str) -> list[tuple[str, str]]:
 
 def open_view(args, session: str, sessions: int):
     """Return the view of a recording; `sessions` counts those of the subject, this one included."""
-    from utils.live.recording_view import RecordingView
+    from utils.app.recording_view import RecordingView
 
     few = sessions < WANTED_SESSIONS
     wanted = "afterwards run this once more" if few else f"{sessions} sessions: enough"

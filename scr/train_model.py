@@ -10,7 +10,7 @@ and no more of the change is kept than loses little elsewhere. It wants 150 pict
 The test part is looked at once, after training. Two runs with one seed give the same weights.
 """
 
-from utils.script import run_script
+from utils.cli import run_script
 
 from collections import Counter
 from dataclasses import asdict, replace
@@ -30,11 +30,20 @@ from utils.config import (
 )
 from utils.data.checks import check_fields, is_number, read_json
 from utils.data.classes import choose_classes
-from utils.data.dataset import LandmarkSet, assign_split, concatenate, load_landmarks
-from utils.learning import bundle, crop_network, export, group, hybrid, metrics, plots
-from utils.learning.answers import SHIPPED, Pictures, ask_set, of_probabilities, shipped_beside, side_by_side
-from utils.learning.base import embed_set, open_base
-from utils.learning.classifier import EmotionClassifier
+from utils.data.face_set import FaceSet, assign_split, concatenate, load_face_set
+from utils.evaluation import metrics, plots
+from utils.evaluation.answers import (
+    SHIPPED,
+    Pictures,
+    ask_set,
+    of_probabilities,
+    shipped_beside,
+    side_by_side,
+)
+from utils.model import bundle
+from utils.model.classifier import EmotionClassifier
+from utils.training import crop_network, ensemble, export, group
+from utils.training.base import embed_set, open_base
 
 
 def build_parser():
@@ -60,7 +69,7 @@ def build_parser():
     )
     parser.add_argument(
         "--recipe",
-        choices=hybrid.RECIPES,
+        choices=ensemble.RECIPES,
         default="default",
         help="published: the README's recipe to the letter (landmarks); fine-tuned: the crop network's trunk "
         "learns, too, as in the shipped model (40 minutes more on two cores)",
@@ -111,17 +120,17 @@ def main(args):
 
 def train(args) -> None:
     """Train a model from its beginning and write it."""
-    data = concatenate([load_landmarks(path) for path in args.data])
+    data = concatenate([load_face_set(path) for path in args.data])
     calibration = read_calibration(args.calibration) if args.calibration else {}
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = data.of_classes(classes)
     network = args.network or "landmarks"
     data = replace(assign_split(data, args.seed), sha256=None)  # a third of what a face takes in memory
-    recipe = with_epochs(hybrid.RECIPES[args.recipe], args.epochs)
+    recipe = with_epochs(ensemble.RECIPES[args.recipe], args.epochs)
     tell_split(data)
     pictures = Pictures.of_set(data.part("test"))
-    with hybrid.maps_of(data, network, recipe, args.seed) as data:
-        model = hybrid.train(network, data, recipe, args.seed, classes)
+    with ensemble.maps_of(data, network, recipe, args.seed) as data:
+        model = ensemble.train(network, data, recipe, args.seed, classes)
         test = data.part("test")
         probabilities = model.predict(test)
     model = replace(model, **calibration)
@@ -156,7 +165,7 @@ def fine_tune_base(args) -> None:
         )
     if args.output.resolve() == args.base.resolve():
         raise UserError(f"{relative(args.output)} holds the base model, which stays; choose another --output")
-    data = concatenate([load_landmarks(path) for path in args.data])
+    data = concatenate([load_face_set(path) for path in args.data])
     where = ", ".join(map(relative, args.data))
     data = assign_split(group.choose_faces(data, args.base, args.classes, where), args.seed)
     note("loading TensorFlow and the base model ...")
@@ -200,7 +209,7 @@ def tell_fine_tuned(args, result: group.Result, where: str) -> None:
         )
 
 
-def with_epochs(recipe: hybrid.ModelRecipe, epochs: int | None) -> hybrid.ModelRecipe:
+def with_epochs(recipe: ensemble.ModelRecipe, epochs: int | None) -> ensemble.ModelRecipe:
     """Return a recipe with another number of epochs, if one is given."""
     if epochs is None:
         return recipe
@@ -209,7 +218,7 @@ def with_epochs(recipe: hybrid.ModelRecipe, epochs: int | None) -> hybrid.ModelR
     )
 
 
-def tell_split(data: LandmarkSet) -> None:
+def tell_split(data: FaceSet) -> None:
     """Say how many faces each part has, and whether they are few."""
     counts = Counter(data.split.tolist())
     note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
@@ -221,7 +230,7 @@ def tell_split(data: LandmarkSet) -> None:
         )
 
 
-def tell_filtered(model: hybrid.TrainedModel, recipe: hybrid.ModelRecipe) -> None:
+def tell_filtered(model: ensemble.TrainedModel, recipe: ensemble.ModelRecipe) -> None:
     """Say how many faces label-noise filtering left out."""
     part = model.parts.get("landmarks")
     if part and part.dropped:
@@ -244,7 +253,7 @@ def read_calibration(path: Path) -> dict[str, float]:
         ) from error
 
 
-def deployable_parts(model: hybrid.TrainedModel) -> dict[str, tuple]:
+def deployable_parts(model: ensemble.TrainedModel) -> dict[str, tuple]:
     """Return the parts of a trained model as `export.save_bundle` takes them."""
     parts = {}
     for name, part in model.parts.items():
@@ -256,7 +265,7 @@ def deployable_parts(model: hybrid.TrainedModel) -> dict[str, tuple]:
     return parts
 
 
-def describe_model(model: hybrid.TrainedModel, args, recipe: hybrid.ModelRecipe) -> dict:
+def describe_model(model: ensemble.TrainedModel, args, recipe: ensemble.ModelRecipe) -> dict:
     """Return what the bundle says about the model and its training."""
     parts, training = {}, {"seed": args.seed}
     for name, part in model.parts.items():
@@ -287,7 +296,7 @@ def describe_model(model: hybrid.TrainedModel, args, recipe: hybrid.ModelRecipe)
     }
 
 
-def write_figures(folder: Path, model: hybrid.TrainedModel, report: dict, title: str) -> None:
+def write_figures(folder: Path, model: ensemble.TrainedModel, report: dict, title: str) -> None:
     """Write the learning curves of each part and the confusion matrix."""
     for name, part in model.parts.items():
         file = "learning_curves.png" if name == next(iter(model.parts)) else f"learning_curves_{name}.png"
@@ -300,7 +309,7 @@ def write_figures(folder: Path, model: hybrid.TrainedModel, report: dict, title:
     )
 
 
-def describe_data(data: LandmarkSet, paths: list[Path]) -> dict:
+def describe_data(data: FaceSet, paths: list[Path]) -> dict:
     """Return what went in: files, and counts by split, source and class."""
     counts = Counter(zip(data.split.tolist(), data.source.tolist(), data.label.tolist()))
     return {

@@ -9,7 +9,7 @@ that is said. What a fine-tuned model forgets about other people is measured on 
 set, and bounded.
 """
 
-from utils.script import run_script
+from utils.cli import run_script
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -30,13 +30,15 @@ from utils.config import (
     relative,
     seed,
 )
-from utils.data.dataset import LandmarkSet
+from utils.data.face_set import FaceSet
 from utils.data.recordings import load_classes, load_subject, record_command, save_neutral
-from utils.learning import bundle, export, networks, plots
-from utils.learning.base import Base, find_general, open_base, recorded_embedding
-from utils.learning.no_model import write_no_model
-from utils.learning.own_classes import OwnTrial, beats_chance, confusions
-from utils.learning.personal import Others, Trial, make_folds
+from utils.evaluation import plots
+from utils.model import bundle
+from utils.model.no_model import write_no_model
+from utils.training import export, networks
+from utils.training.base import Base, find_general, open_base, recorded_embedding
+from utils.training.own_classes import OwnTrial, beats_chance, confusions
+from utils.training.personal import Others, Trial, make_folds
 
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
@@ -102,7 +104,7 @@ class Recorded:
     classes: tuple[str, ...]
     own: bool
     """whether the base model lacks some of the classes"""
-    person: LandmarkSet
+    person: FaceSet
     embedding: np.ndarray | None
     """(n, e) of the base model's crop network, or None and `no_embedding` tells why"""
     no_embedding: str
@@ -131,7 +133,7 @@ def load_recordings(args) -> Recorded:
     samples, dropped = load_subject(args.subject, args.data)
     if dropped:
         note(f"{dropped} damaged lines in the recordings were dropped; all others are used")
-    person = LandmarkSet(
+    person = FaceSet(
         np.stack([sample.landmarks for sample in samples]),
         np.array([sample.label for sample in samples]),
         np.stack([sample.blendshapes for sample in samples]),

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,16 @@ from conftest import ROOT, run
 SCR = ROOT / "scr"
 SCRIPTS = sorted(path.name for path in SCR.glob("*.py"))
 UTILS = SCR / "utils"
-FLOORS = ("config", "script", "faces", "data", "learning", "live")
-"""From the ground up: a module imports from its own floor and from those below it."""
+MAY_IMPORT = {
+    "faces": set(),
+    "data": {"faces"},
+    "model": {"faces", "data"},
+    "evaluation": {"faces", "data", "model"},
+    "training": {"faces", "data", "model", "evaluation"},
+    "video": {"faces"},
+    "app": {"faces", "data", "model", "evaluation", "video"},
+}
+"""Each floor, and the floors that its modules may import from beside their own and the ground."""
 MODULES = {
     ".".join(path.relative_to(SCR).with_suffix("").parts): path
     for path in sorted(UTILS.rglob("*.py"))
@@ -21,7 +30,7 @@ MODULES = {
 }
 """Each module of utils by its dotted name."""
 OWNERS = {
-    "mediapipe": {"landmarks"},
+    "mediapipe": {"landmarker"},
     "keras": {"networks"},
     "tensorflow": {"networks", "export"},
     "ai_edge_litert": {"classifier", "mesh"},
@@ -37,29 +46,49 @@ OWNERS = {
 
 
 def imports(path: Path) -> set[str]:
-    """Return every module that a file imports, anywhere in it.
+    """Return every module that a file imports, anywhere in it, relative ones by their full names.
 
     `from utils.faces import images` counts as utils.faces.images.
     """
+    package = path.relative_to(SCR).parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} & set(MODULES) or {node.module}
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*above, *([node.module] if node.module else [])))
+            found |= {f"{module}.{alias.name}" for alias in node.names} & set(MODULES) or {module}
     return found
 
 
-def floor(module: str) -> int:
-    """Return how high the floor of a module of utils lies."""
-    return FLOORS.index(module.split(".")[1])
+def floor(module: str) -> str:
+    """Return the floor of a module of utils; the ground's is empty."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 else ""
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_import_downwards_only(module):
+    here = floor(module)
+    allowed = {"", here, *MAY_IMPORT[here]} if here else {""}
     for name in imports(MODULES[module]):
         if name.startswith("utils."):
-            assert floor(name) <= floor(module), f"{module} imports {name}"
+            assert floor(name) in allowed, f"{module} imports {name}"
+
+
+def test_modules_of_the_package_import_each_other_relatively():
+    """So that the package can be installed under another name."""
+    for path in MODULES.values():
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        absolute = [node.module for node in tree if isinstance(node, ast.ImportFrom) and not node.level]
+        assert not any(name.split(".")[0] == "utils" for name in absolute), path.name
+
+
+@pytest.mark.xfail(reason="the move is under way", strict=False)
+def test_floors_hold_three_to_nine_rooms():
+    rooms = Counter(floor(module) for module in MODULES)
+    assert all(3 <= rooms[name] <= 9 for name in MAY_IMPORT), rooms
 
 
 def test_no_modules_import_each_other_in_a_circle():

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, run
 
 from utils.config import TRUST_VARIABLE, UserError
-from utils.data.labelled import FERPLUS_COLUMNS, read_ferplus
+from utils.data.image_folder import FERPLUS_COLUMNS, read_ferplus
 
 sys.path.insert(0, str(ROOT / "tests" / "measure"))
 import fuzz  # noqa: E402

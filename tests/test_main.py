@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 import main
+from utils.app import pipeline, still_workers, windows
+from utils.app.windows import COLOURS, PANEL
 from utils.config import ASSETS, EMOTIONS, UserError
-from utils.live import cameras, capture, display, face_reader, live_source, still_workers, video_writer
-from utils.live.display import COLOURS, PANEL
+from utils.video import camera, live_source, sources, video_writer
 
 MAIN = Path(main.__file__)
 DEMO = ASSETS / "demo.mp4"
@@ -56,10 +57,10 @@ def read_here(files, model, max_faces, jobs, images):
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    module = types.ModuleType("utils.learning.classifier")
+    module = types.ModuleType("utils.model.classifier")
     exec(STAND_IN, module.__dict__)
-    monkeypatch.setitem(sys.modules, "utils.learning.classifier", module)
-    monkeypatch.setattr(face_reader, "EmotionClassifier", module.EmotionClassifier)
+    monkeypatch.setitem(sys.modules, "utils.model.classifier", module)
+    monkeypatch.setattr(pipeline, "EmotionClassifier", module.EmotionClassifier)
     monkeypatch.setattr(still_workers, "read_pictures", read_here)  # another process would not know it
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
@@ -71,7 +72,7 @@ def stand_in(monkeypatch):
 @pytest.fixture(scope="session")
 def frames():
     """Return every 16th of the clip's frames: 30 of them, from crying to laughing."""
-    with capture.open_source(str(DEMO)) as source:
+    with sources.open_source(str(DEMO)) as source:
         return [frame.image for frame in source if frame is not None and frame.index % 16 == 0]
 
 
@@ -185,10 +186,10 @@ def test_several_faces(frames, tmp_path):
 
 def test_saved_video_shows_what_was_drawn(clip, tmp_path):
     run("--source", clip, "--save", tmp_path / "drawn.mp4", "--no-display", "--mirror")
-    with capture.open_source(str(tmp_path / "drawn.mp4")) as source:
+    with sources.open_source(str(tmp_path / "drawn.mp4")) as source:
         assert round(source.fps) == 10
         drawn = [frame.image for frame in source if frame is not None]
-    with capture.open_source(str(clip)) as source:
+    with sources.open_source(str(clip)) as source:
         plain = [frame.image for frame in source if frame is not None]
     assert len(drawn) == 30 and drawn[0].shape == (360, 640 + PANEL, 3)
     for image, frame in zip(drawn, plain):
@@ -197,8 +198,8 @@ def test_saved_video_shows_what_was_drawn(clip, tmp_path):
 
 
 def test_no_camera_and_no_display_play_the_clip_headless(clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cameras, "_device_problem", lambda camera: "there is no /dev/video0")
-    monkeypatch.setattr(capture, "DEMO_CLIP", clip)
+    monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(sources, "DEMO_CLIP", clip)
     run("--output", tmp_path / "rows.csv")
     err = capsys.readouterr().err
     assert err.count("\n") == 2 and "no camera 0" in err and "no display" in err
@@ -217,7 +218,7 @@ def test_video_that_ends_in_the_middle_keeps_its_rows(frames, tmp_path, capsys):
 
 
 def test_a_detector_that_fails_on_a_frame_costs_that_frame_only(clip, tmp_path, monkeypatch, capsys):
-    from utils.faces.landmarks import FaceLandmarker
+    from utils.faces.landmarker import FaceLandmarker
 
     whole = FaceLandmarker.detect
 
@@ -233,7 +234,7 @@ def test_a_detector_that_fails_on_a_frame_costs_that_frame_only(clip, tmp_path, 
     assert "frame 10: MediaPipe failed" in capsys.readouterr().err
 
 
-class Script(capture.Source):
+class Script(sources.Source):
     """A source that gives some frames, then does what it is told."""
 
     live = True
@@ -245,7 +246,7 @@ class Script(capture.Source):
     def __iter__(self):
         for index, image in enumerate(self.frames):
             yield None
-            yield capture.Frame(image, index, index * 40, "0", time.monotonic())
+            yield sources.Frame(image, index, index * 40, "0", time.monotonic())
         self.then()
         self.failure = self._failure
 
@@ -254,16 +255,16 @@ def test_ctrl_c_loses_no_row_and_completes_the_video(frames, tmp_path, monkeypat
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Script(frames[:5], interrupt))
+    monkeypatch.setattr(sources, "open_source", lambda *_, **__: Script(frames[:5], interrupt))
     with pytest.raises(KeyboardInterrupt):
         run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
     assert len(read_csv(tmp_path / "rows.csv")) == 5
-    with capture.VideoSource("drawn.mp4", tmp_path / "drawn.mp4") as source:
+    with sources.VideoSource("drawn.mp4", tmp_path / "drawn.mp4") as source:
         assert sum(frame is not None for frame in source) > 0
 
 
 def test_each_row_is_on_disk_before_the_next_frame_is_read(frames, tmp_path, monkeypatch):
-    from utils.live.face_reader import FaceReader
+    from utils.app.pipeline import FaceReader
 
     counts, read = [], FaceReader.read
 
@@ -272,14 +273,14 @@ def test_each_row_is_on_disk_before_the_next_frame_is_read(frames, tmp_path, mon
         return read(self, frame, faces)
 
     monkeypatch.setattr(FaceReader, "read", counted_read)
-    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Script(frames[:4]))
+    monkeypatch.setattr(sources, "open_source", lambda *_, **__: Script(frames[:4]))
     run("--output", tmp_path / "rows.csv", "--no-display")
     assert counts[1:] == [2, 3, 4]
 
 
 def test_a_camera_gone_for_good_ends_in_one_line_with_all_rows(frames, tmp_path, monkeypatch, capsys):
     source = Script(frames[:3], failure="camera 0 gave no frame for 30 s")
-    monkeypatch.setattr(capture, "open_source", lambda *_, **__: source)
+    monkeypatch.setattr(sources, "open_source", lambda *_, **__: source)
     with pytest.raises(UserError, match="camera 0 gave no frame"):
         run("--output", tmp_path / "rows.csv", "--no-display")
     assert len(read_csv(tmp_path / "rows.csv")) == 3 and "3 frames" in capsys.readouterr().out
@@ -327,7 +328,7 @@ def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(
     frames, tmp_path, monkeypatch, capsys
 ):
     source = PulledAfterThree([PluggedCamera(frames[0]), PluggedCamera(cv2.resize(frames[0], (960, 540)))])
-    monkeypatch.setattr(capture, "open_source", lambda *_, **__: source)
+    monkeypatch.setattr(sources, "open_source", lambda *_, **__: source)
     with pytest.raises(UserError, match="plug it in"):
         run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
     rows, said = read_csv(tmp_path / "rows.csv"), capsys.readouterr().err.splitlines()
@@ -335,13 +336,13 @@ def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(
     assert len(rows) >= 6 and max(widths[:3]) * 1.4 < min(widths[-2:])
     assert {row["face"] for row in rows} == {"0"}  # the same person: only the pixels are others
     assert said[:2] == ["camera 0 is lost, trying again", "camera 0 is back"]
-    with capture.VideoSource("drawn.mp4", tmp_path / "drawn.mp4") as video:
+    with sources.VideoSource("drawn.mp4", tmp_path / "drawn.mp4") as video:
         assert sum(frame is not None for frame in video) > 0
 
 
 def test_frame_size_may_change_in_mid_stream(frames, tmp_path, monkeypatch):
     mixed = frames[:3] + [cv2.resize(frame, (960, 540)) for frame in frames[3:6]]
-    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Script(mixed))
+    monkeypatch.setattr(sources, "open_source", lambda *_, **__: Script(mixed))
     run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.avi", "--no-display")
     widths = [int(row["width"]) for row in read_csv(tmp_path / "rows.csv")]
     assert len(widths) == 6 and np.mean(widths[3:]) == pytest.approx(1.5 * np.mean(widths[:3]), rel=0.15)
@@ -372,8 +373,8 @@ def window(monkeypatch):
 
     def put(*keys):
         fake = FakeWindow(keys)
-        monkeypatch.setattr(display, "display_problem", lambda: "")
-        monkeypatch.setattr(display, "Window", lambda: fake)
+        monkeypatch.setattr(windows, "display_problem", lambda: "")
+        monkeypatch.setattr(windows, "Window", lambda: fake)
         return fake
 
     return put
@@ -416,10 +417,10 @@ def test_a_lost_camera_is_said_on_the_picture(frames, window, monkeypatch, capsy
             yield None
 
     fake = window()
-    monkeypatch.setattr(capture, "open_source", lambda *_, **__: Lost(frames[:2]))
+    monkeypatch.setattr(sources, "open_source", lambda *_, **__: Lost(frames[:2]))
     run()
     assert capsys.readouterr().err == "camera 0 is lost, trying again\n" and len(fake.shown) == 3
-    amber = (np.abs(fake.shown[-1][:, 640:].astype(int) - display.AMBER).max(axis=2) < 30).sum()
+    amber = (np.abs(fake.shown[-1][:, 640:].astype(int) - windows.AMBER).max(axis=2) < 30).sum()
     assert amber > 50
 
 
@@ -481,8 +482,8 @@ def probabilities(path: Path) -> np.ndarray:
 def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
     clip, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(face_reader, "PERSONAL_DATA", tmp_path / "personal")
-    monkeypatch.setattr(face_reader, "find_movement", lambda blendshapes: "")  # the clip begins with a smile
+    monkeypatch.setattr(pipeline, "PERSONAL_DATA", tmp_path / "personal")
+    monkeypatch.setattr(pipeline, "find_movement", lambda blendshapes: "")  # the clip begins with a smile
     common = ("--source", clip, "--no-display", "--smoothing-ms", 0, "--output")
     run(*common, tmp_path / "without.csv")
     run(*common, tmp_path / "first.csv", "--calibrate", "--subject", "ann")
@@ -509,9 +510,9 @@ def test_own_neutral_face_is_taken_in_a_second_kept_on_request_and_used_again(
 
 
 def test_a_model_with_a_crop_network_says_who_gains_by_a_neutral_face(clip, monkeypatch, capsys):
-    monkeypatch.setattr(face_reader.EmotionClassifier, "needs_crops", True, raising=False)
-    monkeypatch.setattr(face_reader.FaceReader, "predict", lambda self, faces, *rest: np.full((1, 4), 0.25))
-    monkeypatch.setattr(face_reader.FaceReader, "_look_now_and_then", lambda *rest: None)
+    monkeypatch.setattr(pipeline.EmotionClassifier, "needs_crops", True, raising=False)
+    monkeypatch.setattr(pipeline.FaceReader, "predict", lambda self, faces, *rest: np.full((1, 4), 0.25))
+    monkeypatch.setattr(pipeline.FaceReader, "_look_now_and_then", lambda *rest: None)
     run("--source", clip, "--no-display", "--calibrate")
     assert "read against it; --model landmarks gains by that" in capsys.readouterr().err
 
@@ -519,9 +520,9 @@ def test_a_model_with_a_crop_network_says_who_gains_by_a_neutral_face(clip, monk
 def test_a_smile_and_the_face_of_the_bundled_clip_are_not_kept_as_neutral(
     clip, frames, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(face_reader, "PERSONAL_DATA", tmp_path / "personal")
-    monkeypatch.setattr(cameras, "_device_problem", lambda camera: "there is no /dev/video0")
-    monkeypatch.setattr(capture, "DEMO_CLIP", clip)
+    monkeypatch.setattr(pipeline, "PERSONAL_DATA", tmp_path / "personal")
+    monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(sources, "DEMO_CLIP", clip)
     taken = "--no-display", "--calibrate", "--subject", "ann"
     run(*taken)
     assert "not kept as ann's: the bundled clip shows another face" in capsys.readouterr().err
@@ -550,8 +551,8 @@ def test_a_video_too_short_for_a_neutral_face_is_said(frames, tmp_path, monkeypa
 
 
 def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(face_reader, "PERSONAL_DATA", tmp_path)
-    monkeypatch.setattr(face_reader, "find_movement", lambda blendshapes: "")  # the clip begins with a smile
+    monkeypatch.setattr(pipeline, "PERSONAL_DATA", tmp_path)
+    monkeypatch.setattr(pipeline, "find_movement", lambda blendshapes: "")  # the clip begins with a smile
     (tmp_path / "ann").mkdir()
     (tmp_path / "ann" / "neutral.npz").write_bytes(b"PK garbage")
     with pytest.raises(UserError, match="is damaged .*--subject ann --calibrate"):
@@ -562,11 +563,11 @@ def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch, capsys):
 
 
 def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkeypatch):
-    monkeypatch.setattr(capture, "TICK_S", 1.0)  # a busy machine shows no frame twice
+    monkeypatch.setattr(sources, "TICK_S", 1.0)  # a busy machine shows no frame twice
     seen = []
-    draw = display.View.draw
+    draw = windows.View.draw
     monkeypatch.setattr(
-        display.View, "draw", lambda view, *rest: seen.append(view.neutral) or draw(view, *rest)
+        windows.View, "draw", lambda view, *rest: seen.append(view.neutral) or draw(view, *rest)
     )
     fake = window("", "n", *[""] * 14, "n", "", "q")
     run("--source", clip)
@@ -577,13 +578,13 @@ def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkey
 def test_clip_without_a_camera_goes_round_in_a_window_and_begins_with_a_laugh(
     clip, window, monkeypatch, capsys
 ):
-    monkeypatch.setattr(cameras, "_device_problem", lambda camera: "there is no /dev/video0")
-    monkeypatch.setattr(capture, "DEMO_CLIP", clip)
-    monkeypatch.setattr(capture, "DEMO_BEGIN_S", 2.5)
+    monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(sources, "DEMO_CLIP", clip)
+    monkeypatch.setattr(sources, "DEMO_BEGIN_S", 2.5)
     stamps = []
-    draw = display.View.draw
+    draw = windows.View.draw
     monkeypatch.setattr(
-        display.View,
+        windows.View,
         "draw",
         lambda view, image, readings, stamp=None, *rest, **more: (
             stamps.append((stamp, readings[0].emotion)) or draw(view, image, readings, stamp, *rest, **more)
@@ -600,11 +601,11 @@ def test_clip_without_a_camera_goes_round_in_a_window_and_begins_with_a_laugh(
 
 
 def test_a_picture_is_saved_where_it_is_said(clip, window, monkeypatch, tmp_path, capsys):
-    from utils.live import screen
+    from utils.app import screen
 
     monkeypatch.setattr(screen, "SNAPSHOTS", tmp_path / "snapshots")
     said = []
-    monkeypatch.setattr(display.View, "say", lambda view, text, seconds=2.5: said.append(text))
+    monkeypatch.setattr(windows.View, "say", lambda view, text, seconds=2.5: said.append(text))
     window("", "s", "q")
     run("--source", clip)
     (picture,) = (tmp_path / "snapshots").iterdir()
@@ -669,7 +670,7 @@ def test_each_run_ends_with_what_was_seen(frames, clip, tmp_path, capsys):
 
 
 def test_doctor_comes_to_its_end(monkeypatch, capsys):
-    monkeypatch.setattr(cameras, "list_cameras", list)
+    monkeypatch.setattr(camera, "list_cameras", list)
     run("--doctor")
     out = capsys.readouterr().out
     assert out.startswith("Emotion Detection ")
@@ -678,7 +679,7 @@ def test_doctor_comes_to_its_end(monkeypatch, capsys):
 
 
 def test_list_cameras(monkeypatch, capsys):
-    monkeypatch.setattr(cameras, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
+    monkeypatch.setattr(camera, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
     run("--list-cameras")
     assert capsys.readouterr().out == "0 Webcam: 640 x 480, V4L2\n"
 
@@ -720,9 +721,9 @@ def test_real_window_obeys_its_keys(screen, tmp_path):
     runner = tmp_path / "runner.py"
     runner.write_text(
         f"import sys, types, runpy\nsys.path.insert(0, {str(MAIN.parent)!r})\nimport utils\n"
-        f"module = types.ModuleType('utils.learning.classifier')\nexec({STAND_IN!r}, module.__dict__)\n"
-        "sys.modules['utils.learning.classifier'] = module\nimport main\n"
-        "from utils.live import screen\n"
+        f"module = types.ModuleType('utils.model.classifier')\nexec({STAND_IN!r}, module.__dict__)\n"
+        "sys.modules['utils.model.classifier'] = module\nimport main\n"
+        "from utils.app import screen\n"
         f"screen.SNAPSHOTS = __import__('pathlib').Path({str(tmp_path / 'snapshots')!r})\n"
         "main.run_script(main.main, main.build_parser())\n"
     )

@@ -17,10 +17,10 @@ import pytest
 from conftest import DATA, ROOT, run
 
 from utils.config import write_json
-from utils.data.dataset import load_landmarks
+from utils.data.face_set import load_face_set
 from utils.data.recordings import SessionWriter
-from utils.learning.bundle import digests, load_info
-from utils.learning.swap import JSON
+from utils.model.bundle import digests, load_info
+from utils.model.swap import JSON
 
 LOOK_AT_A_FACE = {
     "main.py": ["--source", DATA / "smile.mp4", "--no-display", "--model", "{bundle}"],
@@ -48,7 +48,7 @@ def test_every_script_is_traced():
 def recorded(landmark_file, tmp_path_factory):
     """Two sessions of faces that were found on pictures, as a person's recordings."""
     folder = tmp_path_factory.mktemp("recorded")
-    data = load_landmarks(landmark_file)
+    data = load_face_set(landmark_file)
     for session in (0, 1):
         with SessionWriter("ann", str(session), folder) as writer:
             for row in range(session, len(data), 2):

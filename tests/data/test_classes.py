@@ -6,8 +6,8 @@ from conftest import run, user_error
 
 from utils.config import EMOTIONS, UserError, note_once
 from utils.data.classes import MOST_CLASSES, check_classes, choose_classes
-from utils.data.dataset import load_landmarks, save_npz, save_txt
-from utils.data.labelled import find_labelled_images
+from utils.data.face_set import load_face_set, save_face_set, save_txt
+from utils.data.image_folder import find_labelled_images
 
 
 @pytest.mark.parametrize(
@@ -105,18 +105,18 @@ def test_folders_of_many_persons_are_not_taken_for_classes(tmp_path):
 
 
 def test_own_classes_go_through_both_files(landmark_file, tmp_path):
-    data = load_landmarks(landmark_file).of_classes(["happy", "sad"])
+    data = load_face_set(landmark_file).of_classes(["happy", "sad"])
     data.label = np.where(data.label == "happy", "mouth open", "öl")
     data.missed_label = np.full(len(data.missed_label), "öl")
     save_txt(tmp_path / "a.txt", data, ("öl", "mouth open"))
     assert np.loadtxt(tmp_path / "a.txt", dtype=np.float32, encoding="utf-8").shape == (len(data), 1405)
-    save_npz(tmp_path / "a.npz", data)
+    save_face_set(tmp_path / "a.npz", data)
     for name in ("a.txt", "a.npz"):
-        np.testing.assert_array_equal(load_landmarks(tmp_path / name).label, data.label)
+        np.testing.assert_array_equal(load_face_set(tmp_path / name).label, data.label)
     data.label[0] = "a,b"
-    save_npz(tmp_path / "b.npz", data)
+    save_face_set(tmp_path / "b.npz", data)
     with pytest.raises(UserError, match="no names of classes: a,b"):
-        load_landmarks(tmp_path / "b.npz")
+        load_face_set(tmp_path / "b.npz")
 
 
 def test_balance_takes_the_classes_asked_for(landmark_file, tmp_path):
@@ -125,7 +125,7 @@ def test_balance_takes_the_classes_asked_for(landmark_file, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b.txt").read_text().startswith("# classes: sad, happy\n")
-    assert set(load_landmarks(tmp_path / "b.txt").label.tolist()) == {"happy", "sad"}
+    assert set(load_face_set(tmp_path / "b.txt").label.tolist()) == {"happy", "sad"}
     refused = run(
         "balance_dataset.py", "--data", landmark_file, "--output", tmp_path / "c", "--classes", "sad", "wink"
     )

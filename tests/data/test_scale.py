@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from utils.config import ROOT, UserError
-from utils.data.dataset import load_landmarks, save_npz
+from utils.data.face_set import load_face_set, save_face_set
 from utils.data.near_hashes import near_pairs
 from utils.data.rows import Rows, join, map_member, store
 
@@ -30,20 +30,20 @@ def test_near_hashes_are_those_that_comparing_all_finds():
 
 
 def test_rows_of_a_file_that_was_replaced_are_refused(landmark_file, tmp_path):
-    data = load_landmarks(landmark_file)
-    save_npz(tmp_path / "a.npz", data)
-    before = load_landmarks(tmp_path / "a.npz")
+    data = load_face_set(landmark_file)
+    save_face_set(tmp_path / "a.npz", data)
+    before = load_face_set(tmp_path / "a.npz")
     np.testing.assert_array_equal(before.landmarks[:, [33, 263], :2], data.landmarks.read()[:, [33, 263], :2])
     np.testing.assert_array_equal(before.landmarks[-1], data.landmarks.read([-1])[0])
-    save_npz(tmp_path / "a.npz", data.select(np.arange(len(data))[::-1]))
+    save_face_set(tmp_path / "a.npz", data.select(np.arange(len(data))[::-1]))
     with pytest.raises(UserError, match="changed"):
         before.landmarks.read()
 
 
 def test_thousands_of_parts_need_no_file_handles(landmark_file, tmp_path):
     resource = pytest.importorskip("resource")
-    few = load_landmarks(landmark_file).select(np.arange(2))
-    save_npz(tmp_path / "a.npz", few)
+    few = load_face_set(landmark_file).select(np.arange(2))
+    save_face_set(tmp_path / "a.npz", few)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
     try:
@@ -55,9 +55,9 @@ def test_thousands_of_parts_need_no_file_handles(landmark_file, tmp_path):
 
 def test_what_the_network_sees_is_the_same_in_chunks(landmark_file, tmp_path, monkeypatch):
     from utils.faces.features import compute_features, fit_recipe, mirror_faces, mirror_map
-    from utils.learning import streams
+    from utils.training import streams
 
-    data = load_landmarks(landmark_file)
+    data = load_face_set(landmark_file)
     recipe = fit_recipe("aligned", data.landmarks, blendshapes=True)
     partner = mirror_map(np.array(recipe["reference"]))
     landmarks = data.landmarks.read()
@@ -86,21 +86,21 @@ import resource, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from utils.data.dataset import assign_split, concatenate, load_landmarks, save_npz
-from utils.learning.streams import Features, fit_scaler
+from utils.data.face_set import assign_split, concatenate, load_face_set, save_face_set
+from utils.training.streams import Features, fit_scaler
 from utils.faces.features import fit_recipe
-data = assign_split(concatenate([load_landmarks(Path(sys.argv[1]))]).select(np.arange(int(sys.argv[2]))))
+data = assign_split(concatenate([load_face_set(Path(sys.argv[1]))]).select(np.arange(int(sys.argv[2]))))
 train = data.part("train")
 features = Features(train, fit_recipe("aligned", train.landmarks, True))
 scaler = fit_scaler(features)
-save_npz(Path(sys.argv[1]).with_name("again.npz"), data)
+save_face_set(Path(sys.argv[1]).with_name("again.npz"), data)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory as Linux counts it")
 def test_memory_hardly_grows_with_the_set(landmark_file, tmp_path):
-    data = load_landmarks(landmark_file)
+    data = load_face_set(landmark_file)
     few, many = 8_000, 24_000
     generator = np.random.default_rng(0)
     rows = np.arange(many) % len(data)
@@ -112,7 +112,7 @@ def test_memory_hardly_grows_with_the_set(landmark_file, tmp_path):
         split=np.full(many, ""),
         subject=np.full(many, ""),
     )
-    save_npz(tmp_path / "many.npz", whole)
+    save_face_set(tmp_path / "many.npz", whole)
     peaks = []
     for count in (few, many):
         done = subprocess.run(

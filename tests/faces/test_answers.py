@@ -7,7 +7,7 @@ import pytest
 from conftest import DEMO, ROOT, frames_of
 
 from utils.faces.answers import TESTED, AnswerReader
-from utils.faces.landmarks import FaceLandmarker
+from utils.faces.landmarker import FaceLandmarker
 
 
 def detect(direct: bool, frames: list[np.ndarray]) -> list:

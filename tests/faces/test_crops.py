@@ -6,7 +6,7 @@ import pytest
 
 from utils.data.rows import Rows, join, map_member
 from utils.faces.crops import CROP_PX, crop_face, crop_faces, network_input
-from utils.faces.landmarks import FaceLandmarker
+from utils.faces.landmarker import FaceLandmarker
 
 RECIPE = {"seen_px": 88, "input_px": 160}
 

@@ -6,9 +6,9 @@ import pytest
 from conftest import DATA, DEMO, ROOT, SMILE, frames_of
 
 from utils.config import UserError
-from utils.faces.detection import Region, read_detector_file
+from utils.faces.detection import RotatedBox, read_detector_file
 from utils.faces.features import face_box
-from utils.faces.landmarks import FaceLandmarker
+from utils.faces.landmarker import FaceLandmarker
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +102,14 @@ def test_no_face_is_invented(landmarker):
 def test_a_region_s_crop_and_its_matrix_agree():
     picture = np.zeros((200, 300, 3), np.uint8)
     picture[80:83, 150:153] = 255
-    region = Region(140, 90, 120, 0.7)
+    region = RotatedBox(140, 90, 120, 0.7)
     crop = region.cut(picture, 240)
     x, y = (region.to_crop(240) @ (151.5, 81.5, 1))[:2]
     weights = crop[..., 0].astype(float)
     rows, columns = np.mgrid[:240, :240] + 0.5
     assert abs((weights * columns).sum() / weights.sum() - x) < 0.2
     assert abs((weights * rows).sum() / weights.sum() - y) < 0.2
-    assert not Region(-900, 50, 100).cut(picture, 64).any(), "beyond the picture there is nothing"
+    assert not RotatedBox(-900, 50, 100).cut(picture, 64).any(), "beyond the picture there is nothing"
 
 
 def test_a_damaged_detector_is_refused(tmp_path):

@@ -19,8 +19,8 @@ from utils.faces.features import (
     neutral_offset,
 )
 from utils.faces.images import shrink
-from utils.faces.landmarks import READ_WIDTH_PX, FaceLandmarker
-from utils.learning.bundle import load_info
+from utils.faces.landmarker import READ_WIDTH_PX, FaceLandmarker
+from utils.model.bundle import load_info
 
 
 @pytest.fixture(scope="module")

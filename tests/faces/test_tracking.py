@@ -6,7 +6,7 @@ import pytest
 from conftest import DATA, DEMO, SMILE, frames_of
 
 from utils.faces.features import face_box
-from utils.faces.landmarks import FaceLandmarker
+from utils.faces.landmarker import FaceLandmarker
 from utils.faces.tracking import MOST_CHANGE, change
 
 SIZE = 240

@@ -97,7 +97,7 @@ def main() -> None:
 
 def open_landmarker(video: bool):
     """Return (mediapipe, a bare landmarker) as the documentation shows it."""
-    from utils.faces.landmarks import _import_mediapipe
+    from utils.faces.landmarker import _import_mediapipe
 
     mediapipe, vision = _import_mediapipe()
     mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
@@ -139,7 +139,7 @@ class NoWindow:
 def open_demo():
     """Open the live demo on the clip, drawing into no window."""
     import main as demo_script
-    from utils.live.capture import open_source
+    from utils.video.sources import open_source
 
     with open_source(str(CLIP)) as source:
         args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
@@ -169,7 +169,7 @@ def measure_loop(rounds: int = 5) -> dict:
 def measure_shares() -> dict:
     """Return what follows the landmarks, and the crop network's share of a bare detection, frame by frame."""
     from utils.faces.crops import crop_faces
-    from utils.learning.bundle import find_model
+    from utils.model.bundle import find_model
 
     mediapipe, landmarker = open_landmarker(video=True)
     bare, after, looks, asked = [], [], [], 0
@@ -204,7 +204,7 @@ def measure_published(fps: float, frames: int = 60) -> float:
     """Return how many times faster the live loop is than the published one."""
     from sklearn.preprocessing import StandardScaler
 
-    from utils.learning.networks import build_network
+    from utils.training.networks import build_network
 
     network = build_network(
         1404, 4, ((1024, 0.5, True), (512, 0.5, True), (256, 0.4, True), (128, 0.3, False))
@@ -265,7 +265,7 @@ class Rewound:
         self.clip, self.frames, self.start_mb = clip, frames, 0.0
 
     def __iter__(self):
-        from utils.live.capture import Frame
+        from utils.video.sources import Frame
 
         for index in range(self.frames):
             if index == 500:
@@ -293,9 +293,9 @@ def measure_labels() -> dict:
 
     Without them, a label is the likeliest class of its frame, `uncertain` below the threshold.
     """
-    from utils.live.capture import open_source
-    from utils.live.face_reader import FaceReader
-    from utils.live.smoothing import EmotionSmoother
+    from utils.app.pipeline import FaceReader
+    from utils.app.smoothing import EmotionSmoother
+    from utils.video.sources import open_source
 
     labels = []
     with (

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
 
-from utils.script import run_script
+from utils.cli import run_script
 
 import itertools
 import os
@@ -45,7 +45,7 @@ def build_parser():
 
 def main(args):
     import main as demo_script
-    from utils.live.capture import open_source
+    from utils.video.sources import open_source
 
     rounds = max(2, args.frames // ROUND)
     clip = str(ROOT / "assets" / "demo.mp4")
@@ -112,7 +112,7 @@ class Watched:
         self.first: list[tuple] = []
 
     def __iter__(self) -> Iterator:
-        from utils.live.capture import Frame
+        from utils.video.sources import Frame
 
         for number in range(self.rounds):
             start = time.monotonic()

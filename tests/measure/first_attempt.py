@@ -17,19 +17,19 @@ sys.path.insert(
     0, str(ROOT / "scr")
 )  # this file is no script of the project and no test: nothing else sets its path
 
-from utils.script import run_script  # noqa: E402
+from utils.cli import run_script  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 from utils.config import UserError, make_parser  # noqa: E402
-from utils.data.dataset import LandmarkSet, class_source_weights, load_landmarks  # noqa: E402
+from utils.data.face_set import FaceSet, class_source_weights, load_face_set  # noqa: E402
+from utils.evaluation.metrics import evaluate_predictions  # noqa: E402
 from utils.faces.features import fit_recipe  # noqa: E402
-from utils.learning import networks, streams, training  # noqa: E402
-from utils.learning.metrics import evaluate_predictions  # noqa: E402
+from utils.training import landmark_network, networks, streams  # noqa: E402
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 PUBLISHED = replace(
-    training.RECIPES["published"], epochs=6
+    landmark_network.RECIPES["published"], epochs=6
 )  # five hundred at 1e-5 take hours and do not change the order
 READABLE = replace(PUBLISHED, learning_rate=1e-3)
 
@@ -48,7 +48,7 @@ def build_parser():
 
 
 def main(args):
-    data = load_landmarks(args.data).of_classes(CLASSES)
+    data = load_face_set(args.data).of_classes(CLASSES)
     train_part, val_part = data.part("train"), data.part("val")
     if not len(train_part) or not len(val_part):
         raise UserError(
@@ -65,7 +65,7 @@ def main(args):
         ("the same without the scaler", PUBLISHED, label, False),
         ("as published, rate 1e-3", READABLE, label, True),
         ("the same, labels out of step", READABLE, wrong, True),
-        ("read properly (the default recipe)", training.RECIPES["default"], label, True),
+        ("read properly (the default recipe)", landmark_network.RECIPES["default"], label, True),
     ):
         predicted = train_and_ask(train_part, val_part, recipe, told, scaled, args.seed)
         report = evaluate_predictions(val_part.class_index(CLASSES), predicted, CLASSES)
@@ -74,9 +74,9 @@ def main(args):
 
 
 def train_and_ask(
-    train_part: LandmarkSet,
-    val_part: LandmarkSet,
-    recipe: training.Recipe,
+    train_part: FaceSet,
+    val_part: FaceSet,
+    recipe: landmark_network.Recipe,
     label: np.ndarray,
     scaled: bool,
     seed: int,
@@ -89,9 +89,9 @@ def train_and_ask(
     scaler = streams.fit_scaler(stream)
     x, x_val = (np.concatenate(list(one.chunks())) for one in (stream, stream_val))
     if scaled:
-        x, x_val = training.standardise(scaler, x), training.standardise(scaler, x_val)
+        x, x_val = landmark_network.standardise(scaler, x), landmark_network.standardise(scaler, x_val)
     if recipe.components:
-        projection = training.fit_projection(x, scaler, features, recipe)
+        projection = landmark_network.fit_projection(x, scaler, features, recipe)
         x, x_val = x @ projection, x_val @ projection
     weight = class_source_weights(label, train_part.source) if recipe.draw_by_weight else np.ones(len(label))
     network = networks.build_network(
@@ -111,7 +111,7 @@ def train_and_ask(
     return networks.predict_network(network, x_val).argmax(axis=1)
 
 
-def out_of_step(data: LandmarkSet) -> np.ndarray:
+def out_of_step(data: FaceSet) -> np.ndarray:
     """Return the labels (n,) that the faces get if a picture without a face is left out of the features
     but not of the labels."""
     path, label = (

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
 
-from utils.script import run_script
+from utils.cli import run_script
 
 import base64
 import contextlib
@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from utils.config import MODELS, TRUST_VARIABLE, UserError, make_parser, positive_int, seed
-from utils.faces.workers import DIED, work_through
+from utils.faces.pool import DIED, work_through
 
 ODD_NUMBERS = (
     float("nan"),
@@ -198,7 +198,7 @@ def forge_keras(data: bytes, generator: np.random.Generator) -> bytes:
 
 def forge_tflite(data: bytes, generator: np.random.Generator) -> bytes:
     """Return a LiteRT model whose metadata was forged."""
-    from utils.learning.bundle import METADATA_FILE
+    from utils.model.bundle import METADATA_FILE
 
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         metadata, start = archive.read(METADATA_FILE), archive.infolist()[0].header_offset
@@ -211,11 +211,11 @@ def forge_tflite(data: bytes, generator: np.random.Generator) -> bytes:
 
 def faces(count: int = 6):
     """Return a good set of faces, as recordings and extraction make them."""
-    from utils.data.dataset import LandmarkSet
+    from utils.data.face_set import FaceSet
 
     generator = np.random.default_rng(0)
     text = np.array([f"x{index}.png" for index in range(count)])
-    return LandmarkSet(
+    return FaceSet(
         landmarks=generator.random((count, 478, 3), np.float32),
         label=np.array(["fear", "happy", "neutral", "sad", "happy", "sad"])[:count],
         blendshapes=generator.random((count, 52), np.float32),
@@ -237,23 +237,25 @@ def made_by(write: Callable[[Path], object], name: str) -> bytes:
 
 
 def good_npz() -> bytes:
-    from utils.data.dataset import save_npz
+    from utils.data.face_set import save_face_set
 
-    return made_by(lambda folder: save_npz(folder / "a.npz", faces()), "a.npz")
+    return made_by(lambda folder: save_face_set(folder / "a.npz", faces()), "a.npz")
 
 
 def good_crops() -> bytes:
     """Return a set with crops of faces, whose column is mapped into memory."""
-    from utils.data.dataset import save_npz
+    from utils.data.face_set import save_face_set
     from utils.data.rows import Rows
     from utils.faces.crops import CROP_PX
 
     crops = np.random.default_rng(0).integers(0, 256, (6, CROP_PX, CROP_PX), np.uint8)
-    return made_by(lambda folder: save_npz(folder / "a.npz", replace(faces(), crop=Rows([crops]))), "a.npz")
+    return made_by(
+        lambda folder: save_face_set(folder / "a.npz", replace(faces(), crop=Rows([crops]))), "a.npz"
+    )
 
 
 def good_txt() -> bytes:
-    from utils.data.dataset import save_txt
+    from utils.data.face_set import save_txt
 
     return made_by(lambda folder: save_txt(folder / "a.txt", faces(3)), "a.txt")
 
@@ -278,7 +280,7 @@ def good_neutral() -> bytes:
 
 
 def good_ferplus() -> bytes:
-    from utils.data.labelled import FERPLUS_COLUMNS
+    from utils.data.image_folder import FERPLUS_COLUMNS
 
     names = [f"fer{index:07}.png" for index in range(4)]
     rows = [
@@ -289,7 +291,7 @@ def good_ferplus() -> bytes:
 
 def good_tflite() -> bytes:
     """Return a shipped network, its metadata packed anew: files from before had no checksum of it."""
-    from utils.learning.bundle import METADATA_FILE, pack_metadata, read_metadata
+    from utils.model.bundle import METADATA_FILE, pack_metadata, read_metadata
 
     def write(folder: Path) -> None:
         path, content = folder / "a.tflite", (MODELS / "emotion_mlp.tflite").read_bytes()
@@ -317,9 +319,9 @@ def values_of(data) -> list:
 
 
 def load_set(folder: Path, name: str) -> list:
-    from utils.data.dataset import assign_split, load_landmarks
+    from utils.data.face_set import assign_split, load_face_set
 
-    data = load_landmarks(folder / name)
+    data = load_face_set(folder / name)
     with contextlib.suppress(UserError):  # too few faces for some class
         assign_split(data)
     return values_of(data)
@@ -341,7 +343,7 @@ def load_neutral(folder: Path) -> list:
 
 
 def load_ferplus(folder: Path) -> list:
-    from utils.data.labelled import read_ferplus
+    from utils.data.image_folder import read_ferplus
 
     for index in range(4):
         (folder / f"fer{index:07}.png").touch()
@@ -349,13 +351,13 @@ def load_ferplus(folder: Path) -> list:
 
 
 def load_info(folder: Path) -> list:
-    from utils.learning.bundle import load_info as load
+    from utils.model.bundle import load_info as load
 
     for name in ("emotion_mlp.tflite", "emotion_crop.tflite"):
         shutil.copy(MODELS / name, folder)
     info = load(folder)
     if info.get("scaler"):
-        from utils.learning.export import restore_scaler
+        from utils.training.export import restore_scaler
 
         restore_scaler(info["scaler"])
     return [*ask(folder), np.asarray(info["threshold"])]
@@ -367,9 +369,9 @@ def load_tflite(folder: Path) -> list:
 
 def load_keras(folder: Path) -> list:
     """Return what a network that its bundle's JSON lists answers; the loader that training and export use."""
-    from utils.learning.bundle import digests
-    from utils.learning.export import load_bundle
-    from utils.learning.networks import predict_network
+    from utils.model.bundle import digests
+    from utils.training.export import load_bundle
+    from utils.training.networks import predict_network
 
     info = json.loads((MODELS / "emotion_mlp.json").read_bytes()) | {"network": "landmarks", "parts": {}}
     (folder / "emotion_mlp.json").write_text(json.dumps(info | {"sha256": digests(folder)}))
@@ -379,7 +381,7 @@ def load_keras(folder: Path) -> list:
 
 def ask(path: Path) -> list:
     """Return what a model answers to some faces, with their crops and, if it can, without."""
-    from utils.learning.classifier import EmotionClassifier
+    from utils.model.classifier import EmotionClassifier
 
     classifier = EmotionClassifier(path)
     seen = faces().landmarks, faces().blendshapes
@@ -390,8 +392,8 @@ def ask(path: Path) -> list:
 
 
 def load_table(folder: Path) -> list:
-    from utils.learning.answers import Pictures
-    from utils.learning.predictions import read_predictions
+    from utils.evaluation.answers import Pictures
+    from utils.evaluation.predictions import read_predictions
 
     answers = read_predictions(folder / "a.csv", Pictures.of_set(faces()))
     return [answers.label, answers.answer]  # no confidence is NaN

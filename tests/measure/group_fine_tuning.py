@@ -12,16 +12,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scr"))
 
-from utils.script import run_script  # noqa: E402
+from utils.cli import run_script  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 from utils.config import make_parser, number, positive_int  # noqa: E402
-from utils.data.dataset import load_landmarks  # noqa: E402
-from utils.learning import networks  # noqa: E402
-from utils.learning.base import embed_set, open_base  # noqa: E402
-from utils.learning.fine_tuning import Elsewhere, LastLayer, fine_tune_layer, make_folds  # noqa: E402
-from utils.learning.group import open_elsewhere  # noqa: E402
+from utils.data.face_set import load_face_set  # noqa: E402
+from utils.training import networks  # noqa: E402
+from utils.training.base import embed_set, open_base  # noqa: E402
+from utils.training.fine_tuning import Elsewhere, LastLayer, fine_tune_layer, make_folds  # noqa: E402
+from utils.training.group import open_elsewhere  # noqa: E402
 
 
 def build_parser():
@@ -36,7 +36,7 @@ def build_parser():
 
 
 def main(args):
-    data = load_landmarks(args.data)
+    data = load_face_set(args.data)
     base, _ = open_base(args.base, embed_set(data.select(slice(0, 100)), args.base))
     data = data.of_classes(base.info["classes"])
     general, problem = open_elsewhere(args.general, base)

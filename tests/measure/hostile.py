@@ -98,7 +98,7 @@ def main() -> None:
 
 def measure(seeds: range, jobs: int, keep: Path | None = None) -> dict:
     """Return what became of each seed's file: handled, refused, tracebacks, crashes, hangs {seed: what}."""
-    from utils.faces.workers import DIED, HUNG, work_through
+    from utils.faces.pool import DIED, HUNG, work_through
 
     report = {name: {} for name in ("handled", "refused", "tracebacks", "crashes", "hangs")}
     peak_mb, dearest = 0.0, []
@@ -120,10 +120,10 @@ def measure(seeds: range, jobs: int, keep: Path | None = None) -> dict:
 @contextlib.contextmanager
 def open_examiner(folder: Path, keep: bool):
     """Open what the live demo opens, in a process of its own; yields a function of a seed."""
+    from utils.app.pipeline import FaceReader
+    from utils.app.windows import View
     from utils.config import MODELS
     from utils.faces.images import import_cv2
-    from utils.live.display import View
-    from utils.live.face_reader import FaceReader
 
     import_cv2().setNumThreads(1)
     with FaceReader(str(MODELS), True, None, 0) as reader:
@@ -156,7 +156,7 @@ def peak_mb() -> float:
 def look_at(path: Path, reader, view) -> str:
     """Read, draw and write a file as main.py does; return why it is refused, or ""."""
     from utils.config import UserError
-    from utils.live.capture import open_source
+    from utils.video.sources import open_source
 
     words = ""
     try:
@@ -178,7 +178,7 @@ def look_at(path: Path, reader, view) -> str:
 
 def check_rows(frame, readings: list, classes: tuple, folder: Path) -> None:
     """Write the rows of a frame in both formats; raise if they can't be read back."""
-    from utils.live.results import ResultWriter
+    from utils.app.table import ResultWriter
 
     for suffix in (".csv", ".jsonl"):
         path = folder / f".rows-{os.getpid()}{suffix}"

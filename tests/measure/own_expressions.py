@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scr"), str(ROOT / "tests")]
 
-from utils.script import run_script  # noqa: E402
+from utils.cli import run_script  # noqa: E402
 
 import tempfile  # noqa: E402
 import time  # noqa: E402

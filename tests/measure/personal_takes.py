@@ -18,16 +18,17 @@ sys.path.insert(
     0, str(ROOT / "scr")
 )  # this file is no script of the project and no test: nothing else sets its path
 
-from utils.script import run_script  # noqa: E402
+from utils.cli import run_script  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 from utils.config import EMOTIONS, MODELS, SEED, make_parser  # noqa: E402
-from utils.data.dataset import LandmarkSet, load_landmarks  # noqa: E402
-from utils.learning import networks, plots  # noqa: E402
-from utils.learning.base import embed_set, find_general, open_base  # noqa: E402
-from utils.learning.metrics import evaluate_predictions  # noqa: E402
-from utils.learning.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
+from utils.data.face_set import FaceSet, load_face_set  # noqa: E402
+from utils.evaluation import plots  # noqa: E402
+from utils.evaluation.metrics import evaluate_predictions  # noqa: E402
+from utils.training import networks  # noqa: E402
+from utils.training.base import embed_set, find_general, open_base  # noqa: E402
+from utils.training.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
 
 TAKES = 3
 
@@ -55,7 +56,7 @@ def build_parser():
 
 
 def main(args):
-    data = load_landmarks(args.data).of_classes(EMOTIONS)
+    data = load_face_set(args.data).of_classes(EMOTIONS)
     take = number_takes(data)
     data, take = data.select(take < TAKES), take[take < TAKES]
     embedding = embed_set(data, args.model)
@@ -117,7 +118,7 @@ def main(args):
         )
 
 
-def number_takes(data: LandmarkSet) -> np.ndarray:
+def number_takes(data: FaceSet) -> np.ndarray:
     """Return for each picture the how manyth of its person and expression it is, (n,), by path."""
     seen, take = Counter(), np.zeros(len(data), int)
     for row in np.argsort(data.path):

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))  # no script of the project and no test: nothing else sets its path
 
-from utils.script import run_script  # noqa: E402
+from utils.cli import run_script  # noqa: E402
 
 import json  # noqa: E402
 import os  # noqa: E402
@@ -23,8 +23,8 @@ import time  # noqa: E402
 import numpy as np  # noqa: E402
 
 from utils.config import DATA, UserError, make_parser, positive_int  # noqa: E402
-from utils.data.dataset import LandmarkSet, load_landmarks, prefix_group, save_npz  # noqa: E402
 from utils.data.extraction import CHUNK, extract, part_path  # noqa: E402
+from utils.data.face_set import FaceSet, load_face_set, prefix_group, save_face_set  # noqa: E402
 
 STEPS = "merge", "load", "balance", "train"
 JITTER = 0.002
@@ -50,7 +50,7 @@ def main(args):
     if args.merge:
         return merge(*args.merge)
     if args.load:
-        return len(load_landmarks(args.load))
+        return len(load_face_set(args.load))
     rows = []
     for count in args.faces:
         DATA.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def measure(folder: Path, count: int, args) -> dict:
     """Return seconds and peak memory in MB of each step on a set of `count` faces."""
     landmark_set, own = folder / "set.npz", ["tests/measure/scaling.py", "--data", str(args.data)]
     start = time.monotonic()
-    write_parts(folder / "parts", count, load_landmarks(args.data), with_crops=args.network != "landmarks")
+    write_parts(folder / "parts", count, load_face_set(args.data), with_crops=args.network != "landmarks")
     row = {"make_s": round(time.monotonic() - start, 1)}
     steps = {
         "merge": [*own, "--merge", str(folder / "parts"), str(landmark_set)],
@@ -80,7 +80,7 @@ def measure(folder: Path, count: int, args) -> dict:
     return row
 
 
-def write_parts(parts_dir: Path, count: int, real: LandmarkSet, with_crops: bool) -> None:
+def write_parts(parts_dir: Path, count: int, real: FaceSet, with_crops: bool) -> None:
     """Write `count` faces as an extraction leaves them: a file for every `CHUNK` pictures."""
     generator = np.random.default_rng(0)
     parts_dir.mkdir()
@@ -99,14 +99,14 @@ def write_parts(parts_dir: Path, count: int, real: LandmarkSet, with_crops: bool
         others = "label", "blendshapes", "source", "width", "height", "votes"
         columns |= {name: getattr(real, name)[chosen] for name in others}
         crop = real.crop[chosen] if with_crops and real.crop is not None else None
-        save_npz(part_path(parts_dir, start), LandmarkSet(**columns, crop=crop))
+        save_face_set(part_path(parts_dir, start), FaceSet(**columns, crop=crop))
 
 
 def merge(parts_dir: Path, output: Path) -> None:
     """Join parts as `extract_landmarks.py` does when all are there."""
     last = max(parts_dir.glob("*.npz"))
-    images = [None] * (int(last.stem) + len(load_landmarks(last)))
-    save_npz(output, extract(images, parts_dir, "made", 1, parts_dir))
+    images = [None] * (int(last.stem) + len(load_face_set(last)))
+    save_face_set(output, extract(images, parts_dir, "made", 1, parts_dir))
 
 
 def run(command: list[str]) -> tuple[float, int, float]:

@@ -17,12 +17,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
 
+from utils.app.pipeline import FaceReader
 from utils.config import MODELS, atomic_path
 from utils.faces.crops import crop_face
 from utils.faces.images import load_picture
-from utils.faces.landmarks import FaceLandmarker
-from utils.learning.classifier import EmotionClassifier
-from utils.live.face_reader import FaceReader
+from utils.faces.landmarker import FaceLandmarker
+from utils.model.classifier import EmotionClassifier
 
 PICTURE = "tests/assets/group.jpg"
 VECTOR = ROOT / "docs" / "test_vector.json"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.faces.crops import CROP_PX
-from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
+from ..faces.crops import CROP_PX
+from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 
 FARTHEST = 1e4
 """Landmarks are in image widths; on a picture of 1 x 16000 pixels y would reach this."""
@@ -60,7 +60,7 @@ def check_landmarks(landmarks: np.ndarray, points: tuple[int, ...]) -> None:
 
 
 def check_columns(columns: Mapping[str, np.ndarray], votes: int) -> None:
-    """Raise ValueError unless these are the columns of a set of faces (`dataset.LandmarkSet`), by their
+    """Raise ValueError unless these are the columns of a set of faces (`dataset.FaceSet`), by their
     names; landmarks are `Rows`.
 
     votes: the number of things that FER+ annotators could vote for.

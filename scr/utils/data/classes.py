@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from utils.config import EMOTIONS, UserError, canonical_emotion, note, note_once
+from ..config import EMOTIONS, UserError, canonical_emotion, note, note_once
 
 FEWEST_CLASSES, MOST_CLASSES = 2, 9
 """A digit key for each class, and colours that a colour-blind eye tells apart."""

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.config import UserError, note
-from utils.data.dataset import LabelledImage, from_rows, save_npz
-from utils.data.extraction import CHUNK, count_done, open_extractor, part_path
+from ..config import UserError, note
+from .extraction import CHUNK, count_done, open_extractor, part_path
+from .face_set import LabelledImage, from_rows, save_face_set
 
 PATIENCE_S = 20
 """For the scheduler to answer, and for the first worker to be there."""
@@ -35,7 +35,7 @@ def extract_parts(
         for _ in range(TRIES):
             chunks = {start: [image.path for image in images[start : start + CHUNK]] for start in missing}
             for start, rows in _work_through(chunks, scheduler) if chunks else ():
-                save_npz(
+                save_face_set(
                     part_path(parts_dir, start), from_rows(images[start : start + CHUNK], rows, root, source)
                 )
                 missing.remove(start)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.data.dataset import LandmarkSet, concatenate, from_rows, load_landmarks, save_npz
-from utils.data.labelled import LabelledImage
-from utils.faces.crops import crop_face
-from utils.faces.headers import PictureError
-from utils.faces.images import import_cv2, load_picture, perceptual_hash
-from utils.faces.landmarks import FaceLandmarker, ensure_landmarker_file
-from utils.faces.workers import Lost, work_through
+from ..faces.crops import crop_face
+from ..faces.headers import PictureError
+from ..faces.images import import_cv2, load_picture, perceptual_hash
+from ..faces.landmarker import FaceLandmarker, ensure_landmarker_file
+from ..faces.pool import Lost, work_through
+from .face_set import FaceSet, concatenate, from_rows, load_face_set, save_face_set
+from .image_folder import LabelledImage
 
 CHUNK = 64
 """Pictures in each part file: a second of work for one core, what a power cut can cost."""
@@ -22,7 +22,7 @@ MIN_SIDE_PX = 24
 
 def extract(
     images: Sequence[LabelledImage], root: Path, source: str, jobs: int, parts_dir: Path | None = None
-) -> LandmarkSet:
+) -> FaceSet:
     """Return the landmark set of labelled pictures under `root`, worked on by `jobs` processes.
 
     With `parts_dir`, each chunk is written there when it is done, and those that are there are not done
@@ -42,7 +42,7 @@ def extract(
                 bar.update()
             parts[start] = from_rows(chunk, done, root, source)
             if parts_dir:
-                save_npz(part_path(parts_dir, start), parts[start])
+                save_face_set(part_path(parts_dir, start), parts[start])
                 parts[start] = _read_part(parts_dir, start)  # its crops stay on disk
     return concatenate(list(parts.values()))
 
@@ -59,10 +59,10 @@ def part_path(parts_dir: Path, start: int) -> Path:
     return parts_dir / f"{start:07}.npz"
 
 
-def _read_part(parts_dir: Path | None, start: int) -> LandmarkSet | None:
+def _read_part(parts_dir: Path | None, start: int) -> FaceSet | None:
     if parts_dir is None or not part_path(parts_dir, start).exists():
         return None
-    return load_landmarks(part_path(parts_dir, start), allow_empty=True)
+    return load_face_set(part_path(parts_dir, start), allow_empty=True)
 
 
 def _extract_rows(paths: Sequence[Path], jobs: int, parts_dir: Path | None) -> Iterator[dict]:

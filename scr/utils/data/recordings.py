@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative, write_json
-from utils.data.checks import check_faces, parse_json
-from utils.data.classes import check_classes, class_name, name_problem
-from utils.data.locks import writing
-from utils.faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
-from utils.faces.images import sharpness
+from ..config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative, write_json
+from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
+from ..faces.images import sharpness
+from ..locks import writing
+from .checks import check_faces, parse_json
+from .classes import check_classes, class_name, name_problem
 
 NEUTRAL_FILE = "neutral.npz"
 """In a subject's folder: the neutral baseline of live use, some frames of the face; not trained on."""

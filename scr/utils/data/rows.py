@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import UserError, relative
+from ..config import UserError, relative
 
 CHUNK = 1024
 """Rows that are read at a time."""

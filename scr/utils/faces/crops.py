@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.faces.features import MESH_POINTS
-from utils.faces.images import import_cv2
+from .features import MESH_POINTS
+from .images import import_cv2
 
 CROP_PX = 120
 """Side of a crop. A network may look at its middle only; the margin is for training on moved crops."""

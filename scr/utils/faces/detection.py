@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import MODELS, UserError, native_log_silenced, relative
-from utils.faces.images import import_cv2, shrink
+from ..config import MODELS, UserError, native_log_silenced, relative
+from .images import import_cv2, shrink
 
 DETECTOR_FILE = MODELS / "face_detection_yunet_2023mar.onnx"
 DETECTOR_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
@@ -36,7 +36,7 @@ CROP_PX = 128
 
 
 @dataclass(frozen=True)
-class Region:
+class RotatedBox:
     """A square part of a picture: middle (x, y) and side in pixels, turn in radians, clockwise as seen."""
 
     x: float
@@ -44,13 +44,13 @@ class Region:
     side: float
     angle: float = 0.0
 
-    def scaled(self, factor: float) -> "Region":
+    def scaled(self, factor: float) -> "RotatedBox":
         """Return the region of a picture that is larger by `factor`."""
-        return Region(self.x * factor, self.y * factor, self.side * factor, self.angle)
+        return RotatedBox(self.x * factor, self.y * factor, self.side * factor, self.angle)
 
-    def mirrored(self, width: int) -> "Region":
+    def mirrored(self, width: int) -> "RotatedBox":
         """Return the region in the mirror image of a picture, `width` pixels wide."""
-        return Region(width - self.x, self.y, self.side, -self.angle)
+        return RotatedBox(width - self.x, self.y, self.side, -self.angle)
 
     def cut(self, frame_bgr: np.ndarray, out_px: int, most_px: float | None = None) -> np.ndarray:
         """Return the region turned upright, (out_px, out_px, 3) uint8, black beyond the frame.
@@ -177,7 +177,9 @@ class FaceDetector:
         if face.score >= UPRIGHT_SCORE:
             return face
         angles = np.arange(8) * np.pi / 4
-        crops = [Region(face.x, face.y, 2.6 * face.size, angle).cut(frame_bgr, CROP_PX) for angle in angles]
+        crops = [
+            RotatedBox(face.x, face.y, 2.6 * face.size, angle).cut(frame_bgr, CROP_PX) for angle in angles
+        ]
         scores = np.zeros(8)
         sheet = np.vstack([np.hstack(crops[:4]), np.hstack(crops[4:])])  # one look at all: eight cost more
         for x, y, _, _, score in self._find(sheet):

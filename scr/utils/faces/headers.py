@@ -20,8 +20,6 @@ MAX_BYTES = 900_000_000
 """What decoding may take, beside the program itself."""
 DEFLATE_RATIO = 1032
 """Deflate can't make less of more (RFC 1951: 258 bytes by two bits)."""
-HEIF_SUFFIXES = {".heic", ".heif"}
-"""Apple's telephones write them; the package pillow-heif reads them, and is not required."""
 PILLOW_DECODES = ("AVIF", "HEIF")
 """OpenCV takes twice the memory and time for the one, and reads the other not at all."""
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "GIF", "JPEG2000", "HEIF")

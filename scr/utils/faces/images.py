@@ -11,16 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from utils.config import UserError
-from utils.faces.headers import (
-    HEIF_SUFFIXES,
-    Header,
-    PictureError,
-    decode_with_pillow,
-    heif_is_read,
-    read_header,
-    without_refinements,
-)
+from ..config import UserError
+from ..folders import HEIF_SUFFIXES
+from .headers import Header, PictureError, decode_with_pillow, heif_is_read, read_header, without_refinements
 
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import UserError, native_log_silenced, relative
-from utils.faces.detection import Detection, Region
-from utils.faces.features import ALL_POINTS, MESH_POINTS
+from ..config import UserError, native_log_silenced, relative
+from .detection import Detection, RotatedBox
+from .features import ALL_POINTS, MESH_POINTS
 
 CROP_PX = 256
 """Side of the landmark network's input."""
@@ -53,7 +53,7 @@ MOST_DRIFT = 0.5, 1.7, np.radians(60)
 
 
 @dataclass(frozen=True)
-class MeshReading:
+class Mesh:
     """What the networks say of a region: points (478, 3) in pixels, blendshapes (52,), presence in [0, 1].
 
     `region` is the one that the points give.
@@ -62,7 +62,7 @@ class MeshReading:
     points: np.ndarray
     blendshapes: np.ndarray
     presence: float
-    region: Region
+    region: RotatedBox
 
 
 class FaceMesh:
@@ -78,7 +78,7 @@ class FaceMesh:
             raise UserError(f"can't read {relative(task)}: {error}") from error
         self._landmarks, self._blendshapes = _open(landmarks), _open(blendshapes)
 
-    def read(self, frame_bgr: np.ndarray, region: Region, mirrored: bool = False) -> MeshReading:
+    def read(self, frame_bgr: np.ndarray, region: RotatedBox, mirrored: bool = False) -> Mesh:
         """Return the reading of a region of a frame (height, width, 3) uint8, or of its mirror image.
 
         `mirrored`: the region is given on the frame, the points are those of the face on the mirrored frame.
@@ -92,17 +92,17 @@ class FaceMesh:
         # is.
         (blendshapes,) = _run(self._blendshapes, points[None, BLENDSHAPE_POINTS, :2], outputs=1)
         points = _to_picture(points, region)
-        return MeshReading(
+        return Mesh(
             points, blendshapes.reshape(-1), float(1 / (1 + np.exp(-presence.item()))), _region_of(points)
         )
 
-    def find(self, frame_bgr: np.ndarray, detection: Detection) -> MeshReading | None:
+    def find(self, frame_bgr: np.ndarray, detection: Detection) -> Mesh | None:
         """Return the reading of a detected face, or None if its points show no face there."""
         down = FIRST_DOWN * detection.size
         x, y = detection.x - down * np.sin(detection.angle), detection.y + down * np.cos(detection.angle)
         least, most = LOOKS
         for side in FIRST_REGIONS:
-            region = Region(x, y, side * detection.size, detection.angle)
+            region = RotatedBox(x, y, side * detection.size, detection.angle)
             for look in range(1, most + 1):
                 reading = self.read(frame_bgr, region)
                 if _drifted(reading.region, detection):
@@ -130,7 +130,7 @@ def _run(interpreter, values: np.ndarray, outputs: int) -> list[np.ndarray]:
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()[:outputs]]
 
 
-def _to_picture(points: np.ndarray, region: Region) -> np.ndarray:
+def _to_picture(points: np.ndarray, region: RotatedBox) -> np.ndarray:
     """Return points (n, 3) of a region's crop in pixels of the picture; z has the scale of x."""
     back = np.linalg.inv(region.to_crop(CROP_PX))
     return np.column_stack(
@@ -138,7 +138,7 @@ def _to_picture(points: np.ndarray, region: Region) -> np.ndarray:
     ).astype(np.float32)
 
 
-def _region_of(points: np.ndarray) -> Region:
+def _region_of(points: np.ndarray) -> RotatedBox:
     """Return the region of a face with these points: its mesh upright in the middle."""
     across = points[EYE_CORNERS[1], :2] - points[EYE_CORNERS[0], :2]
     angle = float(np.arctan2(across[1], across[0]))
@@ -147,10 +147,10 @@ def _region_of(points: np.ndarray) -> Region:
     upright = points[:MESH_POINTS, :2] @ turn
     low, high = upright.min(axis=0), upright.max(axis=0)
     x, y = turn @ ((low + high) / 2)
-    return Region(float(x), float(y), float(REGION_SCALE * (high - low).max()), angle)
+    return RotatedBox(float(x), float(y), float(REGION_SCALE * (high - low).max()), angle)
 
 
-def _drifted(region: Region, detection: Detection) -> bool:
+def _drifted(region: RotatedBox, detection: Detection) -> bool:
     """Tell whether the points of a detected face lie on something else, or were read the wrong way up."""
     off, ratio, turn = MOST_DRIFT
     return (
@@ -160,6 +160,6 @@ def _drifted(region: Region, detection: Detection) -> bool:
     )
 
 
-def overlap(one: Region, other: Region) -> bool:
+def overlap(one: RotatedBox, other: RotatedBox) -> bool:
     """Tell whether two regions show the same face: the middle of one lies well within the other's mesh."""
     return np.hypot(one.x - other.x, one.y - other.y) < 0.25 * max(one.side, other.side)

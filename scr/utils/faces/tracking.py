@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.faces.detection import FaceDetector, Region
-from utils.faces.images import import_cv2
-from utils.faces.mesh import PRESENCE, FaceMesh, MeshReading, overlap
+from .detection import FaceDetector, RotatedBox
+from .images import import_cv2
+from .mesh import PRESENCE, FaceMesh, Mesh, overlap
 
 LOOK_PX = 16
 """Side of the small picture of a face that tells people apart."""
@@ -42,7 +42,7 @@ COAST_MS = 700
 _THIRDS = np.full(3, 1 / 3, np.float32)
 
 
-def look_of(frame_bgr: np.ndarray, region: Region) -> np.ndarray:
+def look_of(frame_bgr: np.ndarray, region: RotatedBox) -> np.ndarray:
     """Return the look of a face: its region, not turned, as a small picture (16, 16, 3) float32 in [0, 1]."""
     cv2 = import_cv2()
     half = region.side / 3  # the face itself: two thirds of its region
@@ -81,13 +81,13 @@ class Person:
     """
 
     number: int
-    region: Region
+    region: RotatedBox
     look: np.ndarray
     memory: np.ndarray
     seen_ms: int
     speed: tuple[float, float] = (0.0, 0.0)
 
-    def expected(self, timestamp_ms: int) -> Region:
+    def expected(self, timestamp_ms: int) -> RotatedBox:
         """Return where the face is thought to be at a time."""
         elapsed_ms = min(timestamp_ms - self.seen_ms, COAST_MS)
         return replace(
@@ -96,7 +96,7 @@ class Person:
             y=self.region.y + self.speed[1] * elapsed_ms,
         )
 
-    def see(self, region: Region, look: np.ndarray, timestamp_ms: int) -> None:
+    def see(self, region: RotatedBox, look: np.ndarray, timestamp_ms: int) -> None:
         """Take in a sighting."""
         elapsed_ms = max(1, timestamp_ms - self.seen_ms)
         keep = 0.7 if elapsed_ms < SEARCH_MS else 0.0
@@ -118,7 +118,7 @@ class Follower:
         self._count = 0
         self._before_ms = self._searched_ms = None
 
-    def follow(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[tuple[int, MeshReading]]:
+    def follow(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[tuple[int, Mesh]]:
         """Return the number and the reading of each face on a frame; timestamps must not go back."""
         self._people = [person for person in self._people if timestamp_ms - person.seen_ms <= FORGET_MS]
         seen = self._read_known(frame_bgr, timestamp_ms)
@@ -131,7 +131,7 @@ class Follower:
         self._before_ms = timestamp_ms
         return list(seen.items())
 
-    def _read_known(self, frame_bgr: np.ndarray, timestamp_ms: int) -> dict[int, MeshReading]:
+    def _read_known(self, frame_bgr: np.ndarray, timestamp_ms: int) -> dict[int, Mesh]:
         """Return the readings of those who were on the frame before and still are, by number."""
         sightings = []
         for person in self._people:
@@ -143,7 +143,7 @@ class Follower:
             look = look_of(frame_bgr, reading.region)
             if reading.presence >= PRESENCE and off < MOST_STEP and change(person.look, look) < MOST_CHANGE:
                 sightings.append((change(person.memory, look), person, reading, look))
-        seen: dict[int, MeshReading] = {}
+        seen: dict[int, Mesh] = {}
         for _, person, reading, look in sorted(sightings, key=lambda sighting: sighting[0]):
             # Where two are read as one, it is the one who looks more like it; the other is behind.
             if not any(overlap(reading.region, other.region) for other in seen.values()):
@@ -151,12 +151,12 @@ class Follower:
                 seen[person.number] = reading
         return seen
 
-    def _search(self, frame_bgr, timestamp_ms: int, seen: dict[int, MeshReading], lost: list[Person]) -> None:
+    def _search(self, frame_bgr, timestamp_ms: int, seen: dict[int, Mesh], lost: list[Person]) -> None:
         """Look for faces on the whole frame, and add those who come back or are new to `seen`."""
         for detection in self._detector.detect(frame_bgr):
             if len(seen) >= self._max_faces:
                 break
-            here = Region(detection.x, detection.y, 1.5 * detection.size)
+            here = RotatedBox(detection.x, detection.y, 1.5 * detection.size)
             if any(overlap(here, other.region) for other in seen.values()):
                 continue
             reading = self._mesh.find(frame_bgr, detection)
@@ -173,7 +173,7 @@ class Follower:
                 person.see(reading.region, look, timestamp_ms)
             seen[person.number] = reading
 
-    def _recognise(self, region: Region, look, timestamp_ms: int, lost, seen) -> Person | None:
+    def _recognise(self, region: RotatedBox, look, timestamp_ms: int, lost, seen) -> Person | None:
         """Return who of the lost has come back in a region, or None: the one of them most like it.
 
         A face half hidden by another one that is seen looks like nobody: there, the place alone tells.
@@ -201,7 +201,7 @@ class Recogniser:
         """the frame before that had a face, and the face's look"""
         self._number = 0
 
-    def number(self, frame_bgr: np.ndarray, region: Region) -> int:
+    def number(self, frame_bgr: np.ndarray, region: RotatedBox) -> int:
         """Return the number of the person whose face is in a region, counted from 0.
 
         A head that turns quickly changes its look as much as two people differ, but not the scene around it.
@@ -220,4 +220,4 @@ class Recogniser:
 def _scene_of(frame_bgr: np.ndarray) -> np.ndarray:
     """Return the look of a whole frame."""
     height, width = frame_bgr.shape[:2]
-    return look_of(frame_bgr, Region(width / 2, height / 2, 1.5 * max(height, width)))
+    return look_of(frame_bgr, RotatedBox(width / 2, height / 2, 1.5 * max(height, width)))

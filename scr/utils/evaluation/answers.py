@@ -1,0 +1,192 @@
+"""Labelled pictures and what systems answer to them: figures, and two systems side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..config import MODELS, UserError, note
+from ..data.classes import list_names
+from ..data.face_set import FaceSet
+from ..faces.features import face_box
+from ..model.bundle import load_info
+from ..model.classifier import EmotionClassifier
+from .metrics import MISSED, calibration_error, compare_hits, evaluate_predictions
+
+FACE_WIDTHS = (1, 32, 48, 64, 96, 128, 256)
+"""Pixels at which the figures by face width part."""
+SHIPPED = "shipped"
+"""What the model in `models` is called beside others."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Labelled pictures: name, label and source of each (n,).
+
+    faces: their faces as a set, whose missed pictures are the last ones, or None. files: their paths, in
+    the same order, or None.
+    """
+
+    name: np.ndarray
+    label: np.ndarray
+    source: np.ndarray
+    faces: FaceSet | None = None
+    files: list[Path] | None = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @classmethod
+    def of_set(cls, faces: FaceSet) -> "Pictures":
+        """Return the pictures of a set, named by source and path."""
+        path, label, source = (
+            np.concatenate([getattr(faces, name), getattr(faces, f"missed_{name}")])
+            for name in ("path", "label", "source")
+        )
+        names = [f"{one}/{other}" for one, other in zip(source.tolist(), path.tolist())]
+        return cls(np.array(names), label, source, faces)
+
+    def of_classes(self, classes: Sequence[str]) -> "Pictures":
+        """Return the pictures whose label is one of `classes`."""
+        kept = np.isin(self.label, classes)
+        return Pictures(
+            self.name[kept],
+            self.label[kept],
+            self.source[kept],
+            self.faces and self.faces.of_classes(classes),
+            self.files and [path for path, keep in zip(self.files, kept) if keep],
+        )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a system answered to pictures, a row for each (n,).
+
+    classes: all that it may answer. label, answer: indices into them; the answer is `MISSED` where it found
+    no face. confidence of the answer, nan where it is unknown; width of the face in pixels, 0 likewise.
+    """
+
+    system: str
+    classes: tuple[str, ...]
+    label: np.ndarray
+    answer: np.ndarray
+    confidence: np.ndarray
+    source: np.ndarray
+    width: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Tell of each picture whether the answer is the label (n,)."""
+        return self.answer == self.label
+
+    @property
+    def sure(self) -> np.ndarray:
+        """Tell of each picture whether there is an answer of known confidence (n,)."""
+        return (self.answer != MISSED) & np.isfinite(self.confidence)
+
+    def figures(self) -> dict:
+        """Return the figures of all pictures, of each source, and of the faces found by their width."""
+        sure = self.sure
+        return {
+            "all": evaluate_predictions(self.label, self.answer, self.classes),
+            "ece": calibration_error(self.confidence[sure], self.right[sure]) if sure.any() else None,
+            "sources": self._by_group(self.source),
+            "face_widths": self._by_group(_width_group(self.width), self.width > 0),
+        }
+
+    def _by_group(self, group: np.ndarray, rows: np.ndarray | slice = slice(None)) -> dict:
+        group, label, answer = group[rows], self.label[rows], self.answer[rows]
+        names = np.unique(group).tolist()
+        return {
+            name: evaluate_predictions(label[group == name], answer[group == name], self.classes)
+            for name in names
+            if len(names) > 1
+        }
+
+
+def ask_set(system: str, model: EmotionClassifier, pictures: Pictures) -> Predictions:
+    """Return what a model answers to the faces of a set, each read once."""
+    faces = pictures.faces
+    probabilities = model.predict(faces.landmarks, faces.blendshapes, crops=faces.crop)
+    return of_probabilities(system, model.classes, pictures, probabilities)
+
+
+def of_probabilities(
+    system: str, classes: Sequence[str], pictures: Pictures, probabilities: np.ndarray
+) -> Predictions:
+    """Return the answers that probabilities (faces, classes) of the faces of a set amount to."""
+    faces, missed = pictures.faces, len(pictures) - len(pictures.faces)
+    return Predictions(
+        system,
+        tuple(classes),
+        label_index(pictures, classes),
+        np.append(probabilities.argmax(axis=1), np.full(missed, MISSED)),
+        np.append(probabilities.max(axis=1, initial=0), np.full(missed, np.nan)),
+        pictures.source,
+        np.append(face_box(faces.landmarks)[:, 2] * faces.width, np.zeros(missed)),
+    )
+
+
+def shipped_beside(pictures: Pictures) -> Path | str | None:
+    """Return the shipped model to ask about pictures beside another: its landmark network without crops.
+
+    None, with a note, if it does not read their classes; says if it was trained on pictures of their source.
+    """
+    try:
+        info = load_info(MODELS)
+    except UserError:
+        return None
+    if unknown := sorted(set(pictures.label.tolist()) - set(info["classes"])):
+        note(f"not compared with the shipped model, which does not read {list_names(unknown)}")
+        return None
+    seen = {key.split("/")[1] for key in info.get("data", {}).get("counts", {})}
+    if known := sorted(seen & set(pictures.source.tolist())):
+        note(
+            f"the shipped model was trained on pictures of {list_names(known)}; if these were among them, "
+            "its figures here flatter"
+        )
+    return MODELS if pictures.files is not None or pictures.faces.crop is not None else "landmarks"
+
+
+def label_index(pictures: Pictures, classes: Sequence[str]) -> np.ndarray:
+    """Return the labels as indices (n,) into `classes`; raises ValueError for any other label."""
+    return np.array([tuple(classes).index(name) for name in pictures.label.tolist()], np.int64)
+
+
+def _width_group(width: np.ndarray) -> np.ndarray:
+    """Return the span of pixels (n,) that each width lies in; empty where it is unknown."""
+    spans = [f"{low:>4} to {high:>4} px" for low, high in zip(FACE_WIDTHS, FACE_WIDTHS[1:])]
+    return np.array(["", *spans, f"{FACE_WIDTHS[-1]:>4} px and more"])[np.digitize(width, FACE_WIDTHS)]
+
+
+def verdict(first: Predictions, second: Predictions) -> str:
+    """Return in a sentence whether the second system reads the same pictures better than the first."""
+    gain, low, high = compare_hits(first.label, first.right, second.right)
+    figures = f"balanced accuracy {gain:+.3f} (95% {low:+.3f} to {high:+.3f})"
+    if low > 0:
+        return f"{second.system} reads these pictures better than {first.system}: {figures}"
+    if high < 0:
+        return f"{second.system} reads these pictures worse than {first.system}: {figures}"
+    return (
+        f"{second.system} against {first.system}: {figures}; these {len(first.label):,} pictures do not show "
+        "which is better"
+    )
+
+
+def side_by_side(answers: Sequence[Predictions]) -> str:
+    """Return a table of several systems that were asked about the same pictures, and a verdict on each but
+    the first, against the first."""
+    figures = [one.figures()["all"] for one in answers]
+    labels = list(figures[0]["recall"])
+    wide = max(8, *(len(one.system) for one in answers))
+    head = f"{'':<{wide}}{'no face':>9}{'balanced accuracy (95%)':>27}{'macro-F1':>10}  recall:"
+    lines = [head + "".join(f"{name:>{max(9, len(name) + 1)}}" for name in labels)]
+    for one, row in zip(answers, figures):
+        balanced, (low, high) = row["balanced_accuracy"], row["balanced_accuracy_interval"]
+        recalls = "".join(f"{row['recall'][name][0]:>{max(9, len(name) + 1)}.3f}" for name in labels)
+        lines.append(
+            f"{one.system:<{wide}}{row['missed']:>9}{f'{balanced:.3f} ({low:.3f} to {high:.3f})':>27}"
+            f"{row['macro_f1']:>10.3f}{'':>9}{recalls}"
+        )
+    return "\n".join(lines + [verdict(answers[0], other) for other in answers[1:]])

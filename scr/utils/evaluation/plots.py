@@ -1,0 +1,160 @@
+"""Figures for a report. The sole owner of matplotlib."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..config import atomic_path
+
+
+def new_figure(width: float, height: float, **style):
+    """Return an empty figure of a size in inches, drawn without any display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", **style)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(width: float, height: float, columns: int = 1):
+    """Return (figure, axes)."""
+    figure = new_figure(width, height)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def save_figure(figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
+
+
+def figure_to_svg(figure) -> str:
+    """Return a figure as SVG whose text stays text; pictures are inside."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Write a PNG of a confusion matrix (classes, classes + 1): shares of each row as colour, counts as text.
+
+    The last column, 'no face', is left out if it is empty; so are rows without a picture.
+    """
+    matrix = np.asarray(matrix)
+    rows = np.flatnonzero(matrix.sum(axis=1))
+    columns = len(classes) + bool(matrix[:, -1].any())
+    share = matrix[rows, :columns] / matrix[rows].sum(axis=1, keepdims=True)
+    names = [*classes, "no face"][:columns]
+    figure, (axis,) = _figure(1.6 + 1.05 * columns, 1.5 + 0.85 * len(rows))
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row in range(len(rows)):
+        for column in range(columns):
+            axis.text(
+                column,
+                row,
+                f"{share[row, column]:.0%}\n{matrix[rows[row], column]:,}",
+                ha="center",
+                va="center",
+                color="white" if share[row, column] > 0.55 else "black",
+                fontsize=9,
+            )
+    axis.set_xticks(range(columns), names)
+    axis.set_yticks(range(len(rows)), [f"{classes[row]}\n(n = {matrix[row].sum():,})" for row in rows])
+    axis.set(xlabel="answer", ylabel="label", title=title)
+    figure.colorbar(
+        image, ax=axis, label="share of the label's pictures", format=lambda value, _: f"{value:.0%}"
+    )
+    save_figure(figure, path)
+
+
+def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str) -> None:
+    """Write a PNG of loss and weighted accuracy by epoch, training against validation; the least loss is
+    marked."""
+    figure, axes = _figure(10, 3.8, columns=2)
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    best = int(np.argmin(history["val_loss"]))
+    for axis, key, name in zip(
+        axes,
+        ("loss", "accuracy"),
+        ("loss, summed over networks, with penalty", "accuracy, classes weighted equally"),
+    ):
+        axis.plot(epochs, history[key], label="training", color="#0072B2")
+        axis.plot(epochs, history[f"val_{key}"], label="validation", color="#D55E00")
+        axis.axvline(best + 1, color="grey", linestyle=":", label=f"least validation loss (epoch {best + 1})")
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_reliability(path: Path, confidence: np.ndarray, right: np.ndarray, error: float, title: str) -> None:
+    """Write a PNG of accuracy against confidence in 15 bins, with the number of faces in each.
+
+    confidence and right (n,): of each answer; `error` is the ECE.
+    """
+    bin_of = np.minimum((confidence * 15).astype(int), 14)
+    count = np.bincount(bin_of, minlength=15)
+    filled = np.flatnonzero(count)
+    figure, (axis, counts) = _figure(8.4, 3.8, columns=2)
+    axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    axis.plot(
+        np.bincount(bin_of, confidence, 15)[filled] / count[filled],
+        np.bincount(bin_of, right, 15)[filled] / count[filled],
+        marker="o",
+        color="#0072B2",
+        label=f"measured (ECE {error:.3f})",
+    )
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0.2, 1), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    counts.bar((np.arange(15) + 0.5) / 15, count, width=1 / 16, color="#56B4E9")
+    counts.set(xlabel="confidence", ylabel="faces", xlim=(0.2, 1))
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def plot_comparison(
+    path: Path, names: Sequence[str], panels: dict[str, Sequence[tuple[float, float, float]]], title: str
+) -> None:
+    """Write a PNG that compares rows (a name each) by value and interval, (value, low, high) in [0, 1],
+    first row on top.
+
+    One panel for each axis label; the dashed line is the first row's value, as the legend says.
+    """
+    figure, axes = _figure(4.6 + 4.2 * len(panels), 1.9 + 0.42 * len(names), columns=len(panels))
+    rows = np.arange(len(names))[::-1]
+    for axis, (label, values) in zip(axes, panels.items()):
+        value, low, high = np.array(values).T
+        first = axis.axvline(value[0], color="grey", linestyle="--", linewidth=1, label=names[0])
+        axis.errorbar(
+            value,
+            rows,
+            xerr=np.clip([value - low, high - value], 0, None),
+            fmt="o",
+            color="#0072B2",
+            capsize=4,
+        )
+        for row, number in zip(rows, value):
+            axis.annotate(
+                f"{number:.3f}",
+                (number, row),
+                (0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # the dashed line ends there
+            )
+        axis.set(xlabel=label, xlim=(0, 1.1), ylim=(-0.5, len(names) - 0.3), xticks=np.arange(0, 1.01, 0.2))
+        axis.set_yticks(rows, names if axis is axes[0] else [])
+        axis.grid(alpha=0.3)
+    figure.legend(handles=[first], loc="outside lower center", frameon=False)
+    figure.suptitle(title, fontsize=11)
+    save_figure(figure, path)

@@ -1,0 +1,79 @@
+"""What a folder holds: its pictures and videos in order, and what was left out of it, by reason."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+HEIF_SUFFIXES = {".heic", ".heif"}
+"""Apple's telephones write them; the package pillow-heif reads them, and is not required."""
+HELPER_FOLDERS = {"__macosx", "@eadir"}
+"""Made by macOS archives and Synology stations beside the pictures; with names that are not hidden."""
+MOST_VISITS = 2
+"""A folder is read once under its own name and once through a link, which ends whatever links lead back."""
+
+
+def list_files(
+    root: Path, wanted: Callable[[Path], bool], without: Collection[Path] = ()
+) -> tuple[list[Path], Counter]:
+    """Return the files under `root` that are `wanted` by name, and a count of those left out by reason.
+
+    The order does not depend on the file system. Links to folders are followed, unless they lead back. Hidden
+    files and folders, what systems put beside pictures, and the paths `without` are left out.
+    """
+    found, left_out = [], Counter()
+    mine = {os.path.realpath(path) for path in without}
+    visits: Counter = Counter()
+
+    def walk(folder: Path, above: tuple) -> None:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            here = os.stat(folder)
+        except OSError:
+            left_out["folders that can't be read"] += 1
+            return
+        place = (here.st_dev, here.st_ino)
+        visits[place] += 1
+        if place in above or visits[place] > MOST_VISITS:
+            left_out["links that lead back"] += 1
+            return
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith(".") or entry.name.lower() in HELPER_FOLDERS:
+                left_out["hidden"] += 1
+            elif mine and os.path.realpath(path) in mine:
+                left_out["output of this program"] += 1
+            elif _is_folder(entry):
+                walk(path, (*above, place))
+            elif reason := _why_not(path, wanted):
+                left_out[reason] += 1
+            else:
+                found.append(path)
+
+    walk(root, ())
+    return sorted(found, key=lambda path: path.relative_to(root).parts), left_out
+
+
+def list_reasons(left_out: Counter) -> str:
+    """Return what was left out as one would say it: `3 .txt, 1 hidden`; the most frequent first."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _why_not(path: Path, wanted: Callable[[Path], bool]) -> str:
+    """Return why a file is left out, or ""."""
+    suffix = path.suffix.lower()
+    if not wanted(path):
+        if suffix in HEIF_SUFFIXES:
+            return f"{suffix} (to read them: pip install pillow-heif)"
+        return suffix if suffix[1:].isalnum() and len(suffix) <= 6 else "without a known suffix"
+    try:
+        return "" if path.is_file() else "no regular file"
+    except OSError:
+        return "no regular file"

@@ -1,0 +1,117 @@
+"""`--plot`: what was read is what is drawn, in one file that fetches nothing."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import DATA, SMILE
+
+import main
+from utils.app.plot import COLUMNS, THUMBNAILS, Plot, _resample, _spans
+from utils.app.smoothing import UNCERTAIN, FaceResult
+from utils.app.windows import COLOURS, UNSURE
+from utils.config import EMOTIONS, UserError
+from utils.video.frames import Frame
+
+
+def run(*arguments) -> None:
+    main.main(main.build_parser().parse_args([str(argument) for argument in (*arguments, "--no-display")]))
+
+
+def reading(emotion, confidence, face=0) -> FaceResult:
+    probabilities = np.full(4, (1 - confidence) / 3, np.float32)
+    probabilities[EMOTIONS.index(emotion) if emotion in EMOTIONS else 0] = confidence
+    return FaceResult(
+        face, np.zeros((478, 3), np.float32), (20, 20, 60, 60), emotion, confidence, probabilities
+    )
+
+
+def share_of(picture, colour) -> float:
+    return float((np.abs(picture.astype(int) - colour).max(axis=2) < 6).mean())
+
+
+def test_a_video_s_emotions_are_stacked_over_time_and_uncertain_is_shown(tmp_path):
+    plot = Plot(tmp_path / "plot.png", EMOTIONS)
+    for index in range(90):
+        emotion = "happy" if index < 45 else UNCERTAIN
+        frame = Frame(np.zeros((100, 100, 3), np.uint8), index, index * 33, "clip.mp4", 0.0)
+        plot.add(frame, [reading(emotion, 0.97)])
+    plot.write()
+    picture = cv2.imread(str(tmp_path / "plot.png"))
+    assert share_of(picture, COLOURS["happy"]) > 0.2 and share_of(picture, COLOURS["fear"]) > 0.1
+    strip = picture[-110:-75]
+    half = strip.shape[1] // 2
+    assert share_of(strip[:, :half], COLOURS["happy"]) > 0.2 and share_of(strip[:, half:], UNSURE) > 0.05
+    assert share_of(strip[:, half:], COLOURS["happy"]) < 0.02
+
+
+def test_long_videos_are_drawn_from_a_bounded_number_of_moments_and_gaps_stay_empty():
+    plot = Plot(Path("plot.png"), EMOTIONS)
+    image = np.zeros((9, 9, 3), np.uint8)
+    for index in range(6000):
+        if not 2000 <= index < 3000:
+            frame = Frame(image, index, index * 40, "long.mp4", 0.0)
+            plot.add(frame, [reading("sad" if index < 3000 else "happy", 0.9)])
+    (track,) = plot.tracks.values()
+    times, probabilities, labels = _resample(track)
+    assert len(times) <= COLUMNS and (labels == "sad").sum() == pytest.approx(200, abs=3)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(times)), abs=2e-3)
+    assert [len(labels[span]) for span in _spans(times)] == pytest.approx([200, 300], abs=3)
+
+
+def test_the_sheet_keeps_the_surest_and_the_least_sure_and_none_twice(tmp_path):
+    plot = Plot(tmp_path / "plot.html", EMOTIONS)
+    for number in range(40):
+        image = np.full((120, 120, 3), number, np.uint8)
+        frame = Frame(image, 0, 0, f"<{number}>.png", 0.0, still=True)
+        plot.add(frame, [reading("sad", 0.4 + number / 100)])
+    plot.add(Frame(np.zeros((9, 9, 3), np.uint8), 0, 0, "none.png", 0.0, still=True), [])
+    plot.write()
+    page = (tmp_path / "plot.html").read_text(encoding="utf-8")
+    shown = re.findall(r"&lt;(\d+)&gt;\.png", page)
+    wanted = [*range(39, 39 - THUMBNAILS, -1), *range(THUMBNAILS)]
+    assert sorted(map(int, shown)) == sorted(wanted)
+    assert page.count("data:image/png") == 2 * THUMBNAILS
+    assert ">40<" in page and ">no face (pictures)<" in page and "the least sure" in page
+
+
+@pytest.mark.parametrize("suffix", [".png", ".html"])
+def test_plot_of_a_run_is_one_file_that_fetches_nothing(tmp_path, suffix, capsys):
+    path = tmp_path / f"plot{suffix}"
+    run("--source", SMILE, "--plot", path)
+    assert f"written: {path}" in capsys.readouterr().out
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    if suffix == ".png":
+        assert cv2.imread(str(path)).shape[1] == 1500
+    else:
+        page = path.read_text(encoding="utf-8")
+        assert "uncertain" not in page  # no frame of the clip is
+        assert "smile.mp4, face 0" in page and "default-src 'none'" in page
+        assert not re.search(r"<(script|link|iframe)|(src|href)=\"(?!#|data:)|url\((?!#)", page)
+
+
+def test_plot_of_a_picture(tmp_path):
+    run("--source", DATA / "astronaut.jpg", "--plot", tmp_path / "plot.png")
+    assert share_of(cv2.imread(str(tmp_path / "plot.png")), COLOURS["happy"]) > 0.02
+
+
+def test_pictures_of_one_name_are_told_apart(tmp_path):
+    plot = Plot(tmp_path / "plot.html", EMOTIONS, folder="in/here")
+    for folder in ("glad", "very glad indeed"):
+        frame = Frame(np.zeros((120, 120, 3), np.uint8), 0, 0, f"in/here/{folder}/124.jpg", 0.0, still=True)
+        plot.add(frame, [reading("happy", 0.9)])
+    plot.write()
+    page = (tmp_path / "plot.html").read_text(encoding="utf-8")
+    assert "glad/124.jpg" in page and "very gla...eed/124.jpg" in page
+
+
+def test_a_source_without_any_face_is_plotted_too(tmp_path):
+    run("--source", DATA / "landscape.jpg", "--plot", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_names_that_are_no_plot_are_refused_at_once(tmp_path):
+    with pytest.raises(UserError, match=r"end it in \.png or \.html"):
+        run("--source", "nowhere.mp4", "--plot", tmp_path / "plot.pdf")

@@ -1,0 +1,312 @@
+"""Files, folders, splits: exact round trips, nothing lost, no picture on two sides."""
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from conftest import DATA, run, user_error
+
+from utils.config import EMOTIONS, UserError, canonical_emotion
+from utils.data.face_set import (
+    FaceSet,
+    assign_split,
+    class_source_weights,
+    concatenate,
+    find_duplicates,
+    load_face_set,
+    make_split,
+    prefix_group,
+    save_face_set,
+    save_txt,
+    split_groups,
+)
+from utils.data.image_folder import find_labelled_images, read_ferplus
+from utils.faces.images import perceptual_hash
+
+
+@pytest.fixture(scope="module")
+def data(landmark_file) -> FaceSet:
+    return load_face_set(landmark_file)
+
+
+def test_npz_round_trip_is_exact(data, tmp_path):
+    save_face_set(tmp_path / "a.npz", data)
+    again = load_face_set(tmp_path / "a.npz")
+    for name, values in vars(data).items():
+        np.testing.assert_array_equal(getattr(again, name), values, err_msg=name)
+    save_face_set(tmp_path / "b.npz", again)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_txt_round_trip_is_exact_and_numpy_reads_it(data, tmp_path):
+    save_txt(tmp_path / "a.txt", data)
+    table = np.loadtxt(tmp_path / "a.txt", dtype=np.float32)
+    assert table.shape == (len(data), 1405)
+    again = load_face_set(tmp_path / "a.txt")
+    np.testing.assert_array_equal(again.landmarks, data.landmarks[:, :468])
+    np.testing.assert_array_equal(again.label, data.label)
+
+
+def test_extraction_finds_faces_labels_and_splits(data, pictures):
+    assert len(data) + len(data.missed_label) == len(list(pictures.rglob("*.png")))
+    assert len(data) > 0.9 * (len(data) + len(data.missed_label))
+    assert set(data.label.tolist()) == set(EMOTIONS)
+    assert set(data.split.tolist()) == {"train", "test"}
+    assert data.landmarks.shape[1:] == (478, 3) and data.blendshapes.shape[1:] == (52,)
+    assert all((pictures / path).is_file() for path in data.path.tolist())
+    assert (data.width > 0).all() and data.sha256.all() and data.phash.all()
+
+
+def test_landmarks_are_isotropic(data):
+    """Eyes are as far apart on the tilted face, whatever the picture's shape: x and y share one unit."""
+    three_d = np.linalg.norm(data.landmarks[:, 33] - data.landmarks[:, 263], axis=1)
+    height = np.linalg.norm(data.landmarks[:, 168] - data.landmarks[:, 2], axis=1)
+    assert 0.4 < np.median(height / three_d) < 0.8
+
+
+@pytest.mark.parametrize(
+    "name, emotion",
+    [
+        ("Angry", "anger"),
+        ("happiness", "happy"),
+        ("SADNESS", "sad"),
+        ("Surprised", "surprise"),
+        ("neutral", "neutral"),
+        ("holiday", None),
+    ],
+)
+def test_folder_names_have_synonyms(name, emotion):
+    assert canonical_emotion(name) == emotion
+
+
+def test_any_tree_of_emotion_folders_is_read(tmp_path):
+    for place in (
+        "Train/Happy/a.jpg",
+        "TEST/sadness/b.png",
+        "ann/fear/c.jpg",
+        "neutral/d.bmp",
+        "e.jpg",
+        "neutral/notes.txt",
+    ):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(b"x")
+    images, left_out = find_labelled_images(tmp_path)
+    assert {(image.path.name, image.label, image.split, image.subject) for image in images} == {
+        ("a.jpg", "happy", "train", ""),
+        ("b.png", "sad", "test", ""),
+        ("c.jpg", "fear", "", "ann"),
+        ("d.bmp", "neutral", "", ""),
+    }
+    assert left_out == {f"in {tmp_path.name} (no class's folder)": 1}
+
+
+def test_ferplus_votes_are_read_and_kept(tmp_path):
+    (tmp_path / "FER2013Train").mkdir()
+    for name in ("fer1.png", "fer2.png", "fer3.png", "fer4.png"):
+        cv2.imwrite(str(tmp_path / "FER2013Train" / name), np.zeros((48, 48), np.uint8))
+    (tmp_path / "labels.csv").write_text(
+        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
+        "Training,fer1.png,1,0,0,8,0,0,1,0,0,0\nTraining,fer2.png,5,5,0,0,0,0,0,0,0,0\nTraining,fer3.png,0,0,0,0,0,0,0,0,1,9\n"
+    )
+    images, left_out = read_ferplus(tmp_path, tmp_path / "labels.csv")
+    assert [(image.path.name, image.label, image.split, image.votes) for image in images] == [
+        ("fer1.png", "sad", "train", (1, 0, 0, 8, 0, 0, 1, 0, 0, 0))
+    ]
+    assert left_out == {"votes tied": 1, "voted unknown or no face": 1, "not in the label file": 1}
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path, landmark_file):
+    (tmp_path / "half.npz").write_bytes(landmark_file.read_bytes()[:20000])
+    flipped = bytearray(landmark_file.read_bytes())
+    flipped[flipped.index(b"landmarks.npy") + 20_000] ^= 1  # one bit of one coordinate
+    (tmp_path / "flipped.npz").write_bytes(flipped)
+    (tmp_path / "garbage.npz").write_bytes(b"not an archive")
+    (tmp_path / "short.txt").write_text("1 2 3\n4 5 6\n")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    for path in tmp_path.iterdir():
+        with pytest.raises(UserError, match=path.name):
+            load_face_set(path)
+    with pytest.raises(UserError, match="no landmark set"):
+        load_face_set(tmp_path / "missing.npz")
+
+
+def test_a_pickle_inside_npz_is_refused(tmp_path):
+    np.savez(tmp_path / "evil.npz", landmarks=np.array([{"a": 1}], dtype=object), label=np.array(["sad"]))
+    with pytest.raises(UserError, match="evil.npz"):
+        load_face_set(tmp_path / "evil.npz")
+
+
+def test_near_duplicates_are_found_and_other_faces_are_not(portrait):
+    group = cv2.imread(str(DATA / "group.jpg"))
+    encoded = cv2.imdecode(
+        cv2.imencode(".jpg", portrait, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR
+    )
+    resized = cv2.resize(portrait, (96, 96), interpolation=cv2.INTER_AREA)
+    hashes = np.array(
+        [perceptual_hash(picture) for picture in (portrait, encoded, resized, group)], np.uint64
+    )
+    mesh = np.zeros((4, 478, 3), np.float32)
+    groups = find_duplicates(FaceSet(mesh, np.array(["sad"] * 4), phash=hashes))
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+    mesh[1] = 0.5  # the same hash, another mesh: two people, one pose
+    assert len(set(find_duplicates(FaceSet(mesh, np.array(["sad"] * 4), phash=hashes)).tolist())) == 3
+
+
+def test_splits_share_no_picture_and_no_subject(data):
+    twice = concatenate([data, data])
+    subjects = np.array([f"p{index % 7}" if index < 30 else "" for index in range(len(twice))])
+    split = assign_split(replace(twice, split=np.full(len(twice), ""), subject=subjects))
+    assert len(split) == len(twice) and set(split.split.tolist()) == {"train", "val", "test"}
+    groups = split_groups(split)
+    for number in np.unique(groups):
+        assert len(set(split.split[groups == number].tolist())) == 1
+    sides = {name: set(split.sha256[split.split == name].tolist()) for name in ("train", "val", "test")}
+    assert (
+        not sides["train"] & sides["test"]
+        and not sides["train"] & sides["val"]
+        and not sides["val"] & sides["test"]
+    )
+
+
+def test_split_is_stratified_and_has_the_published_parts():
+    label = np.array(["sad"] * 300 + ["fear"] * 100)
+    split = make_split(label, np.arange(400))
+    assert Counter(split.tolist()) == {"train": 288, "val": 72, "test": 40}
+    assert Counter(label[split == "test"].tolist()) == {"sad": 30, "fear": 10}
+    np.testing.assert_array_equal(split, make_split(label, np.arange(400)))
+
+
+def test_a_source_keeps_its_own_held_out_part_without_twins(data):
+    twins = concatenate([data, data.select(np.flatnonzero(data.split == "test"))])
+    twins.split[len(data) :] = "train"
+    split = assign_split(twins)
+    assert Counter(split.split.tolist())["test"] == (data.split == "test").sum()
+    assert not set(split.sha256[split.split == "test"].tolist()) & set(
+        split.sha256[split.split != "test"].tolist()
+    )
+
+
+def test_too_few_faces_to_split_is_said():
+    with pytest.raises(UserError, match="3 of fear"):
+        make_split(np.array(["sad"] * 50 + ["fear"] * 3), np.arange(53))
+    label = np.array(["sad", "fear", "happy", "neutral"])
+    with pytest.raises(UserError, match="5 of sad, .*; with 10 of each class there are enough"):
+        make_split(label.repeat(5), np.arange(20))
+    for enough, test in ((10, 0.1), (5, 0)):
+        for group in (np.arange(4 * enough), np.arange(4 * enough) // 2):
+            assert set(make_split(label.repeat(enough), group, test).tolist()) >= {"train", "val"}
+
+
+def test_weights_equal_classes_within_each_source():
+    label = np.array(["sad"] * 30 + ["happy"] * 10 + ["sad"] * 5 + ["happy"] * 15)
+    source = np.array(["a"] * 40 + ["b"] * 20)
+    weight = class_source_weights(label, source)
+    for name in "ab":
+        sums = [weight[(source == name) & (label == emotion)].sum() for emotion in ("sad", "happy")]
+        assert sums[0] == pytest.approx(sums[1])
+    assert weight.mean() == pytest.approx(1)
+
+
+def test_a_prefix_group_is_what_stands_before_the_number():
+    assert [prefix_group(path) for path in ("Train/happy/ffhq_12.png", "image0000.jpg", "17.png")] == [
+        "ffhq_",
+        "image",
+        "",
+    ]
+
+
+def test_balance_script(landmark_file, tmp_path):
+    done = run("balance_dataset.py", "--data", landmark_file, "--per-class", 8, "--output", tmp_path / "set")
+    assert done.returncode == 0, done.stderr
+    assert "duplicates:" in done.stdout and "(0.25, as by chance, is good" in done.stdout
+    assert "sources, by the prefix" in done.stdout
+    table, data = np.loadtxt(tmp_path / "set.txt"), load_face_set(tmp_path / "set.npz")
+    assert np.bincount(table[:, -1].astype(int)).tolist() == [8, 8, 8, 8] and len(data) == 32
+    assert set(data.split.tolist()) == {"train", "val", "test"}
+    first = (tmp_path / "set.txt").read_bytes()
+    run("balance_dataset.py", "--data", landmark_file, "--per-class", 8, "--output", tmp_path / "set")
+    assert (tmp_path / "set.txt").read_bytes() == first
+
+
+def test_balance_drops_contradictions_and_warns_of_sources(landmark_file, tmp_path):
+    data = load_face_set(landmark_file)
+    contradiction = data.select(np.flatnonzero(data.label == "sad")[:3])
+    contradiction.label[:] = "fear"
+    path = np.array(
+        [
+            ("film_" if label in ("happy", "neutral") else "web") + f"{index}.png"
+            for index, label in enumerate(data.label)
+        ]
+    )
+    save_face_set(tmp_path / "in.npz", concatenate([replace(data, path=path), contradiction]))
+    done = run("balance_dataset.py", "--data", tmp_path / "in.npz", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "6 pictures dropped because their copies carry different labels" in done.stdout
+    assert "WARNING" in done.stdout and "100% of happy are faces/film_*" in done.stdout.replace(
+        str(data.source[0]), "faces"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, what",
+    [
+        (["--images", "nowhere"], "no folder"),
+        (["--images", "."], "no pictures"),
+        (["--images", "flat"], "none in a folder of a class"),
+        (["--images", "faceless"], "no face on any"),
+        (["--images", "flat", "--labels", "no.csv"], "no file"),
+    ],
+)
+def test_extraction_mistakes_are_one_line(arguments, what, tmp_path):
+    for place in ("work/flat", "work/faceless/sad"):
+        (tmp_path / place).mkdir(parents=True)
+        cv2.imwrite(
+            str(tmp_path / place / "a.png"), cv2.resize(cv2.imread(str(DATA / "landscape.jpg")), (96, 96))
+        )
+    (tmp_path / "work/empty").mkdir()
+    cwd = tmp_path / "work" if arguments[1] != "." else tmp_path / "work/empty"
+    assert what in user_error(
+        run("extract_landmarks.py", *arguments, "--output", tmp_path / "x.npz", cwd=cwd)
+    )
+    assert not (tmp_path / "x.npz").exists() and not (tmp_path / "x.npz.parts").exists()
+
+
+def test_no_network_and_no_cache_is_one_line(tmp_path):
+    done = run(
+        "extract_landmarks.py",
+        "--dataset",
+        "affectnet",
+        "--output",
+        tmp_path / "x.npz",
+        env={
+            "KAGGLEHUB_CACHE": str(tmp_path),
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "https_proxy": "http://127.0.0.1:9",
+        },
+    )
+    assert "can't download mstjebashazida/affectnet" in user_error(done)
+
+
+def test_a_cached_download_works_without_a_network(pictures, tmp_path):
+    versions = tmp_path / "datasets" / "mstjebashazida" / "affectnet"
+    (versions / "versions").mkdir(parents=True)
+    shutil.copytree(pictures / "Test", versions / "versions" / "1" / "Test")
+    (versions / "1.complete").touch()
+    done = run(
+        "extract_landmarks.py",
+        "--dataset",
+        "affectnet",
+        "--output",
+        tmp_path / "x.npz",
+        env={
+            "KAGGLEHUB_CACHE": str(tmp_path),
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "https_proxy": "http://127.0.0.1:9",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    data = load_face_set(tmp_path / "x.npz")
+    assert set(data.source.tolist()) == {"affectnet"} and set(data.split.tolist()) == {"test"}

@@ -1,0 +1,73 @@
+"""A worker may die, hang or fail: it costs the task it was at, and results keep their order."""
+
+import contextlib
+import os
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from utils.config import UserError
+from utils.faces.pool import DIED, HUNG, work_through
+
+
+def work(folder, task):
+    kind, number = task
+    if kind == "kill" or (kind == "kill once" and not (folder / "killed").exists()):
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hang":
+        time.sleep(600)
+    if kind == "raise":
+        raise UserError("the disk is full")
+    return number * 10
+
+
+@contextlib.contextmanager
+def open_worker(folder):
+    yield partial(work, folder)
+
+
+@contextlib.contextmanager
+def open_nothing():
+    os._exit(3)
+    yield
+
+
+def results_of(folder, kinds, **options):
+    tasks = [(kind, number) for number, kind in enumerate(kinds)]
+    return list(work_through(partial(open_worker, folder), tasks, jobs=2, **options))
+
+
+def test_a_task_that_kills_its_worker_costs_itself_alone(tmp_path):
+    kinds = ["well"] * 20
+    kinds[3] = kinds[4] = kinds[19] = "kill"
+    results = results_of(tmp_path, kinds)
+    assert results == [DIED if kind == "kill" else number * 10 for number, kind in enumerate(kinds)]
+
+
+def test_a_task_whose_worker_died_of_something_else_gets_a_second_chance(tmp_path):
+    assert results_of(tmp_path, ["well", "kill once", "well"]) == [0, 10, 20]
+
+
+def test_a_worker_that_hangs_is_ended(tmp_path):
+    assert results_of(tmp_path, ["well", "hang", "well"], patience_s=2) == [0, HUNG, 20]
+
+
+def test_what_the_work_raises_is_raised_here(tmp_path):
+    with pytest.raises(UserError, match="the disk is full"):
+        results_of(tmp_path, ["well", "raise", "well"])
+
+
+def test_workers_that_never_start_are_said():
+    with pytest.raises(UserError, match="exit code 3"):
+        list(work_through(open_nothing, [1, 2], jobs=2))
+
+
+def test_leaving_early_ends_the_workers(tmp_path):
+    results = work_through(partial(open_worker, tmp_path), [("well", 1), ("hang", 2)], jobs=2)
+    assert next(results) == 10
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 60  # of the 600 s that the task takes

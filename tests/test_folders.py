@@ -1,0 +1,69 @@
+"""A folder gives its pictures in order; what is left out is counted by reason; no link leads in circles."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from utils.faces.images import is_image
+from utils.folders import list_files, list_reasons
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder with pictures and everything that lies beside pictures."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for place in (
+        *("a.jpg", "B.JPEG", "c/d.jfif", "c/e.jpe", "c/f.avif", "2023/7.png", "~x.png", "=1.png", "-h.png"),
+        *(
+            "._a.jpg",
+            ".thumbnails/a.jpg",
+            "__MACOSX/c/._d.jpg",
+            "@eaDir/a.jpg",
+            "notes.txt",
+            "more.txt",
+            "f.heic",
+        ),
+        *("drawn/a.jpg", "drawn.csv", "noname"),
+    ):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).touch()
+    outside.mkdir()
+    (outside / "g.jpg").touch()
+    (root / "link").symlink_to(outside)
+    (root / "c" / "back").symlink_to(root)
+    (outside / "over").symlink_to(outside)
+    (root / "h.jpg").symlink_to(outside / "g.jpg")
+    (root / "endless.jpg").symlink_to("endless.jpg")
+    (root / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(root / "pipe.jpg")
+    return root
+
+
+def test_pictures_are_found_and_the_rest_is_counted(tree):
+    found, left_out = list_files(tree, is_image, without=[tree / "drawn", tree / "drawn.csv"])
+    names = [path.relative_to(tree).as_posix() for path in found]
+    own = ["-h.png", "2023/7.png", "=1.png", "B.JPEG", "a.jpg", "c/d.jfif", "c/e.jpe", "c/f.avif", "h.jpg"]
+    assert [name for name in names if not name.startswith("c/back")] == sorted([*own, "link/g.jpg", "~x.png"])
+    assert left_out["no regular file"] == 3 and left_out["links that lead back"] >= 2
+    assert left_out[".txt"] == 2 and left_out["output of this program"] == 2
+    assert left_out["hidden"] == 4 and left_out["without a known suffix"] == 1
+    assert any("pillow-heif" in reason for reason in left_out) or "f.heic" in names
+
+
+def test_a_web_of_links_comes_to_an_end(tmp_path):
+    """Twelve folders, each with links to all: half a thousand million ways lead through them."""
+    folders = [tmp_path / f"{number:02}" for number in range(12)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "a.jpg").touch()
+    for folder in folders:
+        for other in folders:
+            (folder / f"to{other.name}").symlink_to(other)
+    found, left_out = list_files(tmp_path, is_image)
+    assert {path.resolve() for path in found} == {folder / "a.jpg" for folder in folders}
+    assert len(found) <= 2 * len(folders) and left_out["links that lead back"]
+
+
+def test_reasons_are_said_with_the_most_frequent_first():
+    assert list_reasons(Counter({"hidden": 1, ".txt": 3})) == "3 .txt, 1 hidden"

@@ -1,0 +1,207 @@
+"""Crop network and hybrid: trained, exported, run, calibrated and fine-tuned as the landmark network is."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import run, run_here, user_error
+
+from utils.config import EMOTIONS, UserError
+from utils.data.face_set import load_face_set, save_face_set
+from utils.evaluation.metrics import answer_threshold
+from utils.model.bundle import NAME, TFLITE
+from utils.model.classifier import EmotionClassifier, mix
+from utils.training import crop_network
+from utils.training.export import load_bundle
+from utils.training.leave_one_source_out import calibrate
+
+
+@pytest.fixture(scope="module")
+def hybrid(landmark_file, tmp_path_factory):
+    """A hybrid trained for two epochs on the tests' pictures, made by the script."""
+    output = tmp_path_factory.mktemp("hybrid")
+    arguments = "--data", landmark_file, "--output", output, "--epochs", 2, "--network", "hybrid"
+    done = run_here("train_model.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_a_set_holds_the_crops_that_live_use_makes(landmark_file, pictures):
+    import cv2
+
+    from utils.faces.crops import crop_face
+
+    data = load_face_set(landmark_file)
+    assert len(data.crop) == len(data)
+    for row in (0, len(data) - 1):
+        frame_bgr = cv2.imread(str(pictures / data.path[row]))
+        np.testing.assert_array_equal(data.crop.read([row])[0], crop_face(frame_bgr, data.landmarks[row]))
+
+
+def test_a_hybrid_is_the_weighted_mean_of_its_parts(hybrid, landmark_file):
+    data = load_face_set(landmark_file)
+    faces = {"landmarks": data.landmarks, "blendshapes": data.blendshapes}
+    whole = EmotionClassifier(hybrid)
+    parts = {name: EmotionClassifier(hybrid / TFLITE[name]) for name in ("landmarks", "crop")}
+    assert whole.needs_crops and parts["crop"].needs_crops and not parts["landmarks"].needs_crops
+    crops = data.crop.read()
+    of_parts = {name: part.predict(**faces, crops=crops) for name, part in parts.items()}
+    info = json.loads((hybrid / f"{NAME}.json").read_text())
+    expected = mix([(info["weights"][name], of_parts[name]) for name in of_parts], info["temperature"])
+    np.testing.assert_allclose(whole.predict(**faces, crops=data.crop), expected, atol=1e-6)
+    np.testing.assert_array_equal(whole.predict(**faces), of_parts["landmarks"])  # without crops
+    with pytest.raises(ValueError, match="crops"):
+        parts["crop"].predict(**faces)
+    assert whole.embed(crops[:2]).shape == (2, info["parts"]["crop"]["features"]["embedding"])
+    assert whole.knows_neutral and whole.classes == EMOTIONS
+
+
+def test_the_deployed_crop_network_answers_as_its_heads_did(hybrid, landmark_file):
+    from utils.faces.crops import network_input
+
+    parts, info = load_bundle(hybrid)
+    crops = load_face_set(landmark_file).crop.read(slice(8))
+    answers = parts["crop"][0].predict(network_input(crops, crop_network.INPUT), verbose=0)
+    lite = EmotionClassifier(hybrid / TFLITE["crop"])
+    np.testing.assert_allclose(
+        lite.predict(np.zeros((8, 478, 3)), crops=crops), answers["probabilities"], atol=0.02
+    )
+    kernel, bias = parts["crop"][0].get_layer("probabilities").get_weights()
+    logits = answers["embedding"] @ kernel + bias
+    np.testing.assert_allclose(np.log(answers["probabilities"]) - logits, 0 * logits + (
+        np.log(answers["probabilities"]) - logits
+    ).mean(axis=1, keepdims=True), atol=1e-3)  # fmt: skip
+
+
+def test_a_fine_tuned_trunk_learns_with_its_heads(landmark_file):
+    from dataclasses import replace
+
+    from utils.data.face_set import assign_split
+    from utils.faces.crops import network_input
+    from utils.training import ensemble
+
+    data = assign_split(load_face_set(landmark_file).of_classes(EMOTIONS))
+    recipe = crop_network.CropRecipe(epochs=1, fine_tuned_faces=320)
+    with ensemble.maps_of(data, "crop", progress=False) as data:
+        parts = data.part("train"), data.part("val")
+        one, other, whole = (
+            ensemble.train_crop(*parts, made, 0, EMOTIONS, progress=False)
+            for made in (recipe, recipe, replace(recipe, fine_tuned_share=1.0))
+        )
+        answers = one.predict(parts[1])
+        np.testing.assert_array_equal(other.predict(parts[1]), answers)  # the same seed, the same weights
+    start, end, middle = (
+        {layer.name: layer.get_weights() for layer in trunk.layers if layer.weights}
+        for trunk in (crop_network.build_trunk(), whole.heads.trunk, one.heads.trunk)
+    )
+    for name, (kernel, bias) in start.items():
+        kept = name == "conv1" or int(name[-1]) <= recipe.frozen_blocks
+        assert np.array_equal(end[name][0], kernel) == np.array_equal(end[name][1], bias) == kept, name
+        np.testing.assert_allclose(middle[name][0], kernel + 0.75 * (end[name][0] - kernel), atol=1e-5)
+    deployed = crop_network.assemble(one.heads, one.temperature)
+    seen = network_input(parts[1].crop.read(), crop_network.INPUT)
+    np.testing.assert_allclose(deployed.predict(seen, verbose=0)["probabilities"], answers, atol=1e-4)
+
+
+def test_a_changed_trunk_is_refused(tmp_path):
+    (tmp_path / "trunk.npz").write_bytes(crop_network.TRUNK_FILE.read_bytes()[:-1])
+    with pytest.raises(UserError, match="damaged"):
+        crop_network.load_trunk(tmp_path / "trunk.npz")
+    with pytest.raises(UserError, match="no .*none.npz"):
+        crop_network.load_trunk(tmp_path / "none.npz")
+
+
+def test_a_set_without_crops_says_what_to_do(landmark_file, hybrid, tmp_path):
+    from dataclasses import replace
+
+    save_face_set(tmp_path / "plain.npz", replace(load_face_set(landmark_file), crop=None))
+    arguments = "--data", tmp_path / "plain.npz", "--output", tmp_path
+    assert "hold none" in user_error(run_here("train_model.py", *arguments, "--network", "crop"))
+    assert "hold none" in user_error(run("evaluate.py", *arguments, "--model", hybrid))
+
+
+def test_exports_of_a_hybrid_answer_as_keras_does(hybrid, landmark_file, tmp_path):
+    copy = shutil.copytree(hybrid, tmp_path / "copy")
+    done = run_here(
+        "export_model.py", "--model", copy, "--data", landmark_file, "--formats", "tflite", "onnx"
+    )
+    assert done.returncode == 0, done.stderr
+    info = json.loads((copy / f"{NAME}.json").read_text())
+    assert {f"{NAME}.onnx", "emotion_crop.onnx"} <= set(info["sha256"])
+
+
+def test_evaluate_and_live_use_read_a_hybrid(hybrid, landmark_file, pictures, tmp_path):
+    done = run(
+        "evaluate.py", "--data", landmark_file, "--model", hybrid, "--output", tmp_path, "--split", "all"
+    )
+    assert done.returncode == 0, done.stderr
+    picture = next(pictures.rglob("*.png"))
+    done = run(
+        "main.py", "--source", picture, "--model", hybrid, "--no-display", "--output", tmp_path / "o.csv"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o.csv").read_text().count("\n") == 2
+
+
+def test_recordings_with_embeddings_fine_tune_a_hybrid(hybrid, landmark_file, tmp_path):
+    from utils.data.recordings import SessionWriter, load_subject
+
+    data, classifier = load_face_set(landmark_file), EmotionClassifier(hybrid)
+    embedding = classifier.embed(data.crop)
+    # The labels are moved on by one class: a person whom the base model misreads thoroughly.
+    index = (data.class_index() + 1) % len(EMOTIONS)
+    label = np.array(EMOTIONS)[index]
+    for session in (0, 1):
+        with SessionWriter("ann", str(session), tmp_path) as writer:
+            for row in range(session, len(data), 2):
+                writer.append(
+                    data.landmarks[row],
+                    data.blendshapes[row],
+                    label[row],
+                    embedding[row],
+                    classifier.crop_sha256,
+                )
+    samples, dropped = load_subject("ann", tmp_path)
+    assert not dropped and samples[0].embedding.shape == embedding[0].shape
+    output = tmp_path / "model"
+    done = run_here(
+        *("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", hybrid, "--output", output),
+        *("--max-forgetting", 1, "--steps", 60),
+    )
+    assert done.returncode == 0, done.stderr
+    reports = json.loads((output / f"{NAME}.json").read_text())["metrics"]["held_out"]
+    assert (
+        max(report["balanced_accuracy"] for report in reports.values()) > reports["base"]["balanced_accuracy"]
+    )
+    answers = EmotionClassifier(output).predict(data.landmarks, data.blendshapes, crops=data.crop)
+    assert (answers.argmax(axis=1) == index).mean() > 0.8
+    # Recordings without embeddings: the landmark network alone learns.
+    with SessionWriter("bob", "1", tmp_path) as writer:
+        for row in range(len(data)):
+            writer.append(data.landmarks[row], data.blendshapes[row], label[row])
+    alone = tmp_path / "alone"
+    done = run_here(
+        *("train_personal.py", "--subject", "bob", "--data", tmp_path, "--base", hybrid, "--output", alone),
+        *("--max-forgetting", 1, "--steps", 60),
+    )
+    assert done.returncode == 0 and not EmotionClassifier(alone).needs_crops, done.stderr
+    # The base row is the hybrid itself, joined into one network.
+    base = classifier.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    recall = [(base == index)[label == name].mean() for name in EMOTIONS]
+    assert reports["base"]["balanced_accuracy"] == pytest.approx(np.mean(recall), abs=0.02)
+
+
+def test_calibration_of_a_source_comes_from_the_others():
+    generator = np.random.default_rng(0)
+    pooled = {}
+    for name, sharpness in (("a", 4.0), ("b", 4.0), ("c", 1.0)):
+        label = generator.integers(0, 4, 800)
+        logits = generator.normal(size=(800, 4)) + 2 * np.eye(4)[label]
+        pooled[name] = label, mix([(sharpness, np.exp(logits))])
+    found = calibrate(pooled)
+    assert found["sources"]["c"]["temperature"] > found["temperature"] > 0.6
+    assert found["sources"]["c"]["temperature"] == pytest.approx(2, abs=0.3)
+    label, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    assert answer_threshold(label, probabilities, 0.9) == (0.8, pytest.approx(2 / 3))
+    assert answer_threshold(label, probabilities, 0.9, np.array([1, 1, 0.1]))[0] == 0.7
