@@ -130,7 +130,7 @@ def main(args):
 
     from utils.app.label_check import Doubts
     from utils.app.recorder import Recorder
-    from utils.app.windows import display_problem
+    from utils.app.windows.window import display_problem
     from utils.video.sources import names_file, open_source
 
     is_file = names_file(args.source)
@@ -256,7 +256,7 @@ def class_folders(source: str) -> list[tuple[str, str]]:
 
 def open_view(args, session: str, sessions: int):
     """Return the view of a recording; `sessions` counts those of the subject, this one included."""
-    from utils.app.recording_view import RecordingView
+    from utils.app.windows.recording_view import RecordingView
 
     few = sessions < WANTED_SESSIONS
     wanted = "afterwards run this once more" if few else f"{sessions} sessions: enough"

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 
 import main
-from utils.app import pipeline, still_workers, windows
-from utils.app.windows import COLOURS, PANEL
+from utils.app import pipeline, still_workers
+from utils.app import screen as screen_module
+from utils.app.windows import canvas, live_view
+from utils.app.windows.canvas import COLOURS, PANEL
 from utils.config import ASSETS, EMOTIONS, UserError
 from utils.video import camera, live_source, sources, video_writer
 
@@ -373,8 +375,8 @@ def window(monkeypatch):
 
     def put(*keys):
         fake = FakeWindow(keys)
-        monkeypatch.setattr(windows, "display_problem", lambda: "")
-        monkeypatch.setattr(windows, "Window", lambda: fake)
+        monkeypatch.setattr(screen_module, "display_problem", lambda: "")
+        monkeypatch.setattr(screen_module, "Window", lambda: fake)
         return fake
 
     return put
@@ -420,7 +422,7 @@ def test_a_lost_camera_is_said_on_the_picture(frames, window, monkeypatch, capsy
     monkeypatch.setattr(sources, "open_source", lambda *_, **__: Lost(frames[:2]))
     run()
     assert capsys.readouterr().err == "camera 0 is lost, trying again\n" and len(fake.shown) == 3
-    amber = (np.abs(fake.shown[-1][:, 640:].astype(int) - windows.AMBER).max(axis=2) < 30).sum()
+    amber = (np.abs(fake.shown[-1][:, 640:].astype(int) - canvas.AMBER).max(axis=2) < 30).sum()
     assert amber > 50
 
 
@@ -565,9 +567,9 @@ def test_a_damaged_neutral_face_is_said(clip, tmp_path, monkeypatch, capsys):
 def test_key_n_takes_the_neutral_face_shows_it_and_drops_it(clip, window, monkeypatch):
     monkeypatch.setattr(sources, "TICK_S", 1.0)  # a busy machine shows no frame twice
     seen = []
-    draw = windows.View.draw
+    draw = live_view.View.draw
     monkeypatch.setattr(
-        windows.View, "draw", lambda view, *rest: seen.append(view.neutral) or draw(view, *rest)
+        live_view.View, "draw", lambda view, *rest: seen.append(view.neutral) or draw(view, *rest)
     )
     fake = window("", "n", *[""] * 14, "n", "", "q")
     run("--source", clip)
@@ -582,9 +584,9 @@ def test_clip_without_a_camera_goes_round_in_a_window_and_begins_with_a_laugh(
     monkeypatch.setattr(sources, "DEMO_CLIP", clip)
     monkeypatch.setattr(sources, "DEMO_BEGIN_S", 2.5)
     stamps = []
-    draw = windows.View.draw
+    draw = live_view.View.draw
     monkeypatch.setattr(
-        windows.View,
+        live_view.View,
         "draw",
         lambda view, image, readings, stamp=None, *rest, **more: (
             stamps.append((stamp, readings[0].emotion)) or draw(view, image, readings, stamp, *rest, **more)
@@ -601,11 +603,9 @@ def test_clip_without_a_camera_goes_round_in_a_window_and_begins_with_a_laugh(
 
 
 def test_a_picture_is_saved_where_it_is_said(clip, window, monkeypatch, tmp_path, capsys):
-    from utils.app import screen
-
-    monkeypatch.setattr(screen, "SNAPSHOTS", tmp_path / "snapshots")
+    monkeypatch.setattr(screen_module, "SNAPSHOTS", tmp_path / "snapshots")
     said = []
-    monkeypatch.setattr(windows.View, "say", lambda view, text, seconds=2.5: said.append(text))
+    monkeypatch.setattr(live_view.View, "say", lambda view, text, seconds=2.5: said.append(text))
     window("", "s", "q")
     run("--source", clip)
     (picture,) = (tmp_path / "snapshots").iterdir()

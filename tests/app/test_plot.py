@@ -11,7 +11,7 @@ from conftest import DATA, SMILE
 import main
 from utils.app.plot import COLUMNS, THUMBNAILS, Plot, _resample, _spans
 from utils.app.smoothing import UNCERTAIN, FaceResult
-from utils.app.windows import COLOURS, UNSURE
+from utils.app.windows.canvas import COLOURS, UNSURE
 from utils.config import EMOTIONS, UserError
 from utils.video.frames import Frame
 

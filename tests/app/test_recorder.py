@@ -9,11 +9,11 @@ from conftest import DATA, SMILE, frames_of, run, user_error
 
 import record_dataset
 from utils.app import recorder as recorder_module
-from utils.app import windows
 from utils.app.label_check import Doubts
 from utils.app.recorder import Recorder
-from utils.app.recording_view import RecordingView
 from utils.app.session_plan import SessionPlan
+from utils.app.windows import window as windows
+from utils.app.windows.recording_view import RecordingView
 from utils.config import UserError
 from utils.data.recordings import SessionWriter, load_classes, load_subject, store_consent
 from utils.faces.crops import CROP_PX

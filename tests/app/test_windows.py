@@ -5,19 +5,9 @@ import numpy as np
 import pytest
 
 from utils.app.smoothing import FaceResult, read_picture
-from utils.app.windows import (
-    BARS_TOP,
-    COLOURS,
-    CONTOURS,
-    PANEL,
-    PAPER,
-    UNSURE,
-    Canvas,
-    Timeline,
-    View,
-    class_colours,
-    display_problem,
-)
+from utils.app.windows.canvas import COLOURS, CONTOURS, PANEL, PAPER, UNSURE, Canvas, class_colours
+from utils.app.windows.live_view import BARS_TOP, Timeline, View
+from utils.app.windows.window import display_problem
 from utils.config import ASSETS, EMOTIONS
 from utils.data.classes import MOST_CLASSES
 from utils.faces.landmarker import FaceLandmarker

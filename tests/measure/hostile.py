@@ -121,7 +121,7 @@ def measure(seeds: range, jobs: int, keep: Path | None = None) -> dict:
 def open_examiner(folder: Path, keep: bool):
     """Open what the live demo opens, in a process of its own; yields a function of a seed."""
     from utils.app.pipeline import FaceReader
-    from utils.app.windows import View
+    from utils.app.windows.live_view import View
     from utils.config import MODELS
     from utils.faces.images import import_cv2
 

@@ -33,7 +33,7 @@ MODEL_SUFFIXES = (".task", ".tflite", ".keras", ".pkl", ".json", ".onnx")
 def diagnose(model: str) -> str:
     """Return the report as text that one can paste into an issue; `model` is what `--model` names."""
     from ..video.camera import list_cameras
-    from .windows import display_problem, opencv_build
+    from .windows.window import display_problem, opencv_build
 
     display, build, cameras = display_problem(), opencv_build(), list_cameras()
     problems = [f"display: {display}"] if display else []

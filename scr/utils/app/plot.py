@@ -17,7 +17,7 @@ from ..config import UserError, atomic_path
 from ..evaluation.plots import figure_to_svg, new_figure, save_figure
 from ..faces.images import import_cv2
 from .smoothing import UNCERTAIN
-from .windows import INK, PAPER, UNSURE, class_colours
+from .windows.canvas import INK, PAPER, UNSURE, class_colours
 
 SUFFIXES = (".png", ".html")
 FACES = 6

@@ -13,7 +13,7 @@ from ..faces.landmarker import FaceLandmarker
 from ..model.classifier import EmotionClassifier
 from .label_check import Doubts, question
 from .session_plan import COUNTDOWN_S, SessionPlan
-from .windows import QUIT_KEYS, Window
+from .windows.window import QUIT_KEYS, Window
 
 
 class Recorder:

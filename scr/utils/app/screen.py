@@ -7,7 +7,8 @@ from pathlib import Path
 from ..config import DATA, note, relative
 from ..model.swap import NAME
 from ..video.video_writer import write_picture
-from . import windows
+from .windows.live_view import View
+from .windows.window import QUIT_KEYS, Window, display_problem
 
 SNAPSHOTS = DATA / "snapshots"
 
@@ -21,7 +22,7 @@ class Screen:
     def __init__(self, source, reader, mirror: bool, window: bool = True, waits: bool = False):
         self.source, self.reader, self.waits = source, reader, waits
         name = reader.classifier.name
-        self.view = windows.View(reader.classifier.classes, "" if name == NAME else name, mirror)
+        self.view = View(reader.classifier.classes, "" if name == NAME else name, mirror)
         self._windows = contextlib.ExitStack()
         self.window = open_window(self._windows) if window else None
         self._fps = 0.0
@@ -85,7 +86,7 @@ class Screen:
 
     def press(self, key: str) -> bool:
         """Obey a key; return whether to go on."""
-        if key in windows.QUIT_KEYS:
+        if key in QUIT_KEYS:
             return False
         if key == "s" and self._last:
             self.save_snapshot()
@@ -118,7 +119,7 @@ class Screen:
 
 def open_window(stack: contextlib.ExitStack):
     """Return a window that the stack closes, or None with a note if there is no display."""
-    if problem := windows.display_problem():
+    if problem := display_problem():
         note(f"no display ({problem}): going on without a window")
         return None
-    return stack.enter_context(windows.Window())
+    return stack.enter_context(Window())

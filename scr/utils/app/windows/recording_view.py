@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from ..data.recordings import SampleFilter
-from .session_plan import SessionPlan
-from .windows import AMBER, DIM, FAINT, INK, PANEL, PAPER, Canvas, RowLayout, class_colours
+from ...data.recordings import SampleFilter
+from ..session_plan import SessionPlan
+from .canvas import AMBER, DIM, FAINT, INK, PANEL, PAPER, Canvas, RowLayout, class_colours
 
 HINTS = {
     "fear": ("eyes wide, brows up and", "together, lips stretched"),
