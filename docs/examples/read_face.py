@@ -62,18 +62,14 @@ def run(file, x):  # -> probabilities (classes,), the narrower output
     return min(outputs, key=len)
 
 
-def read_look(landmarks, blendshapes, crop):  # -> log-probabilities (classes,)
+def predict(landmarks, blendshapes, crop):  # -> probabilities (classes,)
     matrix, move = similarity(landmarks[:468], REFERENCE)
     features = np.append(landmarks[:468] @ matrix.T + move - REFERENCE, blendshapes)
     pixels = cv2.resize(crop[16:104, 16:104], (160, 160)).astype(np.float32)
     pixels = ((pixels - pixels.mean()) * 55 / (pixels.std() + 4) + 118).clip(0, 255)[..., None] - 117
-    answers = {"landmarks": run("emotion_mlp.tflite", features), "crop": run("emotion_crop.tflite", pixels)}
-    mixed = sum(INFO["weights"][name] * np.log(answers[name]) for name in answers) / INFO["temperature"]
-    return mixed - np.log(np.exp(mixed).sum())
-
-
-def answer(looks):  # the face as it is and mirrored -> probabilities (classes,)
-    values = np.exp(np.mean([read_look(*look) for look in looks], axis=0))
+    found = {"landmarks": run("emotion_mlp.tflite", features), "crop": run("emotion_crop.tflite", pixels)}
+    mixed = sum(INFO["weights"][name] * np.log(found[name]) for name in found) / INFO["temperature"]
+    values = np.exp(mixed)
     return values / values.sum()
 
 
@@ -82,8 +78,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     if (picture := cv2.imread(sys.argv[1])) is None:
         sys.exit(f"no picture at {sys.argv[1]}")
-    picture, looks = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), []
-    for rgb in (picture, np.ascontiguousarray(picture[:, ::-1])):
-        landmarks, blendshapes = find_face(rgb)
-        looks.append((landmarks, blendshapes, crop_face(rgb, landmarks)))
-    print({name: round(float(p), 5) for name, p in zip(INFO["classes"], answer(looks))})
+    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    landmarks, blendshapes = find_face(rgb)
+    probabilities = predict(landmarks, blendshapes, crop_face(rgb, landmarks))
+    print({name: round(float(p), 5) for name, p in zip(INFO["classes"], probabilities)})

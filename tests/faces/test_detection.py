@@ -45,14 +45,6 @@ def test_a_turned_face_is_read_as_upright(landmarker, portrait, truth, degrees):
     assert np.abs(face.blendshapes - truth[1]).mean() < 0.04
 
 
-def test_mirrored_faces_lie_on_the_mirror_image(landmarker, portrait):
-    ((_, mirrored),) = landmarker.detect_mirrored(portrait)
-    (expected,) = landmarker.detect_picture(np.ascontiguousarray(portrait[:, ::-1]))
-    distance = np.linalg.norm(mirrored.landmarks - expected.landmarks, axis=1).mean()
-    assert distance < 0.02 * expected.width
-    assert np.abs(mirrored.blendshapes - expected.blendshapes).mean() < 0.02
-
-
 def test_every_face_of_a_crowd_is_found(landmarker, portrait):
     faces = [portrait, frames_of(SMILE)[0], frames_of(SMILE)[-1], frames_of(DEMO)[0]]
     tiles = []

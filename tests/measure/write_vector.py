@@ -1,10 +1,9 @@
-"""A face and what the shipped model answers to it -> docs/test_vector.json, for programs of others.
+"""A face and what the shipped model's networks make of it -> docs/test_vector.json, for programs of others.
 
     python tests/measure/write_vector.py
 
-Run it when the shipped model changes. The file holds the two looks that main.py takes at the smallest face
-of a picture in tests/assets (as it is and mirrored), what each network answers to the first, and main.py's
-answer.
+Run it when the shipped model changes. The file holds the smallest face of a picture in tests/assets as
+main.py reads it, and the probabilities that each network gives; the hybrid's are main.py's.
 """
 
 import base64
@@ -17,8 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
 
-from utils.app.pipeline import FaceReader
-from utils.config import MODELS, atomic_path
+from utils.config import atomic_path
 from utils.faces.crops import crop_face
 from utils.faces.images import load_picture
 from utils.faces.landmarker import FaceLandmarker
@@ -31,35 +29,25 @@ VECTOR = ROOT / "docs" / "test_vector.json"
 def main() -> None:
     image = load_picture(ROOT / PICTURE).image
     with FaceLandmarker(max_faces=None) as landmarker:
-        face, mirrored = landmarker.detect_mirrored(image)[-1]  # the one it is least sure of
-    looks = [
-        (one.landmarks, one.blendshapes, crop_face(np.ascontiguousarray(seen), one.landmarks))
-        for one, seen in ((face, image), (mirrored, image[:, ::-1]))
-    ]
-    first = {}
+        face = landmarker.detect_picture(image)[-1]  # the one it is least sure of
+    crop = crop_face(image, face.landmarks)
+    probabilities = {}
     for network in ("landmarks", "crop", "hybrid"):
-        landmarks, blendshapes, crop = looks[0]
         model = EmotionClassifier(network)
-        first[network] = model.predict(landmarks[None], blendshapes[None], crops=crop[None])[0]
-    with FaceReader(str(MODELS), still=True, max_faces=None, smoothing_ms=0) as reader:
-        answer = reader.read_with_mirror(image)[1][-1]
+        probabilities[network] = model.predict(
+            face.landmarks[None], face.blendshapes[None], crops=crop[None]
+        )[0]
     content = {
         "picture": PICTURE,
         "classes": list(model.classes),
-        "looks": [
-            {
-                "landmarks": plain(landmarks),
-                "blendshapes": plain(blendshapes),
-                "crop": base64.b64encode(crop.tobytes()).decode(),
-            }
-            for landmarks, blendshapes, crop in looks
-        ],
-        "first_look": {name: plain(values) for name, values in first.items()},
-        "answer": plain(answer),
+        "landmarks": plain(face.landmarks),
+        "blendshapes": plain(face.blendshapes),
+        "crop": base64.b64encode(crop.tobytes()).decode(),
+        "probabilities": {name: plain(values) for name, values in probabilities.items()},
     }
     with atomic_path(VECTOR) as partial:
         partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    print(f"wrote {VECTOR.relative_to(ROOT)}: {dict(zip(model.classes, content['answer']))}")
+    print(f"wrote {VECTOR.relative_to(ROOT)}: {content['probabilities']['hybrid']}")
 
 
 def plain(values: np.ndarray) -> list:

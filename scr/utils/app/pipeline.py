@@ -99,10 +99,12 @@ class FaceReader:
     def read_still(self, frame) -> list:
         """Return the readings of a still picture; none if MediaPipe fails on it."""
         try:
-            landmarks, probabilities = self.read_with_mirror(frame.image)
+            faces = self._landmarker(still=True).detect_picture(frame.image)
+            probabilities = self.predict(faces, frame.image)
         except (RuntimeError, MemoryError, import_cv2().error) as error:
             note(f"{frame.source}: {error}")
             return []
+        landmarks = [face.landmarks for face in faces]
         return read_picture(self.classifier.classes, landmarks, probabilities, frame.shape)
 
     def neutral_problem(self) -> str:
@@ -193,18 +195,6 @@ class FaceReader:
             f"kept in {kept}{before}; next time: python scr/main.py --subject {self.subject}{model}; "
             f"delete it with: python scr/record_dataset.py --forget-neutral {self.subject}"
         )
-
-    def read_with_mirror(self, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return landmarks and probabilities of a still picture's faces, read as they are and mirrored.
-
-        This test-time augmentation is worth .007 of balanced accuracy (models/README.md): readings jitter by
-        half of what faces differ, and the geometric mean of two answers is calmer.
-        """
-        pairs = self._landmarker(still=True).detect_mirrored(image)
-        faces, mirrored = ([pair[side] for pair in pairs] for side in (0, 1))
-        both = self.predict(faces, image) * self.predict(mirrored, np.ascontiguousarray(image[:, ::-1]))
-        both = np.sqrt(both)
-        return [face.landmarks for face in faces], both / both.sum(axis=1, keepdims=True)
 
     def _look_now_and_then(self, faces: list[Face], frame) -> tuple | None:
         """Return what the crop network makes of the faces on a video's frame.

@@ -48,10 +48,6 @@ class RotatedBox:
         """Return the region of a picture that is larger by `factor`."""
         return RotatedBox(self.x * factor, self.y * factor, self.side * factor, self.angle)
 
-    def mirrored(self, width: int) -> "RotatedBox":
-        """Return the region in the mirror image of a picture, `width` pixels wide."""
-        return RotatedBox(width - self.x, self.y, self.side, -self.angle)
-
     def cut(self, frame_bgr: np.ndarray, out_px: int, most_px: float | None = None) -> np.ndarray:
         """Return the region turned upright, (out_px, out_px, 3) uint8, black beyond the frame.
 

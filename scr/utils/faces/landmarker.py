@@ -208,28 +208,17 @@ class FaceLandmarker:
 
         Raises ValueError for an array of another shape or type, RuntimeError if the detector fails.
         """
-        return [face for face, _ in self._read_picture(frame_bgr, mirror=False)]
-
-    def detect_mirrored(self, frame_bgr: np.ndarray) -> list[tuple[Face, Face]]:
-        """Return the faces on a still picture, each with the same face on the mirror image of the picture.
-
-        For test-time augmentation: the second reading differs a little. Raises as `detect_picture` does.
-        """
-        return self._read_picture(frame_bgr, mirror=True)
-
-    def _read_picture(self, frame_bgr: np.ndarray, mirror: bool) -> list[tuple[Face, Face | None]]:
         _check(frame_bgr)
         faces, regions = [], []
         for detection in self._detector.detect(frame_bgr):
             reading = self._mesh.find(frame_bgr, detection)
             if reading is None or any(overlap(reading.region, other) for other in regions):
                 continue
-            mirrored = self._mesh.read(frame_bgr, reading.region, mirrored=True) if mirror else None
             regions.append(reading.region)
-            faces.append(tuple(seen and _face_of(seen, frame_bgr.shape[1]) for seen in (reading, mirrored)))
+            faces.append(_face_of(reading, frame_bgr.shape[1]))
             if len(faces) == self._max_faces:
                 break
-        return sorted(faces, key=lambda face: -face[0].area)
+        return sorted(faces, key=lambda face: -face.area)
 
 
 def _check(frame_bgr: np.ndarray) -> None:

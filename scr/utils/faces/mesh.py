@@ -78,14 +78,9 @@ class FaceMesh:
             raise UserError(f"can't read {relative(task)}: {error}") from error
         self._landmarks, self._blendshapes = _open(landmarks), _open(blendshapes)
 
-    def read(self, frame_bgr: np.ndarray, region: RotatedBox, mirrored: bool = False) -> Mesh:
-        """Return the reading of a region of a frame (height, width, 3) uint8, or of its mirror image.
-
-        `mirrored`: the region is given on the frame, the points are those of the face on the mirrored frame.
-        """
+    def read(self, frame_bgr: np.ndarray, region: RotatedBox) -> Mesh:
+        """Return the reading of a region of a frame (height, width, 3) uint8."""
         crop = region.cut(frame_bgr, CROP_PX, READ_REGION_PX)[..., ::-1]  # RGB
-        if mirrored:
-            crop, region = crop[:, ::-1], region.mirrored(frame_bgr.shape[1])
         landmarks, presence = _run(self._landmarks, crop[None] * np.float32(1 / 255), outputs=2)
         points = landmarks.reshape(ALL_POINTS, 3)
         # The blendshape network takes the points of the upright crop: place and size are nothing to it, turn
