@@ -29,8 +29,8 @@ from utils.config import (
     seed,
 )
 from utils.data.checks import check_fields, is_number, read_json
-from utils.data.classes import choose_classes
-from utils.data.face_set import FaceSet, assign_split, concatenate, load_face_set
+from utils.data.classes import choose_classes, list_names
+from utils.data.face_set import FaceSet, assign_split, concatenate, load_face_set, split_groups
 from utils.evaluation import metrics, plots
 from utils.evaluation.answers import (
     SHIPPED,
@@ -42,8 +42,12 @@ from utils.evaluation.answers import (
 )
 from utils.model import bundle
 from utils.model.classifier import EmotionClassifier
-from utils.training import crop_network, ensemble, export, group
-from utils.training.base import embed_set, open_base
+from utils.training import crop_network, ensemble, export
+from utils.training.fine_tuning import Examples, LastLayer, fine_tune
+from utils.training.pretrained import embed_set, open_pretrained, open_reference
+
+LEAST_OF_CLASS = 10
+"""Pictures of a class that it takes to fine-tune: fewer leave none to hold out."""
 
 
 def build_parser():
@@ -158,55 +162,67 @@ def train(args) -> None:
 
 
 def fine_tune_base(args) -> None:
-    """Fine-tune the base model on a set; write the model if it reads the set's held-out part no worse."""
+    """Fine-tune the last layer of the base model on a set; write the model if it reads the set's test part no
+    worse."""
     if args.network or args.epochs or args.calibration or args.recipe != "default":
         raise UserError(
             "--base brings its own network and recipe: leave out --network, --recipe, --epochs, --calibration"
         )
     if args.output.resolve() == args.base.resolve():
         raise UserError(f"{relative(args.output)} holds the base model, which stays; choose another --output")
-    data = concatenate([load_face_set(path) for path in args.data])
     where = ", ".join(map(relative, args.data))
-    data = assign_split(group.choose_faces(data, args.base, args.classes, where), args.seed)
+    data, classes = choose_faces(concatenate([load_face_set(path) for path in args.data]), args, where)
+    data = assign_split(data, args.seed)
     note("loading TensorFlow and the base model ...")
-    base, _ = open_base(args.base, embed_set(data, args.base))
-    others, problem = group.open_elsewhere(args.general, base)
-    if problem:
-        bound = "nothing bounds it" if args.max_forgetting >= 1 else "at most half of the change is kept"
-        note(f"{problem}; so what is lost elsewhere is not measured, and {bound}")
+    embedding = embed_set(data, args.base)
+    base = open_pretrained(args.base, embedding)
+    if set(classes) <= set(base.classes):
+        classes, start, bound = base.classes, base.layer, args.max_forgetting
+        reference, problem = open_reference(args.general, base)
+        if problem:
+            limit = "nothing bounds it" if bound >= 1 else "at most half of the change is kept"
+            note(f"{problem}; what is lost on other faces is not measured, and {limit}")
+    else:
+        note(f"{relative(args.base)} reads {list_names(base.classes)}: these classes get a new last layer")
+        start, reference, bound = LastLayer.zeros(base.layer.kernel.shape[0], len(classes)), None, 1.0
     note("fine-tuning the last layer, with parts of the pictures held out in turn ...")
-    result = group.fine_tune(base, data, others, args.max_forgetting, args.seed)
-    tell_fine_tuned(args, result, where)
+    examples = Examples(
+        base.hidden(data, embedding), data.class_index(classes), data.source, split_groups(data)
+    )
+    result = fine_tune(start, examples, classes, reference, bound, data.split == "test", args.seed)
+    print(f"test part of {where}:\n{side_by_side([result.before, result.after])}")
     if not result.is_better:
-        print(
-            f"so the base model is kept, none is written{bundle.earlier_model(args.output)}; "
-            f"run: python scr/main.py --model {relative(args.base)}"
+        raise UserError(
+            f"no model is written, since fine-tuning on {where} is not better than {relative(args.base)}"
+            f"{bundle.earlier_model(args.output)}; add pictures, or use that: "
+            f"python scr/main.py --model {relative(args.base)}"
         )
-        return
+    print(result.forgetting(bound))
     about = {"name": args.output.name, "data": describe_data(data, args.data)}
-    info = result.describe(base, args.seed) | about
-    files = export.save_bundle(args.output, {"landmarks": (base.network, base.scaler)}, info, base.files)
+    files = base.save(args.output, result, classes, about, args.seed)
     print(
         f"wrote {relative(args.output)}: {', '.join(files)}\nnext: python scr/main.py --model {args.output}"
     )
 
 
-def tell_fine_tuned(args, result: group.Result, where: str) -> None:
-    """Print what the fine-tuning gained and lost."""
-    tuned = result.tuned
-    print(
-        f"cross-validated on {result.learned:,} pictures of {where}: balanced accuracy {tuned.before:.3f} "
-        f"before, {tuned.after:.3f} after; {tuned.share:.0%} of the change is kept"
-    )
-    print(f"held out of {where}:\n{side_by_side([result.before, result.after])}")
-    if result.elsewhere:
-        was, now = result.elsewhere
-        lost = was["balanced_accuracy"] - now["balanced_accuracy"]
-        print(
-            f"elsewhere ({relative(args.general) if args.general else 'test set of the base model'}, "
-            f"{was['faces'] + was['missed']:,} pictures): {was['balanced_accuracy']:.3f} before, "
-            f"{now['balanced_accuracy']:.3f} after; lost {lost:.3f}, allowed {args.max_forgetting:g}"
+def choose_faces(data: FaceSet, args, where: str) -> tuple[FaceSet, tuple[str, ...]]:
+    """Return the faces of a set, named by `where`, to fine-tune the base model on, and their classes.
+
+    By default those are the classes that the base model reads, if the set has them all, else all that the set
+    holds. Raises UserError for too few pictures, a set without crops where the model needs them, and a crop
+    network alone.
+    """
+    info = bundle.load_info(args.base)
+    ensemble.require_crops(data, bundle.network_of(info))
+    held = set(data.label.tolist())
+    known = info["classes"] if held >= set(info["classes"]) else sorted(held)
+    classes = choose_classes(data.label.tolist(), args.classes or known, where)
+    if few := [name for name in classes if (data.label == name).sum() < LEAST_OF_CLASS]:
+        raise UserError(
+            f"fewer than {LEAST_OF_CLASS} faces of {list_names(few)} in {where}: too few to hold any out; "
+            "add some (python scr/extract_landmarks.py --help), or leave them out: --classes"
         )
+    return data.of_classes(classes), classes
 
 
 def with_epochs(recipe: ensemble.ModelRecipe, epochs: int | None) -> ensemble.ModelRecipe:

@@ -34,7 +34,7 @@ LEARN = {
     "export_model.py": ["--model", "{bundle}", "--data", "{faces}", "--output", "{tmp}/exported"],
     "train_personal.py": [
         *("--subject", "ann", "--base", "{bundle}", "--data", "{recorded}", "--output", "{tmp}/ann"),
-        *("--general", "{faces}", "--steps", "2"),
+        *("--general", "{faces}", "--max-forgetting", "1"),
     ],
 }
 EVERY = LOOK_AT_A_FACE | LEARN

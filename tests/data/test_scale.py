@@ -71,9 +71,6 @@ def test_what_the_network_sees_is_the_same_in_chunks(landmark_file, tmp_path, mo
     np.testing.assert_array_equal(np.concatenate(list(features.chunks())), whole)
     rows = np.random.default_rng(0).permutation(len(whole))[:90]
     np.testing.assert_array_equal(features.read(rows), whole[rows])
-    np.testing.assert_array_equal(
-        streams.mean_of(features, whole[:, 0] > 0), whole[whole[:, 0] > 0].mean(axis=0)
-    )
     stored = store(tmp_path / "x", streams.blocks(features.chunks()))
     np.testing.assert_array_equal(stored.read(), whole)
     scaler = streams.fit_scaler(features)

@@ -18,10 +18,8 @@ import numpy as np  # noqa: E402
 
 from utils.config import make_parser, number, positive_int  # noqa: E402
 from utils.data.face_set import load_face_set  # noqa: E402
-from utils.training import networks  # noqa: E402
-from utils.training.base import embed_set, open_base  # noqa: E402
-from utils.training.fine_tuning import Elsewhere, LastLayer, fine_tune_layer, make_folds  # noqa: E402
-from utils.training.group import open_elsewhere  # noqa: E402
+from utils.training.fine_tuning import Examples, Reference, fine_tune_layer  # noqa: E402
+from utils.training.pretrained import Pretrained, embed_set, open_pretrained, open_reference  # noqa: E402
 
 
 def build_parser():
@@ -37,49 +35,43 @@ def build_parser():
 
 def main(args):
     data = load_face_set(args.data)
-    base, _ = open_base(args.base, embed_set(data.select(slice(0, 100)), args.base))
-    data = data.of_classes(base.info["classes"])
-    general, problem = open_elsewhere(args.general, base)
-    print(problem or f"elsewhere: {len(general.label)} faces")
-    start = LastLayer(*base.network.layers[-1].get_weights())
-    hidden = networks.last_hidden(base.network, base.seen(data))
-    label = data.class_index(base.info["classes"])
-    rows = [measure(args, start, hidden, label, general, seed) for seed in range(args.seeds)]
+    base = open_pretrained(args.base, embed_set(data.select(slice(0, 100)), args.base))
+    data = data.of_classes(base.classes)
+    general, _ = open_reference(args.general, base)
+    print(f"elsewhere: {len(general.label)} faces")
+    hidden, label = base.hidden(data), data.class_index(base.classes)
+    rows = [measure(args, base, hidden, label, general, seed) for seed in range(args.seeds)]
     print(
-        f"{'mean and worst of draws':<36}{'share':>7}{'its source':>12}{'(gain, worst)':>22}{'elsewhere':>11}"
+        f"{'mean and worst of draws':<36}{'alpha':>7}{'its source':>12}{'(gain, worst)':>22}{'elsewhere':>11}"
     )
     for name in rows[0]:
-        share, own, gain, away = np.array([row[name] for row in rows]).T
+        alpha, own, gain, away = np.array([row[name] for row in rows]).T
         worst = f"({gain.mean():+.3f}, {gain.min():+.3f})"
-        print(f"{name:<36}{share.mean():>7.2f}{own.mean():>12.3f}{worst:>22}{away.mean():>11.3f}")
+        print(f"{name:<36}{alpha.mean():>7.2f}{own.mean():>12.3f}{worst:>22}{away.mean():>11.3f}")
 
 
 def measure(
-    args, start: LastLayer, hidden: np.ndarray, label: np.ndarray, general: Elsewhere, seed: int
+    args, base: Pretrained, hidden: np.ndarray, label: np.ndarray, general: Reference, seed: int
 ) -> dict:
-    """Return (share, balanced accuracy on the others, gain, balanced accuracy elsewhere) of each way."""
+    """Return (alpha, balanced accuracy on the others, gain, balanced accuracy elsewhere) of each way."""
     drawn = np.random.default_rng(seed).permutation(len(label))
     drawn = np.concatenate([drawn[label[drawn] == name][: args.per_class] for name in np.unique(label)])
     rest = np.setdiff1d(np.arange(len(label)), drawn)
-    others = Elsewhere(hidden[rest], label[rest], np.empty(0, int), general.classes)
-    source, fold = np.full(len(drawn), ""), make_folds(drawn, seed)
+    others = Reference("others", hidden[rest], label[rest], base.classes)
+    examples = Examples(hidden[drawn], label[drawn], np.zeros(len(drawn)), drawn)
 
-    def row(share: float, layer: LastLayer) -> tuple:
+    def row(alpha: float, layer) -> tuple:
         own, before, away = (
-            faces.report(one)["balanced_accuracy"]
-            for faces, one in ((others, layer), (others, start), (general, layer))
+            faces.balanced_accuracy(one)
+            for faces, one in ((others, layer), (others, base.layer), (general, layer))
         )
-        return share, own, own - before, away
+        return alpha, own, own - before, away
 
-    rows = {"base": row(0.0, start)}
-    for name, elsewhere in (
-        ("fine-tuned, loss elsewhere bounded", general),
-        ("fine-tuned, not measured", None),
-    ):
-        tuned = fine_tune_layer(
-            start, hidden[drawn], label[drawn], source, fold, elsewhere, args.max_forgetting
-        )
-        rows[name] = row(tuned.share, tuned.layer)
+    rows = {"base": row(0.0, base.layer)}
+    ways = ("fine-tuned, loss elsewhere bounded", general), ("fine-tuned, not measured", None)
+    for name, reference in ways:
+        tuned = fine_tune_layer(base.layer, examples, reference, args.max_forgetting, seed)
+        rows[name] = row(tuned.alpha, tuned.layer)
     return rows
 
 

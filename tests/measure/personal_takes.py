@@ -1,16 +1,16 @@
-"""What fine-tuning gains on JAFFE: for each woman, train on two takes of each expression and ask about
-the third. Not a test.
+"""What fine-tuning gains on JAFFE: for each woman, learn from two takes of each expression and predict the
+third. Not a test.
 
     python scr/extract_landmarks.py --images data/portraits
     python tests/measure/personal_takes.py
     python tests/measure/personal_takes.py --max-forgetting 1
 
-It prints, and with --plot FILE draws, the table in models/README.md, "Personal models"; one to two
-minutes on two cores.
+It prints the table in models/README.md, "Personal models"; some seconds on two cores.
 """
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +22,11 @@ from utils.cli import run_script  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from utils.config import EMOTIONS, MODELS, SEED, make_parser  # noqa: E402
+from utils.config import EMOTIONS, MODELS, make_parser  # noqa: E402
 from utils.data.face_set import FaceSet, load_face_set  # noqa: E402
-from utils.evaluation import plots  # noqa: E402
-from utils.evaluation.metrics import evaluate_predictions  # noqa: E402
-from utils.training import networks  # noqa: E402
-from utils.training.base import embed_set, find_general, open_base  # noqa: E402
-from utils.training.personal import METHODS, PICKED, Others, Trial, make_folds  # noqa: E402
+from utils.evaluation.answers import side_by_side  # noqa: E402
+from utils.training.fine_tuning import Examples, fine_tune  # noqa: E402
+from utils.training.pretrained import embed_set, open_pretrained, open_reference  # noqa: E402
 
 TAKES = 3
 
@@ -45,13 +43,10 @@ def build_parser():
     parser.add_argument(
         "--max-forgetting", type=float, default=0.05, metavar="SHARE", help="as in train_personal.py"
     )
-    parser.add_argument(
-        "--unmeasured", action="store_true", help="as in a clone, where nothing tells what is forgotten"
-    )
+    parser.add_argument("--general", type=Path, metavar="FILE", help="as in train_personal.py")
     parser.add_argument(
         "--model", type=Path, default=MODELS, metavar="DIR", help="bundle that personal models start from"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG to draw the table into")
     return parser
 
 
@@ -60,62 +55,30 @@ def main(args):
     take = number_takes(data)
     data, take = data.select(take < TAKES), take[take < TAKES]
     embedding = embed_set(data, args.model)
-    base, less = open_base(args.model, embedding)
-    if less:
-        print(f"the set has no crops: {less}")
-    general, problem = (None, "not measured, as asked") if args.unmeasured else find_general(None, base)
+    base = open_pretrained(args.model, embedding)
+    reference, problem = open_reference(args.general, base)
     print(
-        problem
-        or f"forgetting is measured on {len(general) + len(general.missed_label)} pictures of other people",
-        flush=True,
+        problem or f"forgetting is measured on {len(reference.label)} faces of {reference.name}", flush=True
     )
-    others = None if general is None else Others(base.seen(general), general, base.network)
-    reports = {}
-    for subject in sorted(set(data.subject.tolist())):
-        networks.set_seed(SEED)
-        rows = data.subject == subject
-        person, block = data.select(rows), take[rows]
-        trial = Trial(
-            base.network,
-            base.seen(person, embedding[rows] if base.is_joint else None),
-            person.class_index(),
-            block,
-            150,
-            others,
-            args.max_forgetting,
-            base.neutral,
+    everyone = Examples(
+        base.hidden(data, embedding), data.class_index(base.classes), np.zeros(len(data)), take
+    )
+    results = [
+        fine_tune(
+            base.layer, everyone.select(data.subject == subject), base.classes, reference, args.max_forgetting
         )
-        reports[subject] = trial.run(make_folds(person.class_index(), block)[0])
+        for subject in np.unique(data.subject)
+    ]
+    print(side_by_side([pool([result.before for result in results]), pool([one.after for one in results])]))
+    for result in results:
+        print(result.forgetting(args.max_forgetting))
 
-    names, held_out, on_others = [], [], []
-    for name in (*METHODS, PICKED):
-        row = [report[name] for report in reports.values()]
-        pooled = evaluate_predictions(
-            *unfold(sum(np.array(report["confusion_matrix"]) for report in row)), EMOTIONS
-        )
-        names.append(row[0]["title"])
-        held_out.append((pooled["balanced_accuracy"], *pooled["balanced_accuracy_interval"]))
-        text = f"{names[-1]:<40}{held_out[-1][0]:.3f} ({held_out[-1][1]:.3f}-{held_out[-1][2]:.3f})"
-        if others:
-            kept = np.concatenate([report["others"] for report in row])
-            on_others.append((kept.mean(), kept.min(), kept.max()))
-            forgotten = np.concatenate([report["forgotten"] for report in row])
-            text += f"   forgets {forgotten.mean():.3f} (worst {forgotten.max():.3f})"
-        print(text)
-    if args.plot:
-        panels = {"balanced accuracy on held-out samples\n(bar: 95% interval)": held_out}
-        if others:
-            panels[
-                "balanced accuracy on pictures of other people\n"
-                f"(bar: worst to best split; allowed: {args.max_forgetting:g} less)"
-            ] = on_others
-        plots.plot_comparison(
-            args.plot,
-            names,
-            panels,
-            f"{len(reports)} people: ways to a personal model, asked about what they were not "
-            f"trained on\nheld out: each take in turn ({TAKES * len(reports)} splits, {len(data)} samples)",
-        )
+
+def pool(predictions: list):
+    """Return predictions for several people's faces as one."""
+    columns = "label", "answer", "confidence", "source", "width"
+    pooled = {name: np.concatenate([getattr(one, name) for one in predictions]) for name in columns}
+    return replace(predictions[0], **pooled)
 
 
 def number_takes(data: FaceSet) -> np.ndarray:
@@ -125,13 +88,6 @@ def number_takes(data: FaceSet) -> np.ndarray:
         key = data.subject[row], data.label[row]
         take[row], seen[key] = seen[key], seen[key] + 1
     return take
-
-
-def unfold(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and answers (n,) that give a confusion matrix (classes, classes + 1), without its
-    column of missed faces."""
-    label, answer = np.indices(matrix[:, :-1].shape)
-    return tuple(np.repeat(part.ravel(), matrix[:, :-1].ravel()) for part in (label, answer))
 
 
 if __name__ == "__main__":

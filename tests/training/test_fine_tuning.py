@@ -1,4 +1,5 @@
-"""Fine-tuning for a group: better on its faces, bounded elsewhere, and no model where nothing is gained."""
+"""Fine-tuning of a last layer: better on the faces it is for, bounded on others, no model where nothing is
+gained; for a group's pictures and for a person's recordings."""
 
 import json
 import shutil
@@ -7,103 +8,219 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from conftest import run, user_error
+from conftest import run_here, user_error
 
-from utils.config import EMOTIONS, MODELS, UserError
-from utils.data.face_set import class_source_weights, load_face_set, save_face_set
+from utils.config import EMOTIONS, MODELS
+from utils.data.face_set import load_face_set, save_face_set
+from utils.data.recordings import SessionWriter
 from utils.model.bundle import NAME
 from utils.model.classifier import EmotionClassifier
-from utils.training import networks
-from utils.training.base import embed_set, open_base
-from utils.training.fine_tuning import Elsewhere, LastLayer, fine_tune_layer, fit_last_layer
-from utils.training.group import choose_faces
+from utils.training.fine_tuning import (
+    UNMEASURED_ALPHA,
+    Examples,
+    LastLayer,
+    Reference,
+    fine_tune_layer,
+    fit_last_layer,
+    make_folds,
+)
+from utils.training.pretrained import embed_set, open_pretrained
 
 
 @pytest.fixture(scope="module")
 def moved(landmark_file, tmp_path_factory):
     """The tests' pictures as a file, labels interchanged so that the shipped model misreads most."""
     data = load_face_set(landmark_file)
-    answers = EmotionClassifier(MODELS).predict(data.landmarks, data.blendshapes, crops=data.crop)
+    predicted = EmotionClassifier(MODELS).predict(data.landmarks, data.blendshapes, crops=data.crop)
     index = data.class_index(EMOTIONS)
     orders = np.array(list(permutations(range(len(EMOTIONS)))))
-    order = min(orders, key=lambda order: (order[index] == answers.argmax(axis=1)).mean())
+    order = min(orders, key=lambda order: (order[index] == predicted.argmax(axis=1)).mean())
     path = tmp_path_factory.mktemp("moved") / "moved.npz"
     save_face_set(path, replace(data, label=np.array(EMOTIONS)[order[index]]))
     return path
 
 
 @pytest.fixture(scope="module")
-def layer(moved):
-    """The shipped model's last layer, what it is given of the pictures, and their moved labels."""
+def examples(moved):
+    """The shipped model's last layer, and what it sees of the pictures, with their moved labels."""
     data = load_face_set(moved)
-    base, _ = open_base(MODELS, embed_set(data, MODELS))
-    hidden = networks.last_hidden(base.network, base.seen(data))
-    return LastLayer(*base.network.layers[-1].get_weights()), hidden, data.class_index(EMOTIONS)
+    base = open_pretrained(MODELS, embed_set(data, MODELS))
+    rows = np.arange(len(data))
+    return base.layer, Examples(base.hidden(data), data.class_index(EMOTIONS), np.zeros(len(data)), rows % 5)
 
 
-def test_the_last_layer_learns_and_leaves_classes_without_a_label_alone(layer):
-    base, hidden, label = layer
-    known = label < 2
-    weight = class_source_weights(label[known], np.zeros(known.sum()))
-    tuned = fit_last_layer(base, hidden[known], label[known], weight)
-    before, after = ((one.logits(hidden[known]).argmax(1) == label[known]).mean() for one in (base, tuned))
+@pytest.fixture(scope="module")
+def recordings(moved, tmp_path_factory):
+    """Two sessions of ann, whom the shipped model misreads: with embeddings; and of bob, without."""
+    folder, data, classifier = tmp_path_factory.mktemp("personal"), load_face_set(moved), EmotionClassifier()
+    embedding = classifier.embed(data.crop)
+    for session in (0, 1):
+        for subject in ("ann", "bob"):
+            with SessionWriter(subject, str(session), folder) as writer:
+                for row in range(session, len(data), 2):
+                    kept = (embedding[row], classifier.crop_sha256) if subject == "ann" else ()
+                    writer.append(data.landmarks[row], data.blendshapes[row], data.label[row], *kept)
+    return folder
+
+
+def test_the_last_layer_learns_and_leaves_classes_without_a_label_alone(examples):
+    base, everything = examples
+    known = everything.select(everything.label < 2)
+    tuned = fit_last_layer(base, known)
+    before, after = ((one.logits(known.hidden).argmax(1) == known.label).mean() for one in (base, tuned))
     assert after > before + 0.3
     np.testing.assert_array_equal(tuned.kernel[:, 2:], base.kernel[:, 2:])
-    half = base.towards(tuned, 0.5).logits(hidden)
-    np.testing.assert_allclose(half, (base.logits(hidden) + tuned.logits(hidden)) / 2, atol=1e-3)
+    half = base.towards(tuned, 0.5).logits(known.hidden)
+    np.testing.assert_allclose(half, (base.logits(known.hidden) + tuned.logits(known.hidden)) / 2, atol=1e-3)
 
 
-def test_what_is_lost_elsewhere_is_bounded_and_unmeasured_half_of_the_change_is_kept(layer):
-    base, hidden, label = layer
-    source, fold = np.full(len(label), "moved"), np.arange(len(label)) % 5
-    elsewhere = Elsewhere(hidden, base.logits(hidden).argmax(axis=1), np.empty(0, int), EMOTIONS)
-    shares = {}
+def test_a_new_last_layer_learns_classes_from_nothing(examples):
+    base, everything = examples
+    new = fit_last_layer(LastLayer.zeros(len(base.kernel), 4), everything)
+    assert (new.logits(everything.hidden).argmax(axis=1) == everything.label).mean() > 0.9
+
+
+def test_what_is_forgotten_is_bounded_and_unmeasured_at_most_half_of_the_change_is_kept(examples):
+    base, learned = examples
+    right = base.logits(learned.hidden).argmax(axis=1)
+    reference = Reference("base", learned.hidden, right, EMOTIONS)
+    alphas = {}
     for bound in (0.0, 0.1, 1.0):
-        tuned = fine_tune_layer(base, hidden, label, source, fold, elsewhere, bound)
-        lost = 1 - elsewhere.report(tuned.layer)["balanced_accuracy"]
-        assert lost <= bound and (tuned.after > tuned.before or tuned.share == 0)
-        shares[bound] = tuned.share
-    assert shares[0.0] <= shares[0.1] < shares[1.0]
-    assert fine_tune_layer(base, hidden, label, source, fold, None, 0.1).share == 0.5
-    right = base.logits(hidden).argmax(axis=1)
-    kept = fine_tune_layer(base, hidden, right, source, fold, None, 0.1)
-    assert kept.share == 0 and kept.layer is base, "nothing can be gained where the base is right"
+        tuned = fine_tune_layer(base, learned, reference, bound)
+        assert 1 - reference.balanced_accuracy(tuned.layer) <= bound
+        alphas[bound] = tuned.alpha
+    assert alphas[0.0] <= alphas[0.1] < alphas[1.0]
+    assert fine_tune_layer(base, learned, None, 0.1).alpha == UNMEASURED_ALPHA == 0.5
+
+
+def test_a_whole_session_is_held_out_or_the_last_third_of_a_single_one():
+    label = np.array([0] * 9 + [1] * 6)
+
+    def folds(group):
+        return make_folds(Examples(np.zeros((15, 1)), label, np.zeros(15), np.array(group)))
+
+    assert [sorted(test) for _, test in folds(["a"] * 7 + ["b"] * 8)] == [[0, 1, 2, 3, 4, 5, 6]], (
+        "a fold whose training part lacks a class is no test"
+    )
+    ((train, test),) = folds(["a"] * 15)
+    assert sorted(test) == [6, 7, 8, 13, 14] and not set(train) & set(test)
+    assert max(row for row in train if label[row] == 0) < min(row for row in test if label[row] == 0)
 
 
 def test_a_group_gets_a_model_that_reads_it_better(moved, landmark_file, tmp_path):
     before = {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()}
     arguments = "--base", MODELS, "--data", moved, "--output", tmp_path / "group"
-    done = run("train_model.py", *arguments, "--general", landmark_file, "--max-forgetting", 1)
+    done = run_here("train_model.py", *arguments, "--general", landmark_file, "--max-forgetting", 1)
     assert done.returncode == 0, done.stderr
-    assert "of the change is kept" in done.stdout and "elsewhere (" in done.stdout
+    assert "of the change is kept; other faces" in done.stdout
     info = json.loads((tmp_path / "group" / f"{NAME}.json").read_text())
     reports = info["metrics"]
     assert reports["test"]["balanced_accuracy"] >= reports["base"]["balanced_accuracy"] + 0.2
     data = load_face_set(moved)
     model = EmotionClassifier(tmp_path / "group")
-    answers = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
-    assert (answers == data.class_index(EMOTIONS)).mean() > 0.8 and model.name == "group"
+    predicted = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    assert (predicted == data.class_index(EMOTIONS)).mean() > 0.8 and model.name == "group"
     assert {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()} == before
-    earlier = shutil.copytree(tmp_path / "group", tmp_path / "2") / f"{NAME}.json"
+
+
+def test_where_nothing_is_gained_no_model_is_written_and_the_status_says_so(landmark_file, tmp_path):
+    earlier = shutil.copytree(MODELS, tmp_path / "earlier") / f"{NAME}.json"
     content = earlier.read_bytes()
-    again = run("train_model.py", "--base", tmp_path / "group", "--data", moved, "--output", tmp_path / "2")
-    assert again.returncode == 0, again.stderr
-    assert "the base model is kept" in again.stdout and earlier.read_bytes() == content
-    assert f"{tmp_path / '2'} still holds an earlier model" in again.stdout
-
-
-def test_what_does_not_fit_the_base_is_said(landmark_file, bundle):
     data = load_face_set(landmark_file)
-    with pytest.raises(UserError, match="no two in common"):
-        choose_faces(replace(data, label=np.full(len(data), "wink")), MODELS, None, "photos")
-    with pytest.raises(UserError, match="not wink; leave out --base"):
-        choose_faces(replace(data, label=np.where(data.label == "sad", "wink", data.label)), MODELS,
-                     ["happy", "wink"], "photos")  # fmt: skip
-    with pytest.raises(UserError, match="crops"):
-        choose_faces(replace(data, crop=None), MODELS, None, "photos")
-    few = data.select(np.flatnonzero((data.label != "sad") | (np.cumsum(data.label == "sad") <= 4)))
-    with pytest.raises(UserError, match="fewer than 10 faces of sad"):
-        choose_faces(few, MODELS, None, "photos")
-    assert choose_faces(few, bundle, ["fear", "happy"], "photos").label.tolist().count("sad") == 0
-    given = "--base", MODELS, "--data", landmark_file
-    assert "leave out --network" in user_error(run("train_model.py", *given, "--network", "crop"))
+    random = np.random.default_rng(0).permutation(data.label)
+    save_face_set(tmp_path / "random.npz", replace(data, label=random))
+    given = "--base", MODELS, "--data", tmp_path / "random.npz", "--output", tmp_path / "earlier"
+    error = user_error(run_here("train_model.py", *given))
+    assert "no model is written" in error and "still holds an earlier model" in error
+    assert earlier.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change, options, fragment",
+    [
+        ({"label": "wink"}, [], "1 class"),
+        ({}, ["--classes", "happy", "wink"], "no wink in"),
+        ({"crop": None}, [], "hold none"),
+        ({}, ["--network", "crop"], "leave out --network"),
+        ({"few": "sad"}, [], "fewer than 10 faces of sad"),
+    ],
+)
+def test_what_does_not_fit_the_base_is_said(change, options, fragment, landmark_file, tmp_path):
+    data = load_face_set(landmark_file)
+    if "few" in change:
+        rare = data.label == change["few"]
+        data = data.select(np.flatnonzero(~rare | (np.cumsum(rare) <= 4)))
+    elif change:
+        ((name, value),) = change.items()
+        data = replace(data, **{name: value and np.full(len(data), value)})
+    save_face_set(tmp_path / "set.npz", data)
+    given = "--base", MODELS, "--data", tmp_path / "set.npz", "--output", tmp_path / "model"
+    assert fragment in user_error(run_here("train_model.py", *given, *options))
+
+
+def test_classes_that_the_base_lacks_get_a_new_last_layer(landmark_file, tmp_path):
+    data = load_face_set(landmark_file)
+    label = np.select([data.label == "happy", data.label == "sad"], ["grin", "frown"], data.label)
+    save_face_set(tmp_path / "own.npz", replace(data, label=label))
+    given = "--base", MODELS, "--data", tmp_path / "own.npz", "--output", tmp_path / "own"
+    done = run_here("train_model.py", *given)
+    assert done.returncode == 0, done.stderr
+    model = EmotionClassifier(tmp_path / "own")
+    assert set(model.classes) == {"fear", "frown", "grin", "neutral"}
+    predicted = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    assert (np.array(model.classes)[predicted] == label).mean() > 0.8
+
+
+@pytest.mark.parametrize("subject, needs_crops", [("ann", True), ("bob", False)])
+def test_a_person_gets_a_model_judged_on_sessions_held_out(subject, needs_crops, recordings, moved, tmp_path):
+    done = run_here(
+        *("train_personal.py", "--subject", subject, "--data", recordings, "--output", tmp_path / "model"),
+        *("--max-forgetting", 1),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "held out: each session in turn" in done.stdout
+    assert ("landmark network alone is fine-tuned" in done.stderr) != needs_crops
+    model, data = EmotionClassifier(tmp_path / "model"), load_face_set(moved)
+    reports = json.loads((tmp_path / "model" / f"{NAME}.json").read_text())["metrics"]
+    assert reports["test"]["faces"] == len(data)
+    assert reports["test"]["balanced_accuracy"] > reports["base"]["balanced_accuracy"] + 0.2
+    predicted = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    assert model.name == subject and model.needs_crops == needs_crops
+    assert (predicted == data.class_index(EMOTIONS)).mean() > 0.8
+    if needs_crops:  # the base row is the hybrid itself, as one network
+        base = EmotionClassifier().predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+        recall = [(base == index)[data.label == name].mean() for index, name in enumerate(EMOTIONS)]
+        assert reports["base"]["balanced_accuracy"] == pytest.approx(np.mean(recall), abs=0.02)
+
+
+def test_what_a_person_s_model_forgets_is_measured(recordings, landmark_file, tmp_path):
+    done = run_here(
+        *("train_personal.py", "--subject", "ann", "--data", recordings, "--output", tmp_path / "model"),
+        *("--general", landmark_file, "--max-forgetting", 0.4),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "model" / f"{NAME}.json").read_text())["metrics"]["reference"]
+    data = load_face_set(landmark_file).part("test")
+    model = EmotionClassifier(tmp_path / "model")
+    predicted = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    recall = [(predicted == index)[data.label == name].mean() for index, name in enumerate(EMOTIONS)]
+    before, after = (found[name]["balanced_accuracy"] for name in ("before", "after"))
+    assert after == pytest.approx(np.mean(recall), abs=0.02) and before - after <= 0.4
+    assert f"{before:.3f} before, {after:.3f} after" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "options, fragment",
+    [
+        (["--subject", "ann", "--output", MODELS], "never overwritten"),
+        (["--subject", "zoe"], "recorded: ann, bob"),
+        (["--subject", "cid"], "too few recordings to hold any out: 1 session(s) of cid with 3 happy;"),
+    ],
+)
+def test_what_can_not_be_trained_on_is_one_line(options, fragment, recordings, tmp_path):
+    folder = shutil.copytree(recordings, tmp_path / "personal") if "cid" in options else recordings
+    if "cid" in options:
+        with SessionWriter("cid", "1", folder) as writer:
+            for _ in range(3):
+                writer.append(np.zeros((478, 3)), np.zeros(52), "happy")
+    assert fragment in user_error(run_here("train_personal.py", "--data", folder, *options))

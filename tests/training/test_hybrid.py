@@ -54,7 +54,7 @@ def test_a_hybrid_is_the_weighted_mean_of_its_parts(hybrid, landmark_file):
     with pytest.raises(ValueError, match="crops"):
         parts["crop"].predict(**faces)
     assert whole.embed(crops[:2]).shape == (2, info["parts"]["crop"]["features"]["embedding"])
-    assert whole.knows_neutral and whole.classes == EMOTIONS
+    assert whole.classes == EMOTIONS
 
 
 def test_the_deployed_crop_network_answers_as_its_heads_did(hybrid, landmark_file):
@@ -142,54 +142,6 @@ def test_evaluate_and_live_use_read_a_hybrid(hybrid, landmark_file, pictures, tm
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o.csv").read_text().count("\n") == 2
-
-
-def test_recordings_with_embeddings_fine_tune_a_hybrid(hybrid, landmark_file, tmp_path):
-    from utils.data.recordings import SessionWriter, load_subject
-
-    data, classifier = load_face_set(landmark_file), EmotionClassifier(hybrid)
-    embedding = classifier.embed(data.crop)
-    # The labels are moved on by one class: a person whom the base model misreads thoroughly.
-    index = (data.class_index() + 1) % len(EMOTIONS)
-    label = np.array(EMOTIONS)[index]
-    for session in (0, 1):
-        with SessionWriter("ann", str(session), tmp_path) as writer:
-            for row in range(session, len(data), 2):
-                writer.append(
-                    data.landmarks[row],
-                    data.blendshapes[row],
-                    label[row],
-                    embedding[row],
-                    classifier.crop_sha256,
-                )
-    samples, dropped = load_subject("ann", tmp_path)
-    assert not dropped and samples[0].embedding.shape == embedding[0].shape
-    output = tmp_path / "model"
-    done = run_here(
-        *("train_personal.py", "--subject", "ann", "--data", tmp_path, "--base", hybrid, "--output", output),
-        *("--max-forgetting", 1, "--steps", 60),
-    )
-    assert done.returncode == 0, done.stderr
-    reports = json.loads((output / f"{NAME}.json").read_text())["metrics"]["held_out"]
-    assert (
-        max(report["balanced_accuracy"] for report in reports.values()) > reports["base"]["balanced_accuracy"]
-    )
-    answers = EmotionClassifier(output).predict(data.landmarks, data.blendshapes, crops=data.crop)
-    assert (answers.argmax(axis=1) == index).mean() > 0.8
-    # Recordings without embeddings: the landmark network alone learns.
-    with SessionWriter("bob", "1", tmp_path) as writer:
-        for row in range(len(data)):
-            writer.append(data.landmarks[row], data.blendshapes[row], label[row])
-    alone = tmp_path / "alone"
-    done = run_here(
-        *("train_personal.py", "--subject", "bob", "--data", tmp_path, "--base", hybrid, "--output", alone),
-        *("--max-forgetting", 1, "--steps", 60),
-    )
-    assert done.returncode == 0 and not EmotionClassifier(alone).needs_crops, done.stderr
-    # The base row is the hybrid itself, joined into one network.
-    base = classifier.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
-    recall = [(base == index)[label == name].mean() for name in EMOTIONS]
-    assert reports["base"]["balanced_accuracy"] == pytest.approx(np.mean(recall), abs=0.02)
 
 
 def test_calibration_of_a_source_comes_from_the_others():

@@ -17,7 +17,6 @@ from utils.evaluation.metrics import MISSED, evaluate_predictions, expected_cali
 from utils.faces.features import compute_features, mirror_faces, mirror_map
 from utils.model.bundle import NAME, load_info, read_metadata, shipped
 from utils.model.classifier import EmotionClassifier
-from utils.model.no_model import write_no_model
 from utils.training.export import load_bundle, open_exported, save_bundle
 
 
@@ -172,20 +171,6 @@ def test_foreign_and_missing_models_are_named(tmp_path):
     ):
         with pytest.raises(UserError, match=what):
             EmotionClassifier(path)
-
-
-def test_where_training_wrote_no_model_another_is_used_or_the_reason_said(bundle, tmp_path, capsys):
-    write_no_model(tmp_path / "ann", "nothing was better", bundle)
-    for _ in range(2):
-        assert EmotionClassifier(tmp_path / "ann").path == EmotionClassifier(bundle).path
-    assert capsys.readouterr().err.count("nothing was better") == 1
-    write_no_model(tmp_path / "bob", "the recordings contradict each other")
-    with pytest.raises(UserError, match="contradict each other"):
-        EmotionClassifier(tmp_path / "bob")
-    write_no_model(tmp_path / "cid", "nothing was better", tmp_path / "dot")
-    write_no_model(tmp_path / "dot", "nothing was better", tmp_path / "cid")
-    with pytest.raises(UserError, match="no model at"):
-        EmotionClassifier(tmp_path / "cid")
 
 
 @pytest.mark.parametrize("recipe, epochs", [("default", 20), ("published", 2)])

@@ -6,9 +6,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import DEMO, SMILE, frames_of, run, run_here
+from conftest import DEMO, SMILE, frames_of, run, run_here, user_error
 
-from utils.data.recordings import SessionWriter
+from utils.data.recordings import SessionWriter, load_subject
 from utils.faces.landmarker import FaceLandmarker
 
 OPEN, SHUT = "mouth open", "mouth shut"
@@ -90,17 +90,13 @@ def trained(tmp_path_factory):
     return root, *record_and_train(root)
 
 
-def test_ways_are_compared_on_held_out_sessions_and_a_bundle_of_own_classes_is_written(trained):
+def test_a_bundle_of_own_classes_is_judged_on_sessions_held_out(trained):
     root, printed, _ = trained
     info = json.loads((root / "model" / "emotion_mlp.json").read_text())
-    assert info["classes"] == [OPEN, SHUT]
-    for way in ("nearest mean face", "new last layer", "new last layer, last two trained", "from scratch"):
-        assert way in printed
-    assert (root / "model" / "comparison.png").is_file() and (
-        root / "model" / "confusion_matrix.png"
-    ).is_file()
-    best = max(report["balanced_accuracy"] for report in info["metrics"]["held_out"].values())
-    assert best >= 0.95, "each session was held out in turn"
+    assert info["classes"] == [OPEN, SHUT] and info["threshold"] < 0.9
+    assert "held out: each session in turn" in printed and "guessing is right on 50%" in printed
+    assert (root / "model" / "confusion_matrix.png").is_file()
+    assert info["metrics"]["test"]["balanced_accuracy"] >= 0.9
 
 
 def test_what_was_not_recorded_is_read_live(trained, tmp_path):
@@ -126,25 +122,17 @@ def test_what_was_not_recorded_is_read_live(trained, tmp_path):
 
 def test_recordings_that_contradict_each_other_make_no_model_and_say_what_to_record_again(trained, tmp_path):
     """Labels that say nothing about the face: guessing can't be beaten."""
-    samples = [
-        json.loads(line.partition(b" ")[2])
-        for line in (trained[0] / "personal" / "ann" / "1.jsonl").read_bytes().splitlines()
-    ]
-    from utils.data.recordings import load_subject
-
     faces, _ = load_subject("ann", trained[0] / "personal")
-    assert len(samples) > 20
     for session in ("1", "2"):
         with SessionWriter("bob", session, tmp_path) as writer:
             for number, face in enumerate(faces[:40]):
                 label = ("wink", "kiss")[(number // 2 + int(session)) % 2]
                 writer.append(face.landmarks, face.blendshapes, label)
-    arguments = "--subject", "bob", "--data", tmp_path, "--output", tmp_path / "model", "--steps", 30
-    done = run_here("train_personal.py", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "nothing is surely better than guessing (50%)" in done.stdout
-    assert "is taken for" in done.stdout and not (tmp_path / "model" / "emotion_mlp.json").exists()
-    command = done.stdout.strip().splitlines()[-1].split()
+    arguments = "--subject", "bob", "--data", tmp_path, "--output", tmp_path / "model"
+    error = user_error(run_here("train_personal.py", *arguments))
+    assert "nothing is surely better than guessing" in error and "is taken for" in error
+    assert not (tmp_path / "model" / "emotion_mlp.json").exists()
+    command = error.partition("record these again: ")[2].split()
     assert command[:2] == ["python", "scr/record_dataset.py"]
     again = run("record_dataset.py", *command[2:], "--source", SMILE, "--label", "wink")
     assert again.returncode == 0, "the command that it names works"

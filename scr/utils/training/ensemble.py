@@ -177,8 +177,9 @@ def train_crop(
 def calibrate(
     probabilities: np.ndarray, index: np.ndarray, weight: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Return the temperature that fits labels (n,) best, and the confidence from which enough answers are
-    right then."""
+    """Return the temperature that fits labels (n,) best, and the confidence from which enough predictions are
+    right then; 0 if no confidence is."""
     temperature = landmark_network.fit_temperature(probabilities, index, weight)
-    answers = mix([(1.0, probabilities)], temperature)
-    return temperature, answer_threshold(index, answers, landmark_network.ANSWERED_RIGHT)[0]
+    scaled = mix([(1.0, probabilities)], temperature)
+    threshold, answered = answer_threshold(index, scaled, landmark_network.ANSWERED_RIGHT)
+    return temperature, threshold if answered else 0.0

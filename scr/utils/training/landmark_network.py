@@ -152,8 +152,6 @@ def train(
     partner = _mirror_map(train_part, features.get("reference")) if recipe.mirror else None
     stream, stream_val = Features(train_part, features, partner), Features(val_part, features)
     copies = len(stream) // len(train_part)
-    if recipe.features == "aligned" and (neutral := np.tile(train_part.label == "neutral", copies)).any():
-        features["neutral"] = streams.mean_of(stream, neutral).round(5).tolist()
     scaler = streams.fit_scaler(stream)
     projection = None
     if recipe.components:
@@ -195,12 +193,6 @@ def train(
     networks.divide_logits(network, temperature)
     threshold, _ = answer_threshold(index, trained.predict(val_part), ANSWERED_RIGHT)
     return replace(trained, temperature=temperature, threshold=threshold)
-
-
-def mean_neutral(features: dict, scaler) -> np.ndarray | None:
-    """Return the mean neutral face of a feature recipe as a network sees it, (d,), or None if the recipe
-    knows none."""
-    return standardise(scaler, np.array([features["neutral"]]))[0] if "neutral" in features else None
 
 
 def has_blendshapes(data: FaceSet) -> bool:

@@ -47,15 +47,6 @@ class Features:
             yield self.read(np.arange(start, min(start + CHUNK, len(self))))
 
 
-def mean_of(features: Features, rows: np.ndarray) -> np.ndarray:
-    """Return the mean (d,) float32 of the rows that a mask (n,) names, the same as of all of them at once."""
-    total, rows = None, np.flatnonzero(rows)
-    for start in range(0, len(rows), CHUNK):
-        some = features.read(rows[start : start + CHUNK])
-        total = np.add.reduce(some if total is None else np.concatenate([total[None], some]), axis=0)
-    return total / np.float32(len(rows))
-
-
 def fit_scaler(features: Features):
     """Return a `StandardScaler` fitted on features, its constants rounded to float32, as deployed."""
     from sklearn.preprocessing import StandardScaler

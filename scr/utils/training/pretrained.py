@@ -1,0 +1,170 @@
+"""A bundle as a pretrained model: what its last layer sees of faces, and the way back to a bundle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..config import ROOT, SEED, UserError, relative
+from ..data.classes import list_names
+from ..data.face_set import FaceSet, assign_split, concatenate, load_face_set
+from ..faces.features import compute_features
+from ..model import bundle
+from ..model.classifier import LiteNetwork
+from . import export, landmark_network
+from .fine_tuning import PULL, LastLayer, Reference, Result
+from .networks import import_keras
+
+MOST_REFERENCE = 1500
+"""Faces of a reference set that a hybrid reads, evenly picked: each costs the crop network some ms."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A bundle's network without its last layer, that layer, and what it takes to feed and to save it.
+
+    Of a hybrid the last layer sees the landmark network's hidden layer and the crop network's embedding side
+    by side, the latter divided by its root mean square: a mixture of log-probabilities is one of logits, so
+    it gives exactly what the hybrid does.
+    """
+
+    body: object
+    """Keras model: standardised features, and embedding of a hybrid (n, d) -> hidden (n, h)"""
+    layer: LastLayer
+    scaler: object
+    info: dict
+    files: tuple[Path, ...] = ()
+    """of the crop network, which a fine-tuned hybrid needs beside its own"""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that it reads."""
+        return tuple(self.info["classes"])
+
+    @property
+    def needs_embedding(self) -> bool:
+        """Tell whether its last layer also sees the embedding of a crop network."""
+        return "embedding" in self.info["features"]
+
+    def hidden(self, faces, embedding: np.ndarray | None = None) -> np.ndarray:
+        """Return what the last layer sees, (n, h) float32, of faces, an object with landmarks and
+        blendshapes, and of their embedding (n, e); a set with crops needs no embedding."""
+        x = compute_features(faces.landmarks, faces.blendshapes, self.info["features"])
+        if self.needs_embedding:
+            if embedding is None:
+                embedding = LiteNetwork(self.files[0]).read_crops(faces.crop)[1]
+            x = np.concatenate([x, embedding], axis=1)
+        return self.body.predict(landmark_network.standardise(self.scaler, x), batch_size=4096, verbose=0)
+
+    def save(
+        self, folder: Path, result: Result, classes: Sequence[str], about: dict, seed: int = SEED
+    ) -> list[str]:
+        """Write the fine-tuned model as a bundle and return the names of its files; about: further entries of
+        its JSON."""
+        keras, layer = import_keras(), result.tuned.layer
+        last = keras.layers.Dense(len(classes), activation="softmax", name="probabilities")
+        network = keras.Model(self.body.inputs[0], last(self.body.outputs[0]), name=bundle.NAME)
+        last.set_weights([layer.kernel, layer.bias])
+        threshold = round(result.tuned.threshold, 3)
+        info = self.info | {
+            "classes": list(classes),
+            "threshold": threshold,
+            "parts": self.info.get("parts", {}) | {"landmarks": {"threshold": threshold}},
+            "recipe": "fine-tuned: last layer",
+            "base": self.info["sha256"][f"{bundle.NAME}.keras"],
+            "training": {"seed": seed, "pull": PULL, "alpha": result.tuned.alpha},
+            "metrics": result.metrics(),
+        }
+        return export.save_bundle(folder, {"landmarks": (network, self.scaler)}, info | about, self.files)
+
+
+def open_pretrained(folder: Path, embedding: np.ndarray | None) -> Pretrained:
+    """Return the pretrained model in a folder.
+
+    embedding (n, e): of the faces to learn from; None where there is none, so that of a hybrid the landmark
+    network alone is fine-tuned. Raises UserError for a bundle without a landmark network.
+    """
+    parts, info = export.load_bundle(folder)
+    if "landmarks" not in parts:
+        raise UserError(
+            f"{relative(folder)} is a crop network alone; --base takes a hybrid or a landmark model"
+        )
+    keras = import_keras()
+    network, scaler = parts["landmarks"]
+    body = keras.Model(network.inputs[0], network.layers[-1].input)
+    layer = LastLayer(*network.layers[-1].get_weights())
+    if "crop" not in parts:
+        return Pretrained(body, layer, scaler, info)
+    files = tuple(folder / name for name in (bundle.TFLITE["crop"], f"{bundle.CROP_NAME}.keras"))
+    if "embedding" in info["features"]:  # a fine-tuned hybrid
+        return Pretrained(body, layer, scaler, info, files)
+    if embedding is None:
+        part = info["parts"]["landmarks"]
+        alone = info | {"network": "landmarks", "parts": {"landmarks": part}} | part
+        return Pretrained(body, layer, scaler, alone)
+    kernel, bias = parts["crop"][0].get_layer("probabilities").get_weights()
+    scale = float(np.sqrt(np.square(embedding).mean())) or 1.0
+    of_landmarks, of_crop = (info["weights"][name] / info["temperature"] for name in ("landmarks", "crop"))
+    features = network.input_shape[1]
+    inputs = keras.Input((features + len(kernel),))
+    joint = keras.layers.Concatenate()([body(inputs[:, :features]), inputs[:, features:]])
+    layer = LastLayer(
+        np.concatenate([of_landmarks * layer.kernel, of_crop * scale * kernel]),
+        of_landmarks * layer.bias + of_crop * bias,
+    )
+    info = info | {"features": info["features"] | {"embedding": len(kernel)}}
+    scaler = landmark_network.extend_scaler(scaler, len(kernel), scale)
+    return Pretrained(keras.Model(inputs, joint), layer, scaler, info, files)
+
+
+def embed_set(data: FaceSet, folder: Path) -> np.ndarray | None:
+    """Return embeddings (n, e) of a set's crops by a bundle's crop network, or None if either is missing."""
+    file = folder / bundle.TFLITE["crop"]
+    if data.crop is None or bundle.load_info(folder)["sha256"].get(file.name) is None:
+        return None
+    return LiteNetwork(file).read_crops(data.crop)[1]
+
+
+def open_reference(path: Path | None, pretrained: Pretrained) -> tuple[Reference | None, str]:
+    """Return a reference set, by default the pretrained model's own test set, or None and why there is none.
+
+    Raises UserError if the set in a file that was named holds no face of the model's classes.
+    """
+    data, problem = _reference_set(path, pretrained.info)
+    if not problem and pretrained.needs_embedding and data.crop is None:
+        problem = "the faces of other people have no crops (extract them again)"
+    if problem:
+        return None, problem
+    if pretrained.needs_embedding:
+        data = data.select(slice(None, None, -(-len(data) // MOST_REFERENCE)))
+    name = relative(path) if path else "the base model's own test set"
+    label = data.class_index(pretrained.classes)
+    return Reference(name, pretrained.hidden(data), label, pretrained.classes), ""
+
+
+def _reference_set(path: Path | None, info: dict) -> tuple[FaceSet | None, str]:
+    if path:
+        data = load_face_set(path).of_classes(info["classes"])
+        if not len(data):
+            raise UserError(
+                f"{relative(path)} has no face labelled {list_names(info['classes'])}; name another set with "
+                "--general"
+            )
+        return (data.part("test") if (data.split == "test").any() else data), ""
+    names = info["data"].get("files")
+    if not names:
+        return None, "the base model does not say on which faces it was tested"
+    if absent := [name for name in names if not (ROOT / name).is_file()]:
+        return (
+            None,
+            f"the base model's test set {list_names(absent, 1)} is not here (--general names another)",
+        )
+    data = concatenate([load_face_set(ROOT / name) for name in names]).of_classes(info["classes"])
+    if not set(data.split.tolist()) >= {"train", "val", "test"}:
+        data = assign_split(data, info["training"]["seed"])  # as train_model.py did
+    data = data.part("test")
+    tested = info["metrics"]["test"]["faces"]
+    if len(data) != tested:
+        return None, f"{list_names(names)} holds {len(data)} test faces, the base was tested on {tested}"
+    return data, ""
