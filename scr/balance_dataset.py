@@ -6,7 +6,7 @@
 Writes OUTPUT.txt (1404 features and the class index a line, for numpy.loadtxt) and OUTPUT.npz (all columns).
 """
 
-from utils.cli import run_script
+from utils.cli import at_least, make_parser, run_script, seed
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, SEED, at_least, make_parser, relative, seed
+from utils.config import DATA, SEED, relative
 from utils.data.classes import choose_classes
 from utils.data.face_set import (
     FaceSet,

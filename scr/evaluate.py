@@ -13,7 +13,7 @@ wrong. A model of yours is compared with the shipped one. The last form trains a
 turn, and asks the network about it.
 """
 
-from utils.cli import run_script
+from utils.cli import add_share_flag, add_trust_flag, make_parser, positive_int, run_script
 
 import os
 from collections import Counter
@@ -23,19 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import (
-    DATA,
-    EMOTIONS,
-    MODELS,
-    UserError,
-    add_share_flag,
-    add_trust_flag,
-    make_parser,
-    note,
-    positive_int,
-    relative,
-    write_json,
-)
+from utils.config import DATA, EMOTIONS, MODELS, UserError, note, relative
 from utils.data.classes import check_classes, choose_classes, list_names
 from utils.data.face_set import FaceSet, assign_split, concatenate, load_face_set
 from utils.data.image_folder import find_labelled_images, read_ferplus
@@ -51,6 +39,7 @@ from utils.evaluation.answers import (
 )
 from utils.evaluation.metrics import MISSED, format_report
 from utils.evaluation.predictions import read_predictions
+from utils.files import write_json
 from utils.model import bundle
 from utils.model.classifier import EmotionClassifier
 from utils.training import ensemble

@@ -7,7 +7,7 @@ Scaler, alignment constants and class names travel inside each file. Parity with
 each export.
 """
 
-from utils.cli import run_script
+from utils.cli import add_share_flag, make_parser, run_script
 
 import statistics
 import time
@@ -16,18 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import (
-    MODELS,
-    PERSONAL_MODELS,
-    UserError,
-    add_share_flag,
-    atomic_path,
-    make_parser,
-    relative,
-)
+from utils.config import MODELS, PERSONAL_MODELS, UserError, relative
 from utils.data.face_set import FaceSet, load_face_set
 from utils.data.rows import Rows
 from utils.evaluation.metrics import evaluate_predictions
+from utils.files import atomic_path
 
 FORMATS = {"tflite": ".tflite", "int8": "_int8.tflite", "onnx": ".onnx"}
 FLOAT_TOLERANCE = 1e-5

@@ -10,7 +10,7 @@ Each sub-folder is a class, whether it is named `happy` or `wink`; names of the 
 Stopped (Ctrl-C, power cut) it goes on where it was: run the same command again.
 """
 
-from utils.cli import run_script
+from utils.cli import add_share_flag, make_parser, positive_int, run_script
 
 import hashlib
 import json
@@ -19,22 +19,13 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from utils.config import (
-    DATA,
-    UserError,
-    add_share_flag,
-    atomic_path,
-    make_parser,
-    note,
-    positive_int,
-    relative,
-)
+from utils.config import DATA, UserError, note, relative
 from utils.data import cluster
 from utils.data.classes import check_classes
 from utils.data.extraction import CHUNK, count_done, extract
 from utils.data.face_set import FaceSet, load_face_set, save_face_set
 from utils.data.image_folder import apply_patterns, find_labelled_images, read_ferplus
-from utils.locks import writing
+from utils.files import atomic_path, writing
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
 """Versions are pinned: an unpinned handle asks the network even when the files are cached."""

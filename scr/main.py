@@ -8,7 +8,7 @@ Keys: q or Esc quits, m mirrors, l shows the landmarks, n takes a second of your
 Videos and cameras are smoothed in time and may be `uncertain`; the rows of still pictures are neither.
 """
 
-from utils.cli import run_script
+from utils.cli import add_share_flag, add_trust_flag, make_parser, number, positive_int, run_script
 
 import os
 import time
@@ -16,16 +16,7 @@ from argparse import BooleanOptionalAction
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
-from utils.config import (
-    MODELS,
-    UserError,
-    add_share_flag,
-    add_trust_flag,
-    make_parser,
-    note,
-    number,
-    positive_int,
-)
+from utils.config import MODELS, UserError, note
 
 
 def build_parser():

@@ -14,7 +14,7 @@ mirrors, q or Esc ends. Record two sessions, on different days if you can: one i
 training gained.
 """
 
-from utils.cli import run_script
+from utils.cli import add_share_flag, make_parser, positive_int, run_script
 
 import shutil
 import sys
@@ -23,18 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from utils.app.session_plan import SessionPlan
-from utils.config import (
-    EMOTIONS,
-    MODELS,
-    PERSONAL_DATA,
-    PERSONAL_MODELS,
-    UserError,
-    add_share_flag,
-    make_parser,
-    note,
-    positive_int,
-    relative,
-)
+from utils.config import EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, UserError, note, relative
 from utils.data.classes import check_classes, class_name, given_class, list_names, name_problem
 from utils.data.recordings import (
     NEUTRAL_FILE,

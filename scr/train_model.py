@@ -10,24 +10,13 @@ and no more of the change is kept than loses little elsewhere. It wants 150 pict
 The test part is looked at once, after training. Two runs with one seed give the same weights.
 """
 
-from utils.cli import run_script
+from utils.cli import make_parser, number, positive_int, run_script, seed
 
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from utils.config import (
-    DATA,
-    MODELS,
-    SEED,
-    UserError,
-    make_parser,
-    note,
-    number,
-    positive_int,
-    relative,
-    seed,
-)
+from utils.config import DATA, MODELS, SEED, UserError, note, relative
 from utils.data.checks import check_fields, is_number, read_json
 from utils.data.classes import choose_classes, list_names
 from utils.data.face_set import FaceSet, assign_split, concatenate, load_face_set, split_groups

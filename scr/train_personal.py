@@ -8,7 +8,7 @@ more of the change is kept than loses little on other people's faces. Where noth
 written, and the exit status is 1. Classes that the base model lacks get a new last layer.
 """
 
-from utils.cli import run_script
+from utils.cli import make_parser, number, run_script
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,16 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import (
-    MODELS,
-    PERSONAL_DATA,
-    PERSONAL_MODELS,
-    UserError,
-    make_parser,
-    note,
-    number,
-    relative,
-)
+from utils.config import MODELS, PERSONAL_DATA, PERSONAL_MODELS, UserError, note, relative
 from utils.data.classes import list_names
 from utils.data.face_set import FaceSet
 from utils.data.recordings import load_classes, load_subject, record_command

@@ -39,7 +39,7 @@ OWNERS = {
     "matplotlib": {"plots"},
     "cv2": {"images"},
     "PIL": {"headers"},
-    "filelock": {"locks"},
+    "filelock": {"files"},
     "distributed": {"cluster"},
     "av": {"video_reader"},
 }

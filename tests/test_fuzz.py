@@ -10,7 +10,7 @@ from utils.config import TRUST_VARIABLE, UserError
 from utils.data.image_folder import FERPLUS_COLUMNS, read_ferplus
 
 sys.path.insert(0, str(ROOT / "tests" / "measure"))
-import fuzz  # noqa: E402
+import fuzz
 
 
 @pytest.mark.parametrize("kind", fuzz.KINDS)

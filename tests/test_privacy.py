@@ -16,9 +16,9 @@ import joblib
 import pytest
 from conftest import DATA, ROOT, run
 
-from utils.config import write_json
 from utils.data.face_set import load_face_set
 from utils.data.recordings import SessionWriter
+from utils.files import write_json
 from utils.model.bundle import digests, load_info
 from utils.model.swap import JSON
 

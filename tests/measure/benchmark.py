@@ -36,8 +36,8 @@ sys.path.insert(
     0, str(ROOT / "scr")
 )  # this file is no script of the project and no test: nothing else sets its path
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import cv2
+import numpy as np
 
 CLIP = ROOT / "assets" / "demo.mp4"
 PICTURE = ROOT / "tests" / "assets" / "astronaut.jpg"

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
 
-from utils.cli import run_script
+from utils.cli import make_parser, positive_int, run_script
 
 import itertools
 import os
@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from utils.config import UserError, make_parser, positive_int
+from utils.config import UserError
 
 ROUND = 1000
 """Frames of the scene."""

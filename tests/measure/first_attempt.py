@@ -17,15 +17,15 @@ sys.path.insert(
     0, str(ROOT / "scr")
 )  # this file is no script of the project and no test: nothing else sets its path
 
-from utils.cli import run_script  # noqa: E402
+from utils.cli import make_parser, run_script
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from utils.config import UserError, make_parser  # noqa: E402
-from utils.data.face_set import FaceSet, class_source_weights, load_face_set  # noqa: E402
-from utils.evaluation.metrics import evaluate_predictions  # noqa: E402
-from utils.faces.features import fit_recipe  # noqa: E402
-from utils.training import landmark_network, networks, streams  # noqa: E402
+from utils.config import UserError
+from utils.data.face_set import FaceSet, class_source_weights, load_face_set
+from utils.evaluation.metrics import evaluate_predictions
+from utils.faces.features import fit_recipe
+from utils.training import landmark_network, networks, streams
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 PUBLISHED = replace(

@@ -18,8 +18,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
-from utils.faces.images import is_image  # noqa: E402
-from utils.faces.landmarker import FaceLandmarker  # noqa: E402
+from utils.faces.images import is_image
+from utils.faces.landmarker import FaceLandmarker
 
 WIDTHS = (160, 96, 64, 48, 32, 24, 16, 12)
 ANGLES = range(0, 360, 45)

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
 
-from utils.cli import run_script
+from utils.cli import make_parser, positive_int, run_script, seed
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.config import MODELS, TRUST_VARIABLE, UserError, make_parser, positive_int, seed
+from utils.config import MODELS, TRUST_VARIABLE, UserError
 from utils.faces.pool import DIED, work_through
 
 ODD_NUMBERS = (

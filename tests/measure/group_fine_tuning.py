@@ -12,14 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scr"))
 
-from utils.cli import run_script  # noqa: E402
+from utils.cli import make_parser, number, positive_int, run_script
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from utils.config import make_parser, number, positive_int  # noqa: E402
-from utils.data.face_set import load_face_set  # noqa: E402
-from utils.training.fine_tuning import Examples, Reference, fine_tune_layer  # noqa: E402
-from utils.training.pretrained import Pretrained, embed_set, open_pretrained, open_reference  # noqa: E402
+from utils.data.face_set import load_face_set
+from utils.training.fine_tuning import Examples, Reference, fine_tune_layer
+from utils.training.pretrained import Pretrained, embed_set, open_pretrained, open_reference
 
 
 def build_parser():

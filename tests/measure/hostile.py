@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
 ASSETS = ROOT / "tests" / "assets"
 FORMATS = {

@@ -13,17 +13,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scr"), str(ROOT / "tests")]
 
-from utils.cli import run_script  # noqa: E402
+from utils.cli import make_parser, run_script
 
-import tempfile  # noqa: E402
-import time  # noqa: E402
+import tempfile
+import time
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from conftest import frames_of, run  # noqa: E402
-from test_own_expressions import OPEN, SHUT, record_and_train, write_clips  # noqa: E402
-
-from utils.config import make_parser  # noqa: E402
+import cv2
+import numpy as np
+from conftest import frames_of, run
+from test_own_expressions import OPEN, SHUT, record_and_train, write_clips
 
 
 def build_parser():

@@ -18,15 +18,15 @@ sys.path.insert(
     0, str(ROOT / "scr")
 )  # this file is no script of the project and no test: nothing else sets its path
 
-from utils.cli import run_script  # noqa: E402
+from utils.cli import make_parser, run_script
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from utils.config import EMOTIONS, MODELS, make_parser  # noqa: E402
-from utils.data.face_set import FaceSet, load_face_set  # noqa: E402
-from utils.evaluation.answers import side_by_side  # noqa: E402
-from utils.training.fine_tuning import Examples, fine_tune  # noqa: E402
-from utils.training.pretrained import embed_set, open_pretrained, open_reference  # noqa: E402
+from utils.config import EMOTIONS, MODELS
+from utils.data.face_set import FaceSet, load_face_set
+from utils.evaluation.answers import side_by_side
+from utils.training.fine_tuning import Examples, fine_tune
+from utils.training.pretrained import embed_set, open_pretrained, open_reference
 
 TAKES = 3
 

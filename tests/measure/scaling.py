@@ -12,19 +12,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))  # no script of the project and no test: nothing else sets its path
 
-from utils.cli import run_script  # noqa: E402
+from utils.cli import make_parser, positive_int, run_script
 
-import json  # noqa: E402
-import os  # noqa: E402
-import subprocess  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
+import json
+import os
+import subprocess
+import tempfile
+import time
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from utils.config import DATA, UserError, make_parser, positive_int  # noqa: E402
-from utils.data.extraction import CHUNK, extract, part_path  # noqa: E402
-from utils.data.face_set import FaceSet, load_face_set, prefix_group, save_face_set  # noqa: E402
+from utils.config import DATA, UserError
+from utils.data.extraction import CHUNK, extract, part_path
+from utils.data.face_set import FaceSet, load_face_set, prefix_group, save_face_set
 
 STEPS = "merge", "load", "balance", "train"
 JITTER = 0.002

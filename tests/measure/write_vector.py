@@ -16,10 +16,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scr"))
 
-from utils.config import atomic_path
 from utils.faces.crops import crop_face
 from utils.faces.images import load_picture
 from utils.faces.landmarker import FaceLandmarker
+from utils.files import atomic_path
 from utils.model.classifier import EmotionClassifier
 
 PICTURE = "tests/assets/group.jpg"

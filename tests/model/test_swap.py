@@ -10,7 +10,8 @@ import time
 import pytest
 from conftest import ROOT
 
-from utils.config import UserError, write_json
+from utils.config import UserError
+from utils.files import write_json
 from utils.model.bundle import digests, find_model, load_info
 from utils.model.swap import JSON, NAME, NEXT, OWN, replacing
 from utils.training.export import adding
@@ -27,7 +28,7 @@ CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 old, new, folder = map(Path, sys.argv[1:])
 
 def replace():
-    from utils.config import atomic_path, write_json
+    from utils.files import atomic_path, write_json
     from utils.data.checks import read_json
     with swap.replacing(folder) as staging:
         for path in new.iterdir():

@@ -4,7 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from ..config import LONGEST_NAME, UserError
+from ..config import UserError
+from ..files import LONGEST_NAME
 from ..video.video_writer import CODECS, Sound, VideoRecorder, write_picture
 from .plot import Plot
 from .table import ResultWriter

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError, atomic_path
+from ..config import UserError
 from ..evaluation.plots import figure_to_svg, new_figure, save_figure
 from ..faces.images import import_cv2
+from ..files import atomic_path
 from .smoothing import UNCERTAIN
 from .windows.canvas import INK, PAPER, UNSURE, class_colours
 

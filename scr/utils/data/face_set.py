@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DATA, EMOTIONS, SEED, UserError, atomic_path, note, relative
+from ..config import DATA, EMOTIONS, SEED, UserError, note, relative
 from ..faces.crops import CROP_PX
 from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
+from ..files import atomic_path
 from .checks import check_columns, check_landmarks
 from .classes import check_classes, class_name, list_names, name_problem
 from .image_folder import VOTES, LabelledImage

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import EMOTIONS, PERSONAL_DATA, UserError, atomic_path, relative, write_json
+from ..config import EMOTIONS, PERSONAL_DATA, UserError, relative
 from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
 from ..faces.images import sharpness
-from ..locks import writing
+from ..files import atomic_path, write_json, writing
 from .checks import check_faces, parse_json
 from .classes import check_classes, class_name, name_problem
 

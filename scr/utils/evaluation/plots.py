@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import atomic_path
+from ..files import atomic_path
 
 
 def new_figure(width: float, height: float, **style):

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..config import ROOT, UserError, note_once, relative, write_json
+from ..config import ROOT, UserError, note_once, relative
 from ..data.checks import check_fields, read_json
+from ..files import write_json
 
 FILE = "no_model.json"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config import UserError, relative
 from ..data.checks import read_json
-from ..locks import lock_of, writing
+from ..files import lock_of, writing
 
 NAME = "emotion_mlp"
 CROP_NAME = "emotion_crop"
@@ -30,7 +30,7 @@ PATIENCE_S = 300.0
 def replacing(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for the files of a new bundle; they take the place of the old one together.
 
-    They do so if the block has written the JSON into it, as the last file and at once (`config.write_json`).
+    They do so if the block has written the JSON into it, as the last file and at once (`files.write_json`).
     If not, the old bundle stays. Raises UserError if the disk refuses, or another run goes on writing.
     """
     with _held(folder, PATIENCE_S):

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..config import DATA, SEED, UserError, scratch_folder
+from ..config import DATA, SEED, UserError
 from ..data.face_set import FaceSet
 from ..evaluation.metrics import answer_threshold
+from ..files import scratch_folder
 from ..model.bundle import PARTS
 from ..model.classifier import mix
 from . import crop_augmentation, crop_network, landmark_network

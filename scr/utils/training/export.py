@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError, atomic_path, native_log_silenced, relative, write_json
+from ..config import UserError, native_log_silenced, relative
+from ..files import atomic_path, write_json
 from ..model.bundle import (
     HOW_TO_TRAIN,
     METADATA_FILE,

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..config import DATA, scratch_folder
+from ..config import DATA
 from ..data.face_set import FaceSet, class_source_weights, prefix_group
 from ..data.rows import store
 from ..evaluation.metrics import answer_threshold
 from ..faces.features import fit_recipe, fit_reference, mirror_map
+from ..files import scratch_folder
 from . import networks, streams
 from .streams import Features, blocks
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError, atomic_path, note
+from ..config import UserError, note
 from ..faces.images import import_cv2
+from ..files import atomic_path
 from .frames import FALLBACK_FPS
 from .video_reader import import_av
 

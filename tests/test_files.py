@@ -1,4 +1,4 @@
-"""Two runs at once, and who may read what is stored about a person."""
+"""Files are whole whatever happens, written by one run at a time, and private where they should be."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from conftest import DATA, ROOT, run, user_error
 
 from utils.config import UserError
 from utils.data.recordings import SessionWriter, load_subject, read_session, save_neutral, store_consent
-from utils.locks import writing
+from utils.files import atomic_path, read_verified, scratch_folder, sha256_of, write_json, writing
 
 RECORD = ("--source", DATA / "astronaut.jpg", "--label", "happy", "--subject", "ann", "--session", "1")
 FACE = (np.zeros((478, 3), np.float32), np.zeros(52, np.float32))
@@ -84,7 +84,7 @@ def test_the_second_extraction_to_one_output_is_told_who_is_at_it(tmp_path):
 
 def test_a_lock_that_says_nothing_still_holds(tmp_path):
     with writing(tmp_path / "a", "wait"):
-        (tmp_path / ".a.lock").write_text("[]")
+        (tmp_path / ".a.lock").write_bytes(b"")
         with (
             pytest.raises(UserError, match="is being written by another run; wait$"),
             writing(tmp_path / "a", "wait"),
@@ -130,3 +130,61 @@ def test_samples_sort_by_time_not_by_its_text(tmp_path):
         writer.path.write_bytes(b"%08x %s\n" % (zlib.crc32(text), text))
     samples, dropped = load_subject("ann", tmp_path)
     assert [sample.label for sample in samples] == ["fear", "sad", "happy"] and dropped == 0
+
+
+def run_killed(code: str, folder) -> None:
+    """Run Python code in a process that kills itself; the folder is its `sys.argv[1]`."""
+    code = "import os, sys; from pathlib import Path; from utils.files import *\n" + code
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], env=os.environ | {"PYTHONPATH": str(ROOT / "scr")}
+    )
+    assert done.returncode
+
+
+KILL = "os.kill(os.getpid(), 9)"
+
+
+def test_a_run_killed_while_it_writes_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    run_killed(f"with atomic_path(Path(sys.argv[1], 'a.json')) as a: a.write_text('half'); {KILL}", tmp_path)
+    assert json.loads(path.read_text()) == {"old": 1}
+
+
+def test_a_killed_runs_scratch_folder_goes_with_the_next_and_another_runs_stays(tmp_path):
+    run_killed(
+        f"with scratch_folder(Path(sys.argv[1])) as a: (a / 'maps.npy').write_text('large'); {KILL}", tmp_path
+    )
+    (left,) = tmp_path.iterdir()
+    with scratch_folder(tmp_path) as first, scratch_folder(tmp_path) as second:
+        assert set(tmp_path.iterdir()) == {first, second} and left not in (first, second)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_private_file_is_its_owners_from_the_first_byte(tmp_path):
+    with atomic_path(tmp_path / "a", private=True) as partial:
+        assert os.name == "nt" or partial.stat().st_mode & 0o777 == 0o600
+        partial.write_text("x")
+    assert (tmp_path / "a").read_text() == "x"
+    assert os.name == "nt" or (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for write in (
+        lambda path: write_json(path, {}),
+        lambda path: scratch_folder(path).__enter__(),
+        lambda path: writing(path, "").__enter__(),
+    ):
+        with pytest.raises(UserError, match="can't write"):
+            write(tmp_path / "file" / "a.json")
+
+
+def test_a_known_file_is_read_and_another_refused(tmp_path):
+    path = tmp_path / "network"
+    with pytest.raises(UserError, match="can't read .*; run: git checkout"):
+        read_verified(path, "", "run: git checkout")
+    path.write_bytes(b"weights")
+    assert read_verified(path, sha256_of(path), "") == b"weights"
+    with pytest.raises(UserError, match="damaged or another version"):
+        read_verified(path, "0" * 64, "")
