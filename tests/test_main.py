@@ -294,14 +294,13 @@ class PluggedCamera:
     def __init__(self, image):
         self.image, self.pulled = image, False
 
-    def get(self, _):
-        return 0.0
-
-    def read(self):
+    def __next__(self):
         time.sleep(0.02)
-        return not self.pulled, np.roll(self.image, int(time.monotonic() * 1000) % 3, axis=0)
+        if self.pulled:
+            raise StopIteration
+        return np.roll(self.image, int(time.monotonic() * 1000) % 3, axis=0)
 
-    def release(self):
+    def close(self):
         self.pulled = True
 
 
@@ -323,7 +322,7 @@ class PulledAfterThree(live_source.LiveSource):
             yield frame
             count += frame is not None
             if frame is not None and count % 3 == 0:
-                self.plug_in_again().release()
+                self.plug_in_again().close()
 
 
 def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(

@@ -1,5 +1,6 @@
 """Sources that fail in every way cameras and files do; no camera and no network needed."""
 
+import sys
 import threading
 import time
 
@@ -10,7 +11,7 @@ import pytest
 
 from utils.config import UserError
 from utils.video import camera, sources
-from utils.video.camera import CameraSettings, open_camera
+from utils.video.camera import Camera, CameraSettings, open_camera
 from utils.video.live_source import LiveSource, Patience
 from utils.video.sources import DEMO_CLIP, VideoSource, open_source
 from utils.video.video_writer import VideoRecorder, write_picture
@@ -18,16 +19,17 @@ from utils.video.video_writer import VideoRecorder, write_picture
 QUICK = Patience(stalled=0.4, frozen=0.6, gone=1.0, retry=0.02)
 
 
-class FakeCamera:
-    """Plays a script of reads: an image, None (returns False), an exception, or a float: seconds to block."""
+class FakeDevice:
+    """A cv2.VideoCapture that plays a script of reads: an image, None (returns False), an exception, or a
+    float: seconds to block."""
 
     def __init__(self, reads, then=None, period=0.005):
         self.reads, self.then, self.period = list(reads), then, period
         self.released = False
         self.count = 0
 
-    def get(self, _):
-        return 0.0
+    def getBackendName(self):
+        return "FAKE"
 
     def set(self, *_):
         return False
@@ -52,6 +54,10 @@ class FakeCamera:
         self.released = True
 
 
+def plugged(*reads, **device) -> Camera:
+    return Camera(FakeDevice(*reads, **device))
+
+
 def picture(value: int, size=(60, 80)) -> np.ndarray:
     return np.full((*size, 3), value % 256, np.uint8)
 
@@ -74,8 +80,8 @@ def collect(source, seconds=3.0, until=lambda frames: False):
 
 
 def test_only_the_newest_frame_is_given_and_time_goes_up():
-    camera = FakeCamera([], then=moving)
-    with LiveSource("0", camera, lambda: None, "camera", QUICK) as source:
+    device = FakeDevice([], then=moving)
+    with LiveSource("0", Camera(device), lambda: None, "camera", QUICK) as source:
         frames = []
         for frame in source:
             if frame is not None:
@@ -84,10 +90,10 @@ def test_only_the_newest_frame_is_given_and_time_goes_up():
                 assert time.monotonic() - frame.captured < 0.2
             if len(frames) == 6:
                 break
-        assert camera.count > 20  # frames in between were left out, not queued
+        assert device.count > 20  # frames in between were left out, not queued
     stamps = [frame.timestamp_ms for frame in frames]
     assert stamps == sorted(set(stamps)) and [frame.index for frame in frames] == list(range(6))
-    assert camera.released
+    assert device.released
 
 
 @pytest.mark.parametrize(
@@ -96,8 +102,8 @@ def test_only_the_newest_frame_is_given_and_time_goes_up():
     ids=["returns False", "raises", "empty", "blocks"],
 )
 def test_a_camera_that_fails_comes_back(fault):
-    cameras = [FakeCamera([], then=moving)]
-    broken = FakeCamera([picture(1)] * 3, then=fault)
+    cameras = [plugged([], then=moving)]
+    broken = plugged([picture(1)] * 3, then=fault)
     source = LiveSource("0", broken, lambda: cameras.pop() if cameras else None, "camera", QUICK)
     with source:
         frames, messages = collect(source, until=lambda frames: len(frames) > 20)
@@ -107,8 +113,8 @@ def test_a_camera_that_fails_comes_back(fault):
 
 
 def test_a_camera_that_blocks_for_good_is_left_behind():
-    cameras = [FakeCamera([], then=moving)]
-    broken = FakeCamera([picture(1)] * 3, then=60.0)
+    cameras = [plugged([], then=moving)]
+    broken = plugged([picture(1)] * 3, then=60.0)
     source = LiveSource("0", broken, lambda: cameras.pop() if cameras else None, "camera", QUICK)
     with source:
         frames, messages = collect(source, until=lambda frames: len(frames) > 20)
@@ -117,7 +123,7 @@ def test_a_camera_that_blocks_for_good_is_left_behind():
 
 def test_a_camera_that_stays_away_ends_the_source_with_a_reason():
     start = time.monotonic()
-    source = LiveSource("0", FakeCamera([picture(1)]), lambda: None, "camera", QUICK)
+    source = LiveSource("0", plugged([picture(1)]), lambda: None, "camera", QUICK)
     frames, messages = collect(source)
     assert len(frames) == 1 and messages and "plug it in" in source.failure
     assert time.monotonic() - start < 2.5
@@ -128,19 +134,56 @@ def test_a_frozen_camera_is_opened_again_and_a_still_picture_is_believed():
 
     def reopen():
         opened.append(1)
-        return FakeCamera([], then=picture(7))
+        return plugged([], then=picture(70))
 
-    with LiveSource("0", FakeCamera([], then=picture(7)), reopen, "camera", QUICK) as source:
+    with LiveSource("0", plugged([], then=picture(70)), reopen, "camera", QUICK) as source:
         frames, messages = collect(source, seconds=1.2)
     assert len(opened) == 1 and "repeats its last frame" in messages[0]
     assert source.failure == "" and frames[-1].timestamp_ms > 900
 
 
 def test_a_frame_of_another_size_passes_through():
-    camera = FakeCamera([picture(1)] * 3 + [picture(2, (120, 160))] * 500, period=0.02)
+    camera = plugged([picture(1)] * 3 + [picture(2, (120, 160))] * 500, period=0.02)
     with LiveSource("0", camera, lambda: None, "camera", QUICK) as source:
         frames, _ = collect(source, seconds=0.5)
     assert {frame.image.shape for frame in frames} == {(60, 80, 3), (120, 160, 3)}
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (np.full((60, 80), 50, np.uint8), [50, 50, 50]),
+        (np.full((60, 80, 1), 50, np.uint8), [50, 50, 50]),
+        (np.dstack([np.full((60, 80), 145, np.uint8), np.full((60, 80), 128, np.uint8)]), [150, 150, 150]),
+        (np.tile(np.uint16([0, 1000]), (60, 40)), [0, 0, 0]),
+        (np.full((60, 80, 4), 50, np.uint8), [50, 50, 50]),
+    ],
+    ids=["grey", "one channel", "YUYV", "16 bits", "four channels"],
+)
+def test_frames_of_other_kinds_are_converted(image, expected):
+    frame = next(plugged([image]))
+    assert frame.shape == (60, 80, 3) and frame.dtype == np.uint8
+    assert np.abs(frame[0, 0].astype(int) - expected).max() <= 2
+    assert image.dtype == np.uint8 or frame.max() == 255
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((1, 921600), np.uint8), np.zeros((1, 640, 3), np.uint8), np.zeros((60, 80, 3), np.float32)],
+    ids=["raw", "one row", "float"],
+)
+def test_a_camera_whose_frames_are_no_pictures_is_said_to_be_one(image, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda camera, code: FakeDevice([], then=image))
+    with pytest.raises(UserError, match=r"no camera 0 \(it gives frames of .* --camera-backend"):
+        open_source("0")
+
+
+def test_a_picture_that_stays_black_is_told_once_and_its_frames_go_on():
+    with LiveSource("0", plugged([], then=picture(3)), lambda: None, "camera", QUICK) as source:
+        frames, messages = collect(source, seconds=1.6)
+    assert len(messages) == 1 and "black; open its shutter" in messages[0]
+    assert source.failure == "" and frames[-1].timestamp_ms > 1200
 
 
 def test_video_gives_every_frame_in_order_with_its_own_time():
@@ -183,7 +226,7 @@ def test_a_damaged_video_is_refused_in_one_line(tmp_path, data):
 
 
 def test_no_camera_plays_the_clip_or_says_so(monkeypatch):
-    monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video9")
+    monkeypatch.setattr(sys, "platform", "linux")
     with open_source("9", demo=DEMO_CLIP) as source:
         assert list(source.news) == ["no camera 9 (there is no /dev/video9): playing assets/demo.mp4"]
         assert source.kind == "video"
@@ -194,13 +237,12 @@ def test_no_camera_plays_the_clip_or_says_so(monkeypatch):
 def test_camera_back_ends_are_tried_in_the_platform_s_order(monkeypatch):
     tried = []
 
-    class Busy(FakeCamera):
+    class Busy(FakeDevice):
         def __init__(self, camera, code):
             super().__init__([])
             tried.append(code)
 
-    monkeypatch.setattr(camera, "_device_problem", lambda camera: "")
-    monkeypatch.setattr(camera.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(cv2, "VideoCapture", Busy)
     capture, problem = open_camera(0)
     assert capture is None and "another program" in problem
@@ -211,10 +253,31 @@ def test_camera_back_ends_are_tried_in_the_platform_s_order(monkeypatch):
 
 
 def test_a_camera_that_never_answers_does_not_hang_the_start(monkeypatch):
-    monkeypatch.setattr(camera, "_device_problem", lambda camera: "")
-    monkeypatch.setattr(camera, "_try_camera", lambda camera, settings: time.sleep(60))
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda camera, code: time.sleep(60))
     monkeypatch.setattr(camera, "OPEN_TIMEOUT_S", 0.2)
     assert open_camera(0)[1].startswith("no answer")
+
+
+def jpeg(value: int, size) -> bytes:
+    return cv2.imencode(".jpg", picture(value, size))[1].tobytes()
+
+
+def test_frames_far_larger_than_the_first_are_left_out(tmp_path):
+    path = tmp_path / "grows.mjpg"
+    path.write_bytes(jpeg(50, (240, 320)) * 5 + jpeg(50, (8000, 8000)) * 3 + jpeg(50, (240, 320)) * 2)
+    with open_source(str(path)) as source:
+        shapes = [frame.image.shape for frame in source if frame is not None]
+    assert shapes == [(240, 320, 3)] * 7
+
+
+def test_numbered_pictures_are_a_video(tmp_path):
+    for number in range(8, 20):
+        write_picture(tmp_path / f"img{number:03}.png", picture(number))
+    with VideoSource("x", tmp_path / "img%03d.png") as source:
+        frames = [frame for frame in source if frame is not None]
+    assert [frame.image[0, 0, 0] for frame in frames] == list(range(8, 20))
+    assert [frame.timestamp_ms for frame in frames[:3]] == [0, 40, 80]
 
 
 def test_streams_that_do_not_open_are_named():

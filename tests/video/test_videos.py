@@ -4,6 +4,7 @@ import contextlib
 import csv
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -214,6 +215,82 @@ def test_sound_keeps_step_with_a_transport_stream_s_clock(tmp_path):
         )
     assert first < 0.1 and 2.2 < last < 2.45
     assert stamps(tmp_path / "saved.mp4")[0] == 0
+
+
+def joined(path) -> Path:
+    """Write the clip twice, as recordings appended to each other: the second one's clock begins anew."""
+    remux(SMILE, path)
+    path.write_bytes(path.read_bytes() * 2)
+    return path
+
+
+@pytest.mark.parametrize("name", ["joined.ts", "dvd.vob"])
+def test_a_clock_that_begins_anew_goes_on(smile, tmp_path, name):
+    clip = tmp_path / name
+    if name == "joined.ts":
+        joined(clip)
+    else:
+        with av.open(str(clip), "w", format="vob") as file:
+            stream = file.add_stream("mpeg2video", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+            for image in smile:
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+            file.mux(stream.encode(None))
+        clip.write_bytes(clip.read_bytes() * 2)
+    times = stamps(clip)
+    assert len(times) == 144 and times[-1] == pytest.approx(143 * FRAME_MS, abs=FRAME_MS)
+    assert np.diff(times) == pytest.approx(np.full(143, FRAME_MS), abs=2)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_joined_recordings_are_saved_with_their_sound(tmp_path, suffix):
+    saved = tmp_path / f"saved{suffix}"
+    demo("--source", joined(tmp_path / "joined.ts"), "--save", saved)
+    assert len(stamps(saved)) == 144 and set(streams_of(saved)) == {"video", "audio"}
+    with av.open(str(saved)) as file:
+        last = [float(packet.pts * packet.time_base) for packet in file.demux(audio=0) if packet.pts][-1]
+    assert last == pytest.approx(4.77, abs=0.15)
+
+
+def test_sound_that_can_not_be_written_never_costs_the_video(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise av.FFmpegError(22, "refused")
+
+    monkeypatch.setattr("utils.video.video_writer.Sound._write", refuse)
+    demo("--source", SMILE, "--save", tmp_path / "saved.mp4")
+    assert len(stamps(tmp_path / "saved.mp4")) == 72
+    assert "is not carried over: " in capsys.readouterr().err
+
+
+def test_a_thumbnail_before_the_video_is_not_the_video(smile, tmp_path):
+    path = tmp_path / "thumbnail.wmv"
+    with av.open(str(path), "w", format="asf") as file:
+        thumbnail, clip = file.add_stream("mjpeg", rate=1), file.add_stream("wmv2", rate=30)
+        thumbnail.width, thumbnail.height, thumbnail.pix_fmt = 960, 540, "yuvj420p"
+        clip.width, clip.height, clip.pix_fmt = 640, 360, "yuv420p"
+        large = cv2.resize(smile[0], (960, 540))
+        file.mux(thumbnail.encode(av.VideoFrame.from_ndarray(large, format="bgr24")))
+        for image in smile:
+            file.mux(clip.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        for stream in (thumbnail, clip):
+            file.mux(stream.encode(None))
+    with VideoSource("x", path) as source:
+        shapes = [frame.image.shape for frame in source if frame is not None]
+    assert len(shapes) >= 70 and set(shapes) == {(360, 640, 3)} and not source.failure
+
+
+def test_damage_in_the_middle_is_not_an_early_end(smile, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", smile)
+    with av.open(str(clip)) as file:
+        places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.pts]
+    data = bytearray(clip.read_bytes())
+    for at, size in places[30:40]:
+        data[at : at + size] = b"\xff" * size
+    clip.write_bytes(data)
+    with VideoSource("clip.mp4", clip) as source:
+        frames = [frame for frame in source if frame is not None]
+    assert frames[-1].timestamp_ms == pytest.approx(71 * FRAME_MS, abs=2)
+    assert re.fullmatch(r"clip.mp4 is damaged: 1\d of 72 frames could not be read", source.failure)
 
 
 def test_quitting_early_ends_the_sound_with_the_picture(tmp_path, monkeypatch):
@@ -457,6 +534,21 @@ def test_a_file_behind_an_address_is_read_whole():
 
     with server(answer) as port, open_source(f"http://127.0.0.1:{port}/smile.mp4") as source:
         assert source.kind == "video" and sum(frame is not None for frame in source) == 72
+
+
+def test_a_server_without_ranges_is_not_taken_for_damage(tmp_path):
+    """Its file begins with the pictures: where they are is written at the end."""
+
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(SMILE.stat().st_size))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(SMILE.read_bytes())
+
+    with server(answer) as port, open_source(f"http://127.0.0.1:{port}/smile.mp4") as source:
+        with pytest.raises(UserError, match="may not give parts of a file; download it first"):
+            list(source)
 
 
 def test_memory_stays_flat(smile, tmp_path):

@@ -14,16 +14,9 @@ from ..faces.images import import_cv2
 
 BACKENDS = {"win32": ("dshow", "msmf"), "darwin": ("avfoundation",), "linux": ("v4l2",)}
 """Camera back-ends by platform, in order: MSMF may take a minute where DirectShow opens a camera at once."""
-BACKEND_CODES = {
-    "any": "CAP_ANY",
-    "v4l2": "CAP_V4L2",
-    "dshow": "CAP_DSHOW",
-    "msmf": "CAP_MSMF",
-    "avfoundation": "CAP_AVFOUNDATION",
-    "gstreamer": "CAP_GSTREAMER",
-}
-
 OPEN_TIMEOUT_S = 15.0
+LEAST_SIDE_PX = 16
+"""Raw data that a back-end did not decode comes as one row."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +29,44 @@ class CameraSettings:
     fps: int | None = None
 
 
-def open_camera(camera: int | str, settings: CameraSettings = CameraSettings()) -> tuple[object | None, str]:
-    """Return (capture that has given a frame, ""), or (None, the reason why there is none)."""
+class Camera:
+    """An open device: `next` gives a frame (height, width, 3) uint8 BGR; it ends when a read fails."""
+
+    def __init__(self, capture):
+        self._capture = capture
+        self.backend = capture.getBackendName() if capture.isOpened() else ""
+        self.problem = ""
+        """what may be wrong if no frame could be used"""
+
+    def __next__(self) -> np.ndarray:
+        with contextlib.suppress(Exception):  # cv2.error, and what back-ends make of a device that vanished
+            ok, image = self._capture.read()
+            if ok and image is not None:
+                self.problem = f"it gives frames of {image.shape} {image.dtype}; try another --camera-backend"
+                return to_bgr(image)
+        raise StopIteration
+
+    def close(self) -> None:
+        """Free the device."""
+        with contextlib.suppress(Exception):
+            self._capture.release()
+
+
+def to_bgr(image: np.ndarray) -> np.ndarray:
+    """Return what a device gives as BGR of 8 bits; raises ValueError if it is no picture."""
+    cv2 = import_cv2()
+    if image.dtype == np.uint16:  # depth and infrared cameras use some of the 16 bits
+        image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or min(image.shape[:2]) < LEAST_SIDE_PX:
+        raise ValueError(f"{image.shape} {image.dtype}")
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if channels < 3:
+        return cv2.cvtColor(image, cv2.COLOR_YUV2BGR_YUY2 if channels == 2 else cv2.COLOR_GRAY2BGR)
+    return image[:, :, :3]
+
+
+def open_camera(camera: int | str, settings: CameraSettings = CameraSettings()) -> tuple[Camera | None, str]:
+    """Return (a camera that has given a frame, ""), or (None, the reason why there is none)."""
     if problem := _device_problem(camera):
         return None, problem
     if sys.platform == "darwin":  # AVFoundation asks for permission, and only the main thread may
@@ -60,20 +89,21 @@ def _device_problem(camera: int | str) -> str:
     return ""
 
 
-def _try_camera(camera: int | str, settings: CameraSettings) -> tuple[object | None, str]:
+def _try_camera(camera: int | str, settings: CameraSettings) -> tuple[Camera | None, str]:
     cv2 = import_cv2()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # V4L2 has its own view of an error
     names = BACKENDS.get(sys.platform, ()) + ("any",) if settings.backend == "auto" else (settings.backend,)
     problem = "it does not open; another program may use it"
     for name in names:
-        capture = cv2.VideoCapture(camera, getattr(cv2, BACKEND_CODES[name]))
+        capture = cv2.VideoCapture(camera, getattr(cv2, f"CAP_{name.upper()}"))
+        opened = Camera(capture)
         if capture.isOpened():
             _apply(capture, settings)
             for _ in range(5):  # the first reads of a waking camera may fail
-                if read_image(capture) is not None:
-                    return capture, ""
-            problem = "it opens but gives no picture; another program may use it"
-        release(capture)
+                if next(opened, None) is not None:
+                    return opened, ""
+            problem = opened.problem or "it opens but gives no picture; another program may use it"
+        opened.close()
     return None, problem
 
 
@@ -99,33 +129,14 @@ def list_cameras() -> list[str]:
         numbers = range(5)
     lines = []
     for number in numbers:
-        capture, problem = open_camera(number)
+        camera, problem = open_camera(number)
         name_file = Path(f"/sys/class/video4linux/video{number}/name")
         name = f" {name_file.read_text().strip()}" if name_file.exists() else ""
-        if capture is not None:
-            image = read_image(capture)
-            size = f"{image.shape[1]} x {image.shape[0]}" if image is not None else "no frame"
-            lines.append(f"{number}{name}: {size}, {capture.getBackendName()}")
-            capture.release()
+        if camera is not None:
+            image = next(camera, None)
+            size = "no frame" if image is None else f"{image.shape[1]} x {image.shape[0]}"
+            lines.append(f"{number}{name}: {size}, {camera.backend}")
+            camera.close()
         elif name:
             lines.append(f"{number}{name}: {problem}")
     return lines
-
-
-def read_image(capture) -> np.ndarray | None:
-    """Return the next frame (height, width, 3) uint8 BGR, or None if there is none that can be used."""
-    try:
-        ok, image = capture.read()
-    except Exception:  # cv2.error, and what back-ends make of a device that vanished
-        return None
-    if not ok or image is None or 0 in image.shape or image.dtype != np.uint8:
-        return None
-    if image.ndim == 2 or image.shape[2] == 1:
-        return import_cv2().cvtColor(image, import_cv2().COLOR_GRAY2BGR)
-    return image[:, :, :3]
-
-
-def release(capture) -> None:
-    if capture is not None:
-        with contextlib.suppress(Exception):
-            capture.release()

@@ -18,7 +18,7 @@ from ..config import ASSETS, UserError, relative
 from ..faces.headers import PictureError
 from ..faces.images import check_picture, is_image, load_picture
 from ..folders import HEIF_SUFFIXES, list_files, list_reasons
-from .camera import CameraSettings, open_camera, read_image
+from .camera import CameraSettings, open_camera
 from .frames import TICK_S, Frame, Source
 from .live_source import LiveSource
 from .video_reader import VideoReader, remember_proxy
@@ -224,20 +224,20 @@ class VideoSource(Source):
                 break
             count += 1
             yield frame
-        if count == 0:
-            raise UserError(f"no frame of {self.name} can be read; the file is damaged, choose another")
         if loss := self._reader.loss(count):
-            self.failure = f"{self.name} ends early: {loss} could be read (cut off?)"
+            self.failure = f"{self.name} {loss}"
+        if count == 0:
+            raise UserError(self.failure)
 
     def _read_ahead(self) -> None:
         index, timestamp_ms, begin_ms = 0, -1, 0
         if self.loops:  # only then may it begin elsewhere
-            self._reader.skip_to(DEMO_BEGIN_S)
+            self._reader.seek(DEMO_BEGIN_S)
             begin_ms = -round(DEMO_BEGIN_S * 1000)
         while not self._stopped.is_set():
-            image = read_image(self._reader)
+            image = next(self._reader, None)
             if image is None and self.loops and index:
-                self._reader.rewind()
+                self._reader.seek(0)
                 begin_ms = timestamp_ms + round(1000 / self.fps)
                 continue
             if image is None:
@@ -258,4 +258,4 @@ class VideoSource(Source):
         if self._thread.is_alive():
             self._thread.join(2.0)
         if not self._thread.is_alive():  # releasing under a read that hangs would crash
-            self._reader.release()
+            self._reader.close()

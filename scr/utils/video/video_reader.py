@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -19,9 +20,13 @@ MAX_STRETCH = 4.0
 MAX_PIXELS = 8192 * 4320
 """The largest frame that is read: 8K."""
 LEAST_LOSS_S, LEAST_LOSS_FRAMES, LOSS_SHARE = 1.0, 5, 0.05
-"""What may be missing at the end of a video without being called a loss: containers estimate."""
+"""What may be missing of a video without being called a loss: containers estimate."""
 NO_VIDEO = ("tty", "bin", "xbin", "adf", "idf")
 """Formats as which FFmpeg shows text that is no video at all."""
+BACKWARD_S, FORWARD_S = 0.5, 10.0
+"""Time stamps that jump so far are of a clock that begins anew."""
+TIMES_MAY_JUMP = 0x200
+"""FFmpeg's flag AVFMT_TS_DISCONT: formats, MPEG's for one, in which a jump forward is no gap."""
 
 
 def import_av():
@@ -37,23 +42,48 @@ def import_av():
     return av
 
 
-class VideoReader:
-    """Decodes one video; `read` and `release` as of a `cv2.VideoCapture`, and `time_s` of the frame read.
+class Clock:
+    """Turns a container's time stamps into seconds that go on where its own clock begins anew.
 
-    Raises UserError if the file or stream can't be opened or has no video.
+    It does so at the joint of recordings that were appended to each other, and on DVDs.
+    """
+
+    def __init__(self, start_s: float, may_jump: bool):
+        self.seconds: float | None = None
+        """the last time given; None before the first"""
+        self._start_s, self._may_jump = start_s, may_jump
+
+    def advance(self, time: float | None, step_s: float) -> float:
+        """Return the time of the next piece; it follows the last by `step_s` if its time stamp can't be."""
+        following = 0.0 if self.seconds is None else self.seconds + step_s
+        now = following if time is None else time - self._start_s
+        if self.seconds is not None:
+            ahead = now - self.seconds
+            if ahead < -BACKWARD_S or (self._may_jump and ahead > FORWARD_S):
+                self._start_s += now - following
+                now = following
+        self.seconds = now
+        return now
+
+
+class VideoReader:
+    """Decodes one video: an iterator over its upright frames (height, width, 3) uint8 BGR.
+
+    `time_s` is the time of the newest frame, `start_s` the container's time that counts as 0. Raises
+    UserError if the file or stream can't be opened or has no video.
     """
 
     def __init__(self, address: str, options: dict[str, str] | None = None, name: str = ""):
         av = import_av()
         self.address, self.name = address, name or address
         self._errors = av.FFmpegError
-        local = address.startswith("file:")
+        self._local = address.startswith("file:")
         try:
             self._container = av.open(
-                address, options=options or {}, timeout=None if local else (CONNECT_S, READ_S)
+                address, options=options or {}, timeout=None if self._local else (CONNECT_S, READ_S)
             )
         except (av.FFmpegError, ValueError) as error:
-            raise UserError(self._why_closed(error, local)) from error
+            raise UserError(self._why_closed(error)) from error
         try:
             self._stream = self._find_video()
         except UserError:
@@ -63,18 +93,23 @@ class VideoReader:
         self._frames = self._decode()
         self.fps = self._find_rate()
         self.has_sound = bool(self._container.streams.audio)
-        self.is_file = local or bool(self._container.duration) or bool(self._stream.frames)
-        self.time_s = 0.0
+        self.is_file = self._local or bool(self._container.duration) or bool(self._stream.frames)
         self.start_s: float | None = None
-        """the container's time of the first frame, which is 0 for `time_s`"""
+        self._clock: Clock | None = None
 
     @classmethod
     def of_file(cls, path: Path, name: str) -> "VideoReader":
-        """Return the reader of a file; `file:` allows colons in a name and keeps playlists offline."""
-        return cls(f"file:{os.fspath(path)}", {"protocol_whitelist": "file"}, name)
+        """Return the reader of a file, or of numbered pictures: `img%03d.png`.
 
-    def _why_closed(self, error: Exception, local: bool) -> str:
-        if not local:
+        `file:` allows colons in a name and keeps playlists offline.
+        """
+        options = {"protocol_whitelist": "file"}
+        if (first := first_number(path)) is not None:
+            options["start_number"] = str(first)
+        return cls(f"file:{os.fspath(path)}", options, name)
+
+    def _why_closed(self, error: Exception) -> str:
+        if not self._local:
             return f"can't open the stream {self.name}; check the address and the network"
         if isinstance(error, PermissionError):
             return f"{self.name} may not be read; check its permissions"
@@ -83,15 +118,12 @@ class VideoReader:
         )
 
     def _find_video(self):
-        Disposition = import_av().stream.Disposition
-        streams = [
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & Disposition.attached_pic  # the cover of a song
-        ]
+        attached = import_av().stream.Disposition.attached_pic  # the cover of a song
+        streams = [stream for stream in self._container.streams.video if not stream.disposition & attached]
         if not streams or self._container.format.name in NO_VIDEO:
             raise UserError(f"{self.name} holds no video; choose another file")
-        stream = max(streams, key=lambda stream: bool(stream.disposition & Disposition.default))
+        best = self._container.streams.best("video")  # the one of most frames, not a thumbnail
+        stream = best if best in streams else streams[0]
         if stream.codec_context is None:
             raise UserError(
                 f"{self.name} is a video of a kind that is not known here; convert it: "
@@ -102,6 +134,7 @@ class VideoReader:
                 f"{self.name} is {stream.width} x {stream.height}, more than 8K; scale it down first"
             )
         stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a frame may be larger than the first
         return stream
 
     def _find_rate(self) -> float:
@@ -110,13 +143,28 @@ class VideoReader:
                 return float(rate)
         return FALLBACK_FPS
 
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        """Return (True, the next frame (height, width, 3) uint8 BGR), or (False, None) at the end."""
-        frame = next(self._frames, None)
-        if frame is None:
-            return False, None
-        self._note_time(frame)
-        return True, self._to_upright(frame)
+    @property
+    def time_s(self) -> float:
+        return self._clock.seconds or 0.0 if self._clock else 0.0
+
+    @property
+    def may_jump(self) -> bool:
+        """Whether the container's clock may begin anew at a later time."""
+        return bool(self._container.format.flags & TIMES_MAY_JUMP)
+
+    def __iter__(self) -> "VideoReader":
+        return self
+
+    def __next__(self) -> np.ndarray:
+        frame = next(self._frames)
+        if self._clock is None:
+            self._start_clock(frame.time or 0.0)
+        self._clock.advance(frame.time, 1 / self.fps)
+        return self._to_upright(frame)
+
+    def _start_clock(self, start_s: float) -> None:
+        self.start_s = start_s
+        self._clock = Clock(start_s, self.may_jump)
 
     def _decode(self):
         packets = self._container.demux(self._stream)
@@ -131,15 +179,6 @@ class VideoReader:
                 pass
             if packet is None:
                 return
-
-    def _note_time(self, frame) -> None:
-        """Set `time_s`: a frame without a time stamp follows the one before."""
-        if self.start_s is None:
-            self.start_s = frame.time or 0.0
-        elif frame.time is None:
-            self.time_s += 1 / self.fps
-        else:
-            self.time_s = frame.time - self.start_s
 
     def _to_upright(self, frame) -> np.ndarray:
         width = round(frame.width * self._stretch())
@@ -158,35 +197,54 @@ class VideoReader:
         ratio = float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1)
         return ratio if 1 / MAX_STRETCH <= ratio <= MAX_STRETCH else 1.0
 
-    def rewind(self) -> None:
-        """Go back to the first frame."""
+    def seek(self, seconds: float) -> None:
+        """Go to the frame at a time in seconds."""
+        if self.start_s is None:
+            self.start_s = float((self._stream.start_time or 0) * self._stream.time_base)
         self._frames.close()
-        self._container.seek(0)
-        self._frames = self._decode()
-
-    def skip_to(self, seconds: float) -> None:
-        """Leave out the frames before a time in seconds; only before the first is read."""
-        self.start_s = float((self._stream.start_time or 0) * self._stream.time_base)
         self._container.seek(round((self.start_s + seconds) * 1e6))  # to the key frame before it
+        self._frames = self._decode()
+        self._start_clock(self.start_s)
         while self.time_s < seconds - 1.5 / self.fps and (frame := next(self._frames, None)) is not None:
-            self._note_time(frame)
+            self._clock.advance(frame.time, 1 / self.fps)
 
     def loss(self, count: int) -> str:
-        """Return how much of the video was read, `count` frames, if its header promised more; else ""."""
-        if expected := self._stream.frames:
-            lost = expected - count > max(LEAST_LOSS_FRAMES, LOSS_SHARE * expected)
-            return f"{count} of {expected} frames" if lost else ""
+        """Return what is wrong with a video of which `count` frames could be read, or ""."""
+        if count == 0 and self._local:
+            return "has no frame that can be read; it is damaged, choose another"
+        if count == 0:
+            return "can't be read from this server, which may not give parts of a file; download it first"
         if self._stream.duration:
             seconds = float(self._stream.duration * self._stream.time_base)
         else:
             seconds = (self._container.duration or 0) / 1e6
-        lost = seconds - self.time_s > max(LEAST_LOSS_S, LOSS_SHARE * seconds)
-        return f"{self.time_s:.1f} of {seconds:.1f} s" if math.isfinite(seconds) and lost else ""
+        missing_s = seconds - self.time_s
+        if expected := self._stream.frames:
+            lost = expected - count
+            if lost <= max(LEAST_LOSS_FRAMES, LOSS_SHARE * expected):
+                return ""
+            missing_s = max(missing_s, expected / self.fps - self.time_s)  # FFmpeg's guess for a cut AVI
+            if missing_s < lost / 2 / self.fps:  # more are missing before than behind the last one
+                return f"is damaged: {lost} of {expected} frames could not be read"
+            return f"ends early: {count} of {expected} frames could be read (cut off?)"
+        if math.isfinite(seconds) and missing_s > max(LEAST_LOSS_S, LOSS_SHARE * seconds):
+            return f"ends early: {self.time_s:.1f} of {seconds:.1f} s could be read (cut off?)"
+        return ""
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Close the file or connection."""
         self._frames.close()
         self._container.close()
+
+
+def first_number(path: Path) -> int | None:
+    """Return the lowest number of the pictures that a name like `img%03d.png` stands for, None if of none."""
+    pattern = re.fullmatch(r"([^%]*)%0?\d*d([^%]*)", path.name)
+    if not pattern or path.exists() or not path.parent.is_dir():
+        return None
+    numbered = re.compile(re.escape(pattern[1]) + r"(\d+)" + re.escape(pattern[2]))
+    names = (numbered.fullmatch(name) for name in os.listdir(path.parent))
+    return min((int(name[1]) for name in names if name), default=None)
 
 
 def remember_proxy(address: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from ..config import UserError, note
 from ..faces.images import import_cv2
 from ..files import atomic_path
 from .frames import FALLBACK_FPS
-from .video_reader import import_av
+from .video_reader import TIMES_MAY_JUMP, Clock, import_av
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class VideoRecorder:
 class Sound:
     """The sound of a file or address: copied or encoded anew into a video, as far as its pictures have come.
 
-    `start_s` says where on the source's clock the first picture lies. What can't be read ends the sound with
-    a note, never the video.
+    `start_s` says where on the source's clock the first picture lies. What can't be read or written ends the
+    sound with a note, never the video.
     """
 
     def __init__(self, address: str, start_s: float):
@@ -144,15 +144,16 @@ class Sound:
         try:
             self._source = av.open(self.address)
             stream = self._source.streams.audio[0]
+            self._clock = Clock(self._start_s, bool(self._source.format.flags & TIMES_MAY_JUMP))
             self._copied = stream.codec_context.name in codec.kept
             self._pieces = self._source.demux(stream) if self._copied else self._source.decode(stream)
-            self._next = next(self._pieces)
+            self._step()
             if self._copied:
                 self._stream = container.add_stream_from_template(stream)
             else:
                 rate = 48000 if codec.sound == "libopus" else min(stream.rate, 48000)
                 self._stream = container.add_stream(codec.sound, rate=rate, layout=_layout_of(stream))
-        except (av.FFmpegError, StopIteration, IndexError, AttributeError, ValueError) as error:
+        except (av.FFmpegError, IndexError, AttributeError, ValueError) as error:
             self._give_up(error)
 
     def write_until(self, seconds: float, last: bool = False) -> None:
@@ -160,24 +161,27 @@ class Sound:
         av = import_av()
         if self._source is None:
             return
-        while self._next is not None and self._time(self._next) < seconds:
-            self._write(self._next)
-            try:
-                self._next = next(self._pieces, None)
-            except av.FFmpegError as error:
-                return self._give_up(error)
-        if last and not self._copied:
-            self._container.mux(self._stream.encode(None))
+        try:
+            while self._next is not None and self._clock.seconds < seconds:
+                if self._clock.seconds >= 0:
+                    self._write(self._next)
+                self._step()
+            if last and not self._copied:
+                self._container.mux(self._stream.encode(None))
+        except (av.FFmpegError, ValueError) as error:
+            self._give_up(error)
 
-    def _time(self, piece) -> float:
-        return float(piece.pts * piece.time_base) - self._start_s if piece.pts is not None else 0.0
+    def _step(self) -> None:
+        """Read the next packet or frame and its time."""
+        self._next = next(self._pieces, None)
+        if self._next is not None and self._next.pts is None:  # a packet that says that there are no more
+            self._next = None
+        if self._next is not None:
+            duration = self._next.duration * self._next.time_base if self._next.duration else 0
+            self._clock.advance(float(self._next.pts * self._next.time_base), float(duration))
 
     def _write(self, piece) -> None:
-        """Write a packet or frame of sound unless it is heard before the first picture."""
-        if piece.pts is None or self._time(piece) < 0:
-            return
-        shift = round(self._start_s / piece.time_base)
-        piece.pts -= shift
+        piece.pts = round(self._clock.seconds / piece.time_base)
         if self._copied:
             piece.dts = piece.pts
             piece.stream = self._stream
