@@ -1,32 +1,24 @@
-"""Landmark sets -> one clean, balanced set: audited, without duplicates, split, with equal classes.
+"""Sets of faces -> one clean, balanced set: audited, without duplicates, split, with equal classes.
 
     python scr/balance_dataset.py
-    python scr/balance_dataset.py --data data/affectnet.npz data/fer2013.npz --per-class 0 --output data/all
+    python scr/balance_dataset.py --data data/affectnet.faces data/fer2013.faces --per-class 0
 
-Writes OUTPUT.txt (1404 features and the class index a line, for numpy.loadtxt) and OUTPUT.npz (all columns).
+Writes OUTPUT.faces (all columns) and OUTPUT.txt (1404 features and the class index a line, for
+numpy.loadtxt).
 """
 
 from utils.cli import at_least, make_parser, run_script, seed
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from utils.config import DATA, SEED, relative
 from utils.data.classes import choose_classes
-from utils.data.face_set import (
-    FaceSet,
-    assign_split,
-    concatenate,
-    find_duplicates,
-    load_face_set,
-    prefix_group,
-    save_face_set,
-    save_txt,
-)
+from utils.data.face_set import SUFFIX, FaceSet, concatenate, load_face_set, save_face_set, save_txt
+from utils.data.splits import assign_split, find_duplicates, prefix_group
 
 SOURCE_WARNING = 0.10
 """Warn if the source predicts the label this much better (balanced accuracy) than chance."""
@@ -38,16 +30,16 @@ def build_parser():
         "--data",
         type=Path,
         nargs="+",
-        default=[DATA / "affectnet.npz"],
-        metavar="NPZ",
-        help="landmark sets to merge",
+        default=[DATA / f"affectnet{SUFFIX}"],
+        metavar="FILE",
+        help="sets of faces to merge",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=DATA / "dataset_Affectnet_balanced",
         metavar="STEM",
-        help="where to write, without .txt and .npz",
+        help="where to write, without .txt and .faces",
     )
     parser.add_argument(
         "--classes",
@@ -74,13 +66,13 @@ def main(args):
     data = drop_duplicates(data.of_classes(classes))
     audit_sources(data)
     if not args.keep_split:
-        data = replace(data, split=np.full(len(data), ""), missed_split=np.full(len(data.missed_label), ""))
+        data = data.with_split(np.full(len(data), ""), np.full(len(data.missed), ""))
     data = assign_split(data, args.seed, duplicate=np.arange(len(data)))  # one copy of each picture is left
     if args.per_class:
         data = balance(data, args.per_class, args.seed)
-    output = args.output.with_suffix("") if args.output.suffix in (".txt", ".npz") else args.output
+    output = args.output.with_suffix("") if args.output.suffix in (".txt", SUFFIX) else args.output
     save_txt(output.with_name(output.name + ".txt"), data, classes)
-    save_face_set(output.with_name(output.name + ".npz"), data)
+    save_face_set(output.with_name(output.name + SUFFIX), data)
     report(output, data, classes)
 
 
@@ -202,7 +194,7 @@ def report(output: Path, data: FaceSet, classes: Sequence[str]) -> None:
         counts = Counter(data.label[data.split == split].tolist())
         by_class = ", ".join(f"{name} {counts[name]}" for name in classes)
         print(f"{split:>6}: {sum(counts.values()):>6} faces ({by_class})")
-    print(f"wrote {relative(output)}.txt and .npz: {len(data)} faces")
+    print(f"wrote {relative(output)}.txt and {SUFFIX}: {len(data)} faces")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python scr/evaluate.py --images data/london
     python scr/evaluate.py --images data/london --compare models models/mine
     python scr/evaluate.py --images data/london --predictions theirs.csv
-    python scr/evaluate.py --data data/training.npz --split test
-    python scr/evaluate.py --leave-one-source-out --network hybrid --data data/training.npz \\
-        --foreign data/london.npz data/portraits.npz --together kdef+impa_face3d
+    python scr/evaluate.py --data data/training.faces --split test
+    python scr/evaluate.py --leave-one-source-out --network hybrid --data data/training.faces \\
+        --foreign data/london.faces data/portraits.faces --together kdef+impa_face3d
 
 Pictures are read as main.py reads them (test-time augmentation; the largest face counts); the faces of a set
 were read once, when it was made, unless --reread is given. A picture on which no face is found counts as
@@ -25,8 +25,9 @@ import numpy as np
 
 from utils.config import DATA, EMOTIONS, MODELS, UserError, note, relative
 from utils.data.classes import check_classes, choose_classes, list_names
-from utils.data.face_set import FaceSet, assign_split, concatenate, load_face_set
+from utils.data.face_set import FaceSet, concatenate, load_face_set
 from utils.data.image_folder import find_labelled_images, read_ferplus
+from utils.data.splits import assign_split
 from utils.evaluation import plots
 from utils.evaluation.answers import (
     SHIPPED,
@@ -52,7 +53,7 @@ def build_parser():
         required=True
     )
     what.add_argument("--images", type=Path, metavar="DIR", help="any <emotion>/* tree of pictures")
-    what.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="landmark sets, .npz or .txt")
+    what.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="sets of faces, .faces or .txt")
     parser.add_argument(
         "--labels", type=Path, metavar="CSV", help="with --images: FER+ votes instead of folder names"
     )

@@ -18,7 +18,6 @@ import numpy as np
 
 from utils.config import MODELS, PERSONAL_MODELS, UserError, relative
 from utils.data.face_set import FaceSet, load_face_set
-from utils.data.rows import Rows
 from utils.evaluation.metrics import evaluate_predictions
 from utils.files import atomic_path
 
@@ -47,7 +46,7 @@ def build_parser():
         "--data",
         type=Path,
         metavar="FILE",
-        help="faces for the parity check, .npz or .txt (default: the frames of assets/demo.mp4)",
+        help="faces for the parity check, .faces or .txt (default: the frames of assets/demo.mp4)",
     )
     add_share_flag(parser)
     return parser
@@ -220,7 +219,7 @@ def demo_faces() -> FaceSet:
         np.stack([face.landmarks for face in faces]),
         np.full(len(faces), ""),
         np.stack([face.blendshapes for face in faces]),
-        crop=Rows([np.stack(crops)]),
+        crop=np.stack(crops),
     )
 
 

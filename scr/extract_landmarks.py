@@ -1,4 +1,4 @@
-"""Labelled pictures -> a landmark set (.npz): 478 3D points and 52 blendshapes of the largest face on each.
+"""Labelled pictures -> a set of faces (.faces): 478 3D points and 52 blendshapes of the largest face on each.
 
     python scr/extract_landmarks.py --dataset affectnet
     python scr/extract_landmarks.py --images data/fer2013 --labels data/fer2013/fer2013new.csv
@@ -7,25 +7,20 @@
 Each sub-folder is a class, whether it is named `happy` or `wink`; names of the usual emotions are unified
 (`Joy` is `happy`).
 
-Stopped (Ctrl-C, power cut) it goes on where it was: run the same command again.
+Run again it reads what is new or has changed: after Ctrl-C, a power cut, or with some pictures added.
 """
 
 from utils.cli import add_share_flag, make_parser, positive_int, run_script
 
-import hashlib
-import json
 import os
-import shutil
 from collections import Counter
 from pathlib import Path
 
-from utils.config import DATA, UserError, note, relative
-from utils.data import cluster
+from utils.config import DATA, UserError, relative
 from utils.data.classes import check_classes
-from utils.data.extraction import CHUNK, count_done, extract
-from utils.data.face_set import FaceSet, load_face_set, save_face_set
+from utils.data.extraction import extract
+from utils.data.face_set import SUFFIX, load_face_set
 from utils.data.image_folder import apply_patterns, find_labelled_images, read_ferplus
-from utils.files import atomic_path, writing
 
 DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msambare/fer2013/versions/1"}
 """Versions are pinned: an unpinned handle asks the network even when the files are cached."""
@@ -63,10 +58,10 @@ def build_parser():
         "--split-pattern", metavar="REGEX", help="where it names the split: '/(?P<split>train|test)_'"
     )
     parser.add_argument(
-        "--source", metavar="NAME", help="name of the source in the landmark set (default: the folder's name)"
+        "--source", metavar="NAME", help="name of the source in the set (default: the folder's name)"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="NPZ", help="landmark set to write (default: data/SOURCE.npz)"
+        "--output", type=Path, metavar="FILE", help="set of faces to write (default: data/SOURCE.faces)"
     )
     parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes")
     parser.add_argument(
@@ -85,36 +80,10 @@ def main(args):
     images, left_out = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root, classes)
     images = apply_patterns(images, root, args.subject_pattern, args.split_pattern)
     source = args.source or args.dataset or root.name
-    output = args.output or DATA / f"{source}.npz"
-    with writing(output, "wait for its end, or choose another --output"):
-        data = extract_to(output, images, root, source, args)
-    report(output, data, left_out)
-
-
-def extract_to(output: Path, images: list, root: Path, source: str, args) -> FaceSet:
-    """Extract a set of faces, part by part, and write it; raises UserError if there is no face."""
-    parts_dir = open_parts(output, images, root, source)
-    if done := count_done(len(images), parts_dir):
-        note(f"going on: {done} of {len(images)} pictures were done before")
-    try:
-        if args.cluster:
-            cluster.extract_parts(images, root, source, parts_dir, args.cluster)
-        data = extract(images, root, source, args.jobs, parts_dir)
-    except KeyboardInterrupt:
-        done = count_done(len(images), parts_dir)
-        note(f"{done} of {len(images)} pictures are done; the same command goes on from there")
-        raise
-    if len(data) == 0:
-        shutil.rmtree(parts_dir)
-        raise UserError(
-            f"no face on any of the {len(images)} pictures of {relative(root)}; check that they show faces"
-        )
-    save_face_set(output, data)
-    data = load_face_set(
-        output
-    )  # lets go of the parts, whose crops stayed on disk: Windows deletes no file in use
-    shutil.rmtree(parts_dir)
-    return data
+    output = args.output or DATA / f"{source}{SUFFIX}"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    extract(images, root, source, output, args.jobs, args.cluster)
+    report(output, left_out)
 
 
 def download(name: str) -> Path:
@@ -132,37 +101,10 @@ def download(name: str) -> Path:
         ) from error
 
 
-def open_parts(output: Path, images: list, root: Path, source: str) -> Path:
-    """Return the folder for the parts of this very job; parts of another job (files changed since) are thrown
-    away.
-    """
-    parts_dir = output.with_name(output.name + ".parts")
-    listing = [
-        (
-            image.path.relative_to(root).as_posix(),
-            image.label,
-            image.split,
-            image.subject,
-            image.session,
-            image.votes,
-            image.path.stat().st_size,
-            image.path.stat().st_mtime_ns,
-        )
-        for image in images
-    ]
-    job = hashlib.sha256(json.dumps([str(root), source, CHUNK, listing]).encode()).hexdigest()
-    manifest = parts_dir / "job.sha256"
-    if parts_dir.exists() and not (manifest.exists() and manifest.read_text() == job):
-        note(f"the pictures changed since the last run: starting {relative(output)} afresh")
-        shutil.rmtree(parts_dir)
-    with atomic_path(manifest) as partial:
-        partial.write_text(job)
-    return parts_dir
-
-
-def report(output: Path, data, left_out: Counter) -> None:
+def report(output: Path, left_out: Counter) -> None:
     """Print what was written and what was skipped, by reason."""
-    skipped = left_out + Counter(data.missed_reason.tolist())
+    data = load_face_set(output)
+    skipped = left_out + Counter(data.missed.reason.tolist())
     counts = ", ".join(f"{name} {count}" for name, count in sorted(Counter(data.label.tolist()).items()))
     print(f"{relative(output)}: {len(data)} faces ({counts})")
     print("skipped: " + (", ".join(f"{count} {reason}" for reason, count in skipped.most_common()) or "none"))

@@ -3,7 +3,7 @@
     python scr/train_model.py
     python scr/train_model.py --recipe published --data data/dataset_Affectnet_balanced.txt \\
         --output models/published
-    python scr/train_model.py --base models --data data/photos.npz
+    python scr/train_model.py --base models --data data/photos.faces
 
 The last form fine-tunes a model for the people and the camera of your pictures: its last layer alone learns,
 and no more of the change is kept than loses little elsewhere. It wants 150 pictures of each class or more.
@@ -19,7 +19,8 @@ from pathlib import Path
 from utils.config import DATA, MODELS, SEED, UserError, note, relative
 from utils.data.checks import check_fields, is_number, read_json
 from utils.data.classes import choose_classes, list_names
-from utils.data.face_set import FaceSet, assign_split, concatenate, load_face_set, split_groups
+from utils.data.face_set import FaceSet, concatenate, load_face_set
+from utils.data.splits import assign_split, split_groups
 from utils.evaluation import metrics, plots
 from utils.evaluation.answers import (
     SHIPPED,
@@ -45,9 +46,9 @@ def build_parser():
         "--data",
         type=Path,
         nargs="+",
-        default=[DATA / "dataset_Affectnet_balanced.npz"],
+        default=[DATA / "dataset_Affectnet_balanced.faces"],
         metavar="FILE",
-        help="landmark sets, .npz or .txt",
+        help="sets of faces, .faces or .txt",
     )
     parser.add_argument(
         "--network",

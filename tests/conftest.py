@@ -114,7 +114,7 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def landmark_file(pictures, tmp_path_factory) -> Path:
     """The landmark set of `pictures`, made by the script."""
-    output = tmp_path_factory.mktemp("landmarks") / "faces.npz"
+    output = tmp_path_factory.mktemp("landmarks") / "faces.faces"
     done = run("extract_landmarks.py", "--images", pictures, "--output", output)
     assert done.returncode == 0, done.stderr
     return output
@@ -139,7 +139,7 @@ def many_pictures(pictures, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def whole_file(many_pictures, tmp_path_factory) -> Path:
     """The landmark set of `many_pictures`, made by a run that nothing disturbs."""
-    output = tmp_path_factory.mktemp("whole") / "whole.npz"
+    output = tmp_path_factory.mktemp("whole") / "whole.faces"
     done = run("extract_landmarks.py", "--images", many_pictures, "--jobs", 2, "--output", output)
     assert done.returncode == 0, done.stderr
     for reason in ("2 unreadable", "1 too small"):

@@ -40,7 +40,7 @@ OWNERS = {
     "cv2": {"images"},
     "PIL": {"headers"},
     "filelock": {"files"},
-    "distributed": {"cluster"},
+    "distributed": {"extraction"},
     "av": {"video_reader"},
 }
 

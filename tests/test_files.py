@@ -74,11 +74,11 @@ def test_a_lock_falls_with_its_process(holder, tmp_path):
 def test_the_second_extraction_to_one_output_is_told_who_is_at_it(tmp_path):
     (tmp_path / "happy").mkdir()
     shutil.copy(DATA / "astronaut.jpg", tmp_path / "happy")
-    arguments = ["--images", tmp_path / "happy", "--output", tmp_path / "faces.npz", "--jobs", 1]
-    with writing(tmp_path / "faces.npz", ""):
+    arguments = ["--images", tmp_path / "happy", "--output", tmp_path / "faces.faces", "--jobs", 1]
+    with writing(tmp_path / "faces.faces", ""):
         message = user_error(run("extract_landmarks.py", *arguments))
         assert f"process {os.getpid()}" in message and "choose another --output" in message
-        assert not (tmp_path / "faces.npz.parts").exists()
+        assert not (tmp_path / "faces.faces.parts").exists()
     assert run("extract_landmarks.py", *arguments).returncode == 0
 
 

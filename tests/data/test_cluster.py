@@ -10,12 +10,11 @@ import sys
 import time
 import types
 
-import numpy as np
 import pytest
 from conftest import ROOT, run, user_error
+from data.test_extraction import assert_same, read_pictures
 
 from utils.config import UserError
-from utils.data.extraction import CHUNK
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None,
@@ -62,65 +61,50 @@ def worker(scheduler, folder):
 
 
 @needs_dask
-def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(many_pictures, whole_file, scheduler, tmp_path):
-    arguments = ["--images", many_pictures, "--jobs", 2]
-    parts = tmp_path / "many.npz.parts"
+def test_a_cluster_that_loses_a_worker_makes_the_same_set(many_pictures, whole_file, scheduler, tmp_path):
+    output = tmp_path / "many.faces"
+    arguments = "--images", many_pictures, "--jobs", 2, "--output", output, "--cluster", scheduler
     with worker(scheduler, tmp_path) as first, worker(scheduler, tmp_path):
         process = subprocess.Popen(
-            [
-                *(sys.executable, ROOT / "scr" / "extract_landmarks.py", *map(str, arguments)),
-                *("--output", tmp_path / "many.npz", "--cluster", scheduler),
-            ],
+            [sys.executable, ROOT / "scr" / "extract_landmarks.py", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         deadline = time.monotonic() + 200
-        while not list(parts.glob("0*.npz")) and process.poll() is None and time.monotonic() < deadline:
+        while not read_pictures(output) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        done_before = len(list(parts.glob("0*.npz")))
+        done_before = read_pictures(output)
         first.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
         out, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in err, err
-    assert 1 <= done_before < 240 / CHUNK, "the worker was killed too early or too late to show anything"
-    assert (tmp_path / "many.npz").read_bytes() == whole_file.read_bytes()
-    assert "2 unreadable" in out and not parts.exists()
+    assert 1 <= done_before < 240, "the worker was killed too early or too late to show anything"
+    assert_same(output, whole_file)
+    assert "2 unreadable" in out
 
 
-@needs_dask
-def test_parts_that_are_there_are_not_done_again_on_a_cluster(many_pictures, scheduler, tmp_path):
-    from utils.data import cluster
-    from utils.data.extraction import extract, part_path
+def test_what_a_worker_lacks_is_named(many_pictures, tmp_path, monkeypatch):
+    from utils.data.extraction import extract
     from utils.data.image_folder import find_labelled_images
-
-    images = find_labelled_images(many_pictures)[0][: CHUNK + 8]
-    whole = extract(images, many_pictures, "many", 1)
-    np.savez(part_path(tmp_path, 0))  # stands for one that is done: nobody looks into it
-    with worker(scheduler, tmp_path):
-        cluster.extract_parts(images, many_pictures, "many", tmp_path, scheduler)
-    assert sorted(path.name for path in tmp_path.glob("*.npz")) == ["0000000.npz", f"{CHUNK:07}.npz"]
-    with np.load(part_path(tmp_path, CHUNK)) as part:
-        np.testing.assert_array_equal(part["landmarks"], whole.landmarks[-len(part["landmarks"]) :])
-
-
-def test_what_a_worker_lacks_is_named(monkeypatch):
-    from utils.data import cluster
 
     def client(*_, **__):
         raise RuntimeError("deserialization") from ModuleNotFoundError(
             "No module named 'utils'", name="utils"
         )
 
-    stand_in = types.SimpleNamespace(Client=client, KilledWorker=type("KilledWorker", (Exception,), {}))
+    stand_in = types.SimpleNamespace(
+        Client=client, KilledWorker=type("KilledWorker", (Exception,), {}), as_completed=None
+    )
     monkeypatch.setitem(sys.modules, "distributed", stand_in)
+    images = find_labelled_images(many_pictures)[0]
     with pytest.raises(
         UserError, match="a worker of the cluster at tcp://a:1 has no utils; start workers in"
     ):
-        list(cluster._work_through({0: []}, "tcp://a:1"))
+        extract(images, many_pictures, "many", tmp_path / "a.faces", 1, "tcp://a:1")
 
 
 def extract(pictures, folder, address, **options):
-    flags = ("--images", pictures, "--output", folder / "a.npz", "--cluster", address)
+    flags = ("--images", pictures, "--output", folder / "a.faces", "--cluster", address)
     return run("extract_landmarks.py", *flags, **options)
 
 

@@ -1,15 +1,18 @@
-"""Extraction can be stopped at any moment and ends with the same file."""
+"""Extraction can be stopped at any moment and ends with the same set; it reads what is new or has changed."""
 
 import contextlib
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from functools import partial
 
+import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import DATA, ROOT, run
 
 from utils.config import UserError
 from utils.data import extraction
@@ -18,49 +21,82 @@ from utils.data.image_folder import find_labelled_images
 from utils.faces import landmarker
 
 
+def read_pictures(path) -> int:
+    """Return how many pictures of a set are done, though a run is writing it."""
+    uri = f"{path.as_uri()}?mode=ro&immutable=1"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(uri, uri=True)) as file:
+        return file.execute("SELECT COUNT(*) FROM picture WHERE reason IS NOT NULL").fetchone()[0]
+    return 0
+
+
+def assert_same(one, other):
+    for name, values in vars(load_face_set(one)).items():
+        np.testing.assert_array_equal(values, getattr(load_face_set(other), name), err_msg=name)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_run_goes_on_and_ends_with_the_same_file(many_pictures, whole_file, tmp_path, stop):
-    arguments = ["--images", many_pictures, "--jobs", 2]
-    parts = tmp_path / "stopped.npz.parts"
+def test_a_stopped_run_goes_on_and_ends_with_the_same_set(many_pictures, whole_file, tmp_path, stop):
+    output = tmp_path / "stopped.faces"
+    arguments = "--images", many_pictures, "--jobs", 2, "--output", output
     process = subprocess.Popen(
-        [
-            sys.executable,
-            ROOT / "scr" / "extract_landmarks.py",
-            *map(str, arguments),
-            "--output",
-            tmp_path / "stopped.npz",
-        ],
+        [sys.executable, ROOT / "scr" / "extract_landmarks.py", *map(str, arguments)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not list(parts.glob("0*.npz")) and time.monotonic() < deadline and process.poll() is None:
+    while not read_pictures(output) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, stop)
     said = process.communicate(timeout=60)[1]
     assert process.returncode != 0, "the run ended before it could be stopped"
     assert stop == signal.SIGKILL or "pictures are done; the same command goes on from there\nstopped" in said
-    assert not (tmp_path / "stopped.npz").exists()
-    done_before = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.npz")}
-    assert done_before
 
-    again = run("extract_landmarks.py", *arguments, "--output", tmp_path / "stopped.npz")
+    assert 0 < len(load_face_set(output)) < len(load_face_set(whole_file))
+    again = run("extract_landmarks.py", *arguments)
     assert again.returncode == 0, again.stderr
     assert "going on:" in again.stderr
-    assert (tmp_path / "stopped.npz").read_bytes() == whole_file.read_bytes()
-    assert not parts.exists()
+    assert_same(output, whole_file)
 
 
-def test_parts_of_changed_pictures_are_not_reused(pictures, tmp_path):
-    parts = tmp_path / "a.npz.parts"
-    parts.mkdir()
-    (parts / "job.sha256").write_text("another job")
-    (parts / "0000000.npz").write_bytes(b"of another job")
-    done = run("extract_landmarks.py", "--images", pictures, "--output", tmp_path / "a.npz")
-    assert done.returncode == 0, done.stderr
-    assert "afresh" in done.stderr and len(load_face_set(tmp_path / "a.npz")) > 50
+def test_only_new_and_changed_pictures_are_read(pictures, tmp_path, monkeypatch):
+    shutil.copytree(pictures / "Test", tmp_path / "photos")
+    seen = []
+    monkeypatch.setattr(
+        extraction, "work_through", lambda opener, paths, jobs: work_here(opener, paths, seen)
+    )
+
+    def extract():
+        seen.clear()
+        images, _ = find_labelled_images(tmp_path / "photos")
+        extraction.extract(images, tmp_path / "photos", "photos", tmp_path / "a.faces", 1)
+        return load_face_set(tmp_path / "a.faces")
+
+    first = extract()
+    assert len(seen) == len(first) + len(first.missed)
+    assert len(extract()) == len(first) and not seen
+
+    happy = tmp_path / "photos" / "Happy"
+    gone, changed, moved = sorted(happy.iterdir())[:3]
+    gone.unlink()
+    changed.write_bytes(sorted((pictures / "Train" / "Happy").iterdir())[0].read_bytes())
+    moved.rename(tmp_path / "photos" / "Sad" / "moved.png")
+    shutil.copy(DATA / "astronaut.jpg", happy)
+    second = extract()
+    assert {path.name for path in seen} == {changed.name, "moved.png", "astronaut.jpg"}
+    assert f"Happy/{gone.name}" not in second.path and "Happy/astronaut.jpg" in second.path
+    row = {path: number for number, path in enumerate(first.path.tolist())}
+    for number, path in enumerate(second.path.tolist()):
+        if path in row and path != f"Happy/{changed.name}":
+            np.testing.assert_array_equal(second.landmarks[number], first.landmarks[row[path]])
+
+
+def work_here(opener, paths, seen):
+    with opener() as work:
+        for path in paths:
+            seen.append(path)
+            yield work(path)
 
 
 def test_a_missing_landmarker_file_is_fetched_and_checked(tmp_path):
@@ -108,13 +144,9 @@ def test_a_picture_that_kills_its_worker_is_counted_and_left_alone_from_then_on(
         (tmp_path / "faces" / "sad" / f"{name}.png").write_bytes(portrait)
     monkeypatch.setattr(extraction, "open_extractor", open_killer)
     images, _ = find_labelled_images(tmp_path / "faces")
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    tried = []
-    for _ in range(2):  # as if the first run had been stopped before its part was written
-        data = extraction.extract(images, tmp_path / "faces", "faces", 2, parts)
+    for _ in range(2):
+        extraction.extract(images, tmp_path / "faces", "faces", tmp_path / "a.faces", 2)
+        data = load_face_set(tmp_path / "a.faces")
         assert data.path.tolist() == ["sad/a.png", "sad/z.png"]
-        assert data.missed_reason.tolist() == ["detector failed"]
-        (parts / "0000000.npz").unlink()
-        tried.append((tmp_path / "faces" / "tried.txt").read_text().split().count("deadly.png"))
-    assert tried == [2, 2]
+        assert data.missed.reason.tolist() == ["detector failed"]
+        assert (tmp_path / "faces" / "tried.txt").read_text().split().count("deadly.png") == 2

@@ -1,6 +1,8 @@
 """Files, folders, splits: exact round trips, nothing lost, no picture on two sides."""
 
+import contextlib
 import shutil
+import sqlite3
 from collections import Counter
 from dataclasses import replace
 
@@ -10,20 +12,16 @@ import pytest
 from conftest import DATA, run, user_error
 
 from utils.config import EMOTIONS, UserError, canonical_emotion
-from utils.data.face_set import (
-    FaceSet,
+from utils.data.face_set import FaceSet, concatenate, load_face_set, open_file, save_face_set, save_txt
+from utils.data.image_folder import find_labelled_images, read_ferplus
+from utils.data.splits import (
     assign_split,
     class_source_weights,
-    concatenate,
     find_duplicates,
-    load_face_set,
     make_split,
     prefix_group,
-    save_face_set,
-    save_txt,
     split_groups,
 )
-from utils.data.image_folder import find_labelled_images, read_ferplus
 from utils.faces.images import perceptual_hash
 
 
@@ -32,13 +30,13 @@ def data(landmark_file) -> FaceSet:
     return load_face_set(landmark_file)
 
 
-def test_npz_round_trip_is_exact(data, tmp_path):
-    save_face_set(tmp_path / "a.npz", data)
-    again = load_face_set(tmp_path / "a.npz")
+def test_round_trip_is_exact(data, tmp_path):
+    save_face_set(tmp_path / "a.faces", data)
+    again = load_face_set(tmp_path / "a.faces")
     for name, values in vars(data).items():
         np.testing.assert_array_equal(getattr(again, name), values, err_msg=name)
-    save_face_set(tmp_path / "b.npz", again)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    save_face_set(tmp_path / "b.faces", again)
+    assert (tmp_path / "a.faces").read_bytes() == (tmp_path / "b.faces").read_bytes()
 
 
 def test_txt_round_trip_is_exact_and_numpy_reads_it(data, tmp_path):
@@ -51,8 +49,8 @@ def test_txt_round_trip_is_exact_and_numpy_reads_it(data, tmp_path):
 
 
 def test_extraction_finds_faces_labels_and_splits(data, pictures):
-    assert len(data) + len(data.missed_label) == len(list(pictures.rglob("*.png")))
-    assert len(data) > 0.9 * (len(data) + len(data.missed_label))
+    assert len(data) + len(data.missed) == len(list(pictures.rglob("*.png")))
+    assert len(data) > 0.9 * (len(data) + len(data.missed))
     assert set(data.label.tolist()) == set(EMOTIONS)
     assert set(data.split.tolist()) == {"train", "test"}
     assert data.landmarks.shape[1:] == (478, 3) and data.blendshapes.shape[1:] == (52,)
@@ -119,24 +117,39 @@ def test_ferplus_votes_are_read_and_kept(tmp_path):
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path, landmark_file):
-    (tmp_path / "half.npz").write_bytes(landmark_file.read_bytes()[:20000])
-    flipped = bytearray(landmark_file.read_bytes())
-    flipped[flipped.index(b"landmarks.npy") + 20_000] ^= 1  # one bit of one coordinate
-    (tmp_path / "flipped.npz").write_bytes(flipped)
-    (tmp_path / "garbage.npz").write_bytes(b"not an archive")
+    (tmp_path / "half.faces").write_bytes(landmark_file.read_bytes()[:200_000])
+    (tmp_path / "garbage.faces").write_bytes(b"not a set" * 1000)
+    (tmp_path / "empty.faces").touch()
     (tmp_path / "short.txt").write_text("1 2 3\n4 5 6\n")
-    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.faces")) as file:
+        file.execute("CREATE TABLE picture (id)")
     for path in tmp_path.iterdir():
         with pytest.raises(UserError, match=path.name):
-            load_face_set(path)
-    with pytest.raises(UserError, match="no landmark set"):
-        load_face_set(tmp_path / "missing.npz")
+            np.asarray(load_face_set(path).landmarks)
+    with pytest.raises(UserError, match="no set of faces"):
+        load_face_set(tmp_path / "missing.faces")
 
 
-def test_a_pickle_inside_npz_is_refused(tmp_path):
-    np.savez(tmp_path / "evil.npz", landmarks=np.array([{"a": 1}], dtype=object), label=np.array(["sad"]))
-    with pytest.raises(UserError, match="evil.npz"):
-        load_face_set(tmp_path / "evil.npz")
+def test_a_set_of_an_earlier_version_is_named_with_the_way_to_a_new_one(tmp_path):
+    np.savez(tmp_path / "old.npz", label=np.array(["sad"]))
+    with pytest.raises(UserError, match="old.npz is .* earlier version.*extract_landmarks.py --images"):
+        load_face_set(tmp_path / "old.npz")
+
+
+def test_landmarks_that_are_no_numbers_are_refused_when_they_are_read(data, tmp_path):
+    landmarks = data.landmarks[:]
+    landmarks[3, 100, 1] = np.nan
+    save_face_set(tmp_path / "nan.faces", replace(data, landmarks=landmarks))
+    with pytest.raises(UserError, match="nan.faces is damaged"):
+        load_face_set(tmp_path / "nan.faces").landmarks[:10]
+
+
+def test_a_set_that_is_being_written_is_not_read(data, tmp_path):
+    save_face_set(tmp_path / "a.faces", data)
+    with open_file(tmp_path / "a.faces") as file:
+        file.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="being written"):
+            load_face_set(tmp_path / "a.faces")
 
 
 def test_near_duplicates_are_found_and_other_faces_are_not(portrait):
@@ -223,7 +236,7 @@ def test_balance_script(landmark_file, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "duplicates:" in done.stdout and "(0.25, as by chance, is good" in done.stdout
     assert "sources, by the prefix" in done.stdout
-    table, data = np.loadtxt(tmp_path / "set.txt"), load_face_set(tmp_path / "set.npz")
+    table, data = np.loadtxt(tmp_path / "set.txt"), load_face_set(tmp_path / "set.faces")
     assert np.bincount(table[:, -1].astype(int)).tolist() == [8, 8, 8, 8] and len(data) == 32
     assert set(data.split.tolist()) == {"train", "val", "test"}
     first = (tmp_path / "set.txt").read_bytes()
@@ -241,8 +254,8 @@ def test_balance_drops_contradictions_and_warns_of_sources(landmark_file, tmp_pa
             for index, label in enumerate(data.label)
         ]
     )
-    save_face_set(tmp_path / "in.npz", concatenate([replace(data, path=path), contradiction]))
-    done = run("balance_dataset.py", "--data", tmp_path / "in.npz", "--output", tmp_path / "out")
+    save_face_set(tmp_path / "in.faces", concatenate([replace(data, path=path), contradiction]))
+    done = run("balance_dataset.py", "--data", tmp_path / "in.faces", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "6 pictures dropped because their copies carry different labels" in done.stdout
     assert "WARNING" in done.stdout and "100% of happy are faces/film_*" in done.stdout.replace(
@@ -256,7 +269,7 @@ def test_balance_drops_contradictions_and_warns_of_sources(landmark_file, tmp_pa
         (["--images", "nowhere"], "no folder"),
         (["--images", "."], "no pictures"),
         (["--images", "flat"], "none in a folder of a class"),
-        (["--images", "faceless"], "no face on any"),
+        (["--images", "faceless"], "holds no face"),
         (["--images", "flat", "--labels", "no.csv"], "no file"),
     ],
 )
@@ -269,9 +282,8 @@ def test_extraction_mistakes_are_one_line(arguments, what, tmp_path):
     (tmp_path / "work/empty").mkdir()
     cwd = tmp_path / "work" if arguments[1] != "." else tmp_path / "work/empty"
     assert what in user_error(
-        run("extract_landmarks.py", *arguments, "--output", tmp_path / "x.npz", cwd=cwd)
+        run("extract_landmarks.py", *arguments, "--output", tmp_path / "x.faces", cwd=cwd)
     )
-    assert not (tmp_path / "x.npz").exists() and not (tmp_path / "x.npz.parts").exists()
 
 
 def test_no_network_and_no_cache_is_one_line(tmp_path):
@@ -280,7 +292,7 @@ def test_no_network_and_no_cache_is_one_line(tmp_path):
         "--dataset",
         "affectnet",
         "--output",
-        tmp_path / "x.npz",
+        tmp_path / "x.faces",
         env={
             "KAGGLEHUB_CACHE": str(tmp_path),
             "HTTPS_PROXY": "http://127.0.0.1:9",
@@ -300,7 +312,7 @@ def test_a_cached_download_works_without_a_network(pictures, tmp_path):
         "--dataset",
         "affectnet",
         "--output",
-        tmp_path / "x.npz",
+        tmp_path / "x.faces",
         env={
             "KAGGLEHUB_CACHE": str(tmp_path),
             "HTTPS_PROXY": "http://127.0.0.1:9",
@@ -308,5 +320,5 @@ def test_a_cached_download_works_without_a_network(pictures, tmp_path):
         },
     )
     assert done.returncode == 0, done.stderr
-    data = load_face_set(tmp_path / "x.npz")
+    data = load_face_set(tmp_path / "x.faces")
     assert set(data.source.tolist()) == {"affectnet"} and set(data.split.tolist()) == {"test"}

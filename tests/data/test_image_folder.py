@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from utils.config import UserError
-from utils.data.face_set import assign_split, concatenate, load_face_set
+from utils.data.face_set import concatenate, load_face_set
 from utils.data.image_folder import apply_patterns, find_labelled_images
+from utils.data.splits import assign_split
 
 
 def make_tree(root, *places):

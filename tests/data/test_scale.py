@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from utils.config import ROOT, UserError
+from utils.data.arrays import Rows, store
 from utils.data.face_set import load_face_set, save_face_set
-from utils.data.near_hashes import near_pairs
-from utils.data.rows import Rows, join, map_member, store
+from utils.data.splits import near_pairs
 
 
 def test_near_hashes_are_those_that_comparing_all_finds():
@@ -31,26 +31,26 @@ def test_near_hashes_are_those_that_comparing_all_finds():
 
 def test_rows_of_a_file_that_was_replaced_are_refused(landmark_file, tmp_path):
     data = load_face_set(landmark_file)
-    save_face_set(tmp_path / "a.npz", data)
-    before = load_face_set(tmp_path / "a.npz")
-    np.testing.assert_array_equal(before.landmarks[:, [33, 263], :2], data.landmarks.read()[:, [33, 263], :2])
-    np.testing.assert_array_equal(before.landmarks[-1], data.landmarks.read([-1])[0])
-    save_face_set(tmp_path / "a.npz", data.select(np.arange(len(data))[::-1]))
+    save_face_set(tmp_path / "a.faces", data)
+    before = load_face_set(tmp_path / "a.faces")
+    np.testing.assert_array_equal(before.landmarks[:, [33, 263], :2], data.landmarks[:][:, [33, 263], :2])
+    np.testing.assert_array_equal(before.landmarks[-1], data.landmarks[:][-1])
+    save_face_set(tmp_path / "a.faces", data.select(np.arange(len(data))[::-1]))
     with pytest.raises(UserError, match="changed"):
-        before.landmarks.read()
+        before.landmarks[:]
 
 
-def test_thousands_of_parts_need_no_file_handles(landmark_file, tmp_path):
-    resource = pytest.importorskip("resource")
-    few = load_face_set(landmark_file).select(np.arange(2))
-    save_face_set(tmp_path / "a.npz", few)
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
-    try:
-        whole = join([Rows([map_member(tmp_path / "a.npz", "crop")]) for _ in range(300)])
-        np.testing.assert_array_equal(whole.read(), np.concatenate([few.crop.read()] * 300))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+def test_rows_are_chosen_and_joined_as_arrays_are(landmark_file, tmp_path):
+    stored = load_face_set(landmark_file).landmarks
+    plain = stored[:]
+    few = store(tmp_path / "few", [plain[:3, :468].copy(), plain[3:5, :468].copy()])
+    rows = Rows([stored, few]).choose(np.arange(len(plain) + 5)[::-1])
+    expected = np.concatenate([plain[:, :468], plain[:5, :468]])[::-1]
+    assert rows.shape == expected.shape and rows.dtype == expected.dtype
+    mask = expected[:, 0, 0] > np.median(expected[:, 0, 0])
+    for key in (slice(None), mask, [0, 7, 3], 4, -1, slice(0), (slice(None), [33, 263], 1), (2, 5), (..., 0)):
+        np.testing.assert_array_equal(rows[key], expected[key])
+    np.testing.assert_array_equal(np.asarray(rows.choose(mask)), expected[mask])
 
 
 def test_what_the_network_sees_is_the_same_in_chunks(landmark_file, tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_what_the_network_sees_is_the_same_in_chunks(landmark_file, tmp_path, mo
     data = load_face_set(landmark_file)
     recipe = fit_recipe("aligned", data.landmarks, blendshapes=True)
     partner = mirror_map(np.array(recipe["reference"]))
-    landmarks = data.landmarks.read()
+    landmarks = data.landmarks[:]
     images = mirror_faces(landmarks, data.blendshapes, partner)
     both = zip((landmarks[:, :468], data.blendshapes), images)
     whole = compute_features(*(np.concatenate(values) for values in both), recipe)
@@ -72,7 +72,7 @@ def test_what_the_network_sees_is_the_same_in_chunks(landmark_file, tmp_path, mo
     rows = np.random.default_rng(0).permutation(len(whole))[:90]
     np.testing.assert_array_equal(features.read(rows), whole[rows])
     stored = store(tmp_path / "x", streams.blocks(features.chunks()))
-    np.testing.assert_array_equal(stored.read(), whole)
+    np.testing.assert_array_equal(stored[:], whole)
     scaler = streams.fit_scaler(features)
     np.testing.assert_allclose(scaler.mean_, whole.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(scaler.scale_, whole.std(axis=0, dtype=np.float64), rtol=1e-5)
@@ -83,14 +83,15 @@ import resource, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from utils.data.face_set import assign_split, concatenate, load_face_set, save_face_set
+from utils.data.face_set import concatenate, load_face_set, save_face_set
+from utils.data.splits import assign_split
 from utils.training.streams import Features, fit_scaler
 from utils.faces.features import fit_recipe
 data = assign_split(concatenate([load_face_set(Path(sys.argv[1]))]).select(np.arange(int(sys.argv[2]))))
 train = data.part("train")
 features = Features(train, fit_recipe("aligned", train.landmarks, True))
 scaler = fit_scaler(features)
-save_face_set(Path(sys.argv[1]).with_name("again.npz"), data)
+save_face_set(Path(sys.argv[1]).with_name("again.faces"), data)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -109,11 +110,11 @@ def test_memory_hardly_grows_with_the_set(landmark_file, tmp_path):
         split=np.full(many, ""),
         subject=np.full(many, ""),
     )
-    save_face_set(tmp_path / "many.npz", whole)
+    save_face_set(tmp_path / "many.faces", whole)
     peaks = []
     for count in (few, many):
         done = subprocess.run(
-            [sys.executable, "-c", PEAK, tmp_path / "many.npz", str(count)],
+            [sys.executable, "-c", PEAK, tmp_path / "many.faces", str(count)],
             capture_output=True,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT / "scr")},

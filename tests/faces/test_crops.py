@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.data.rows import Rows, join, map_member
 from utils.faces.crops import CROP_PX, crop_face, crop_faces, network_input
 from utils.faces.landmarker import FaceLandmarker
 
@@ -61,15 +60,3 @@ def test_light_and_contrast_are_taken_off(portrait, face):
     assert one.shape == (160, 160, 1) and one.dtype == np.float32
     assert np.abs(one - other).mean() < 4 and abs(one.mean()) < 6
     assert not network_input(np.full((1, CROP_PX, CROP_PX), 9, np.uint8), RECIPE).std()
-
-
-def test_rows_stay_on_disk_and_come_back_in_order(tmp_path):
-    values = np.arange(60, dtype=np.uint8).reshape(10, 2, 3)
-    np.savez(tmp_path / "set.npz", crop=values)
-    rows = join([Rows([map_member(tmp_path / "set.npz", "crop")])[np.arange(9, 3, -1)], Rows([values])[2:4]])
-    assert rows.shape == (8, 2, 3)
-    expected = np.concatenate([values[9:3:-1], values[2:4]])
-    np.testing.assert_array_equal(rows.read(), expected)
-    np.testing.assert_array_equal(
-        rows[expected[:, 0, 0] > 20].read([0, 2]), expected[expected[:, 0, 0] > 20][[0, 2]]
-    )

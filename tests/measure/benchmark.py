@@ -334,7 +334,7 @@ def measure_throughput(script: str, flags: str, images: Path | None) -> float:
     detect."""
     with tempfile.TemporaryDirectory() as folder:
         images = images or write_frames(Path(folder) / "pictures", 2000)
-        output = Path(folder) / ("out.csv" if script == "main.py" else "out.npz")
+        output = Path(folder) / ("out.csv" if script == "main.py" else "out.faces")
         paths = sorted(path for path in images.rglob("*") if path.is_file())
         command = [sys.executable, ROOT / "scr" / script, *flags.split(), images, "--output", output]
         start = time.perf_counter()

@@ -22,7 +22,8 @@ from utils.cli import make_parser, run_script
 import numpy as np
 
 from utils.config import UserError
-from utils.data.face_set import FaceSet, class_source_weights, load_face_set
+from utils.data.face_set import FaceSet, load_face_set
+from utils.data.splits import class_source_weights
 from utils.evaluation.metrics import evaluate_predictions
 from utils.faces.features import fit_recipe
 from utils.training import landmark_network, networks, streams
@@ -39,7 +40,7 @@ def build_parser():
     parser.add_argument(
         "--data",
         type=Path,
-        default=ROOT / "data" / "fer2013.npz",
+        default=ROOT / "data" / "fer2013.faces",
         metavar="FILE",
         help="landmark set of FER2013",
     )
@@ -115,8 +116,8 @@ def out_of_step(data: FaceSet) -> np.ndarray:
     """Return the labels (n,) that the faces get if a picture without a face is left out of the features
     but not of the labels."""
     path, label = (
-        np.concatenate([data.path, data.missed_path]),
-        np.concatenate([data.label, data.missed_label]),
+        np.concatenate([data.path, data.missed.path]),
+        np.concatenate([data.label, data.missed.label]),
     )
     every = np.array([CLASSES.index(name) for name in label[np.argsort(path)].tolist()])
     shifted = np.empty(len(data), int)

@@ -21,6 +21,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3  # noqa: E402
 import tempfile
 import traceback
 import zipfile
@@ -181,6 +182,20 @@ def forge_session(data: bytes, generator: np.random.Generator) -> bytes:
     return b"\n".join([b"%08x %s" % (zlib.crc32(text), text), *others])
 
 
+def forge_set(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return a set of faces in which a column of one picture was forged."""
+    odd = None, "x", b"", b"x" * 208, -1, 2**62, 1e300, np.full(52, np.nan, np.float32).tobytes()
+    with contextlib.closing(sqlite3.connect(":memory:")) as file:
+        file.deserialize(data)
+        table = ("picture", "landmarks", "crop")[generator.integers(3)]
+        names = [row[1] for row in file.execute(f"PRAGMA table_info({table})")]
+        name = names[generator.integers(1, len(names))]
+        row = int(generator.integers(1, 6))
+        file.execute(f"UPDATE {table} SET {name} = ? WHERE id = ?", (odd[generator.integers(len(odd))], row))
+        file.commit()
+        return file.serialize()
+
+
 def forge_member(data: bytes, generator: np.random.Generator, name: str) -> bytes:
     """Return a zip archive in which one file, JSON, was forged."""
     file = io.BytesIO()
@@ -211,7 +226,7 @@ def forge_tflite(data: bytes, generator: np.random.Generator) -> bytes:
 
 def faces(count: int = 6):
     """Return a good set of faces, as recordings and extraction make them."""
-    from utils.data.face_set import FaceSet
+    from utils.data.face_set import FaceSet, missed_pictures
 
     generator = np.random.default_rng(0)
     text = np.array([f"x{index}.png" for index in range(count)])
@@ -221,11 +236,7 @@ def faces(count: int = 6):
         blendshapes=generator.random((count, 52), np.float32),
         **{name: text for name in ("source", "path", "sha256", "subject", "session")},
         split=np.array(["train", "val", "test", "train", "", "val"])[:count],
-        missed_label=np.array(["sad"]),
-        missed_source=np.array(["x"]),
-        missed_path=np.array(["y.png"]),
-        missed_reason=np.array(["no face"]),
-        missed_split=np.array([""]),
+        missed=missed_pictures(*(np.array([text]) for text in ("sad", "x", "y.png", "", "no face"))),
     )
 
 
@@ -236,22 +247,13 @@ def made_by(write: Callable[[Path], object], name: str) -> bytes:
         return (Path(folder) / name).read_bytes()
 
 
-def good_npz() -> bytes:
+def good_set() -> bytes:
+    """Return a set with crops of faces."""
     from utils.data.face_set import save_face_set
-
-    return made_by(lambda folder: save_face_set(folder / "a.npz", faces()), "a.npz")
-
-
-def good_crops() -> bytes:
-    """Return a set with crops of faces, whose column is mapped into memory."""
-    from utils.data.face_set import save_face_set
-    from utils.data.rows import Rows
     from utils.faces.crops import CROP_PX
 
     crops = np.random.default_rng(0).integers(0, 256, (6, CROP_PX, CROP_PX), np.uint8)
-    return made_by(
-        lambda folder: save_face_set(folder / "a.npz", replace(faces(), crop=Rows([crops]))), "a.npz"
-    )
+    return made_by(lambda folder: save_face_set(folder / "a.faces", replace(faces(), crop=crops)), "a.faces")
 
 
 def good_txt() -> bytes:
@@ -314,12 +316,13 @@ def values_of(data) -> list:
     recipe = json.loads((MODELS / "emotion_mlp.json").read_bytes())["features"]
     columns = [data.landmarks, data.blendshapes, data.width, data.height, data.votes]
     if data.crop is not None:
-        columns.append(data.crop.read())
+        columns.append(data.crop[:])
     return [*columns, compute_features(data.landmarks, data.blendshapes, recipe)] if len(data) else columns
 
 
 def load_set(folder: Path, name: str) -> list:
-    from utils.data.face_set import assign_split, load_face_set
+    from utils.data.face_set import load_face_set
+    from utils.data.splits import assign_split
 
     data = load_face_set(folder / name)
     with contextlib.suppress(UserError):  # too few faces for some class
@@ -422,9 +425,8 @@ def load_picture(folder: Path) -> list:
 
 
 KINDS = {
-    "set of faces, .npz": Kind("a.npz", good_npz, forge_npz, lambda folder: load_set(folder, "a.npz")),
+    "set of faces": Kind("a.faces", good_set, forge_set, lambda folder: load_set(folder, "a.faces")),
     "set of faces, .txt": Kind("a.txt", good_txt, forge_text, lambda folder: load_set(folder, "a.txt")),
-    "set with crops": Kind("a.npz", good_crops, forge_npz, lambda folder: load_set(folder, "a.npz")),
     "session": Kind("ann/1.jsonl", good_session, forge_session, load_session),
     "neutral baseline": Kind("ann/neutral.npz", good_neutral, forge_npz, load_neutral),
     "FER+ table": Kind("votes.csv", good_ferplus, forge_text, load_ferplus),

@@ -1,7 +1,8 @@
 """What fine-tuning for a group gains on other pictures of its source, and loses elsewhere.
 
-    python scr/train_model.py --network hybrid --data data/affectnet.npz data/fer2013.npz --output models/no
-    python tests/measure/group_fine_tuning.py --base models/no --data data/rafdb.npz --general data/kdef.npz
+    python scr/train_model.py --network hybrid --data data/affectnet.faces --output models/no
+    python tests/measure/group_fine_tuning.py --base models/no --data data/rafdb.faces \
+        --general data/kdef.faces
 
 The base must not have been trained on the set of --data. Some of its pictures are drawn and fine-tuned on,
 once for each seed, with what is lost on --general bounded, and as without such a set (models/README.md).

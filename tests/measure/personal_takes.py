@@ -36,7 +36,7 @@ def build_parser():
     parser.add_argument(
         "--data",
         type=Path,
-        default=ROOT / "data" / "portraits.npz",
+        default=ROOT / "data" / "portraits.faces",
         metavar="FILE",
         help="landmark set with subjects",
     )

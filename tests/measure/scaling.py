@@ -1,6 +1,6 @@
 """Time and memory of each step by the number of faces, made by repeating and jittering real ones. Not a test.
 
-    python tests/measure/scaling.py --data data/affectnet.npz --faces 10000 40000 --output scaling.json
+    python tests/measure/scaling.py --data data/affectnet.faces --faces 10000 40000 --output scaling.json
 
 Each step runs in a process of its own, whose peak memory is told: `merge` joins the part files of an
 extraction, `load` opens the set, `balance` and `train` are the scripts. docs/scaling.md has what it printed.
@@ -24,7 +24,8 @@ import numpy as np
 
 from utils.config import DATA, UserError
 from utils.data.extraction import CHUNK, extract, part_path
-from utils.data.face_set import FaceSet, load_face_set, prefix_group, save_face_set
+from utils.data.face_set import FaceSet, load_face_set, save_face_set
+from utils.data.splits import prefix_group
 
 STEPS = "merge", "load", "balance", "train"
 JITTER = 0.002
@@ -63,7 +64,7 @@ def main(args):
 
 def measure(folder: Path, count: int, args) -> dict:
     """Return seconds and peak memory in MB of each step on a set of `count` faces."""
-    landmark_set, own = folder / "set.npz", ["tests/measure/scaling.py", "--data", str(args.data)]
+    landmark_set, own = folder / "set.faces", ["tests/measure/scaling.py", "--data", str(args.data)]
     start = time.monotonic()
     write_parts(folder / "parts", count, load_face_set(args.data), with_crops=args.network != "landmarks")
     row = {"make_s": round(time.monotonic() - start, 1)}
@@ -104,7 +105,7 @@ def write_parts(parts_dir: Path, count: int, real: FaceSet, with_crops: bool) ->
 
 def merge(parts_dir: Path, output: Path) -> None:
     """Join parts as `extract_landmarks.py` does when all are there."""
-    last = max(parts_dir.glob("*.npz"))
+    last = max(parts_dir.glob("*.faces"))
     images = [None] * (int(last.stem) + len(load_face_set(last)))
     save_face_set(output, extract(images, parts_dir, "made", 1, parts_dir))
 

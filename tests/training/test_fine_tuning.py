@@ -35,7 +35,7 @@ def moved(landmark_file, tmp_path_factory):
     index = data.class_index(EMOTIONS)
     orders = np.array(list(permutations(range(len(EMOTIONS)))))
     order = min(orders, key=lambda order: (order[index] == predicted.argmax(axis=1)).mean())
-    path = tmp_path_factory.mktemp("moved") / "moved.npz"
+    path = tmp_path_factory.mktemp("moved") / "moved.faces"
     save_face_set(path, replace(data, label=np.array(EMOTIONS)[order[index]]))
     return path
 
@@ -128,8 +128,8 @@ def test_where_nothing_is_gained_no_model_is_written_and_the_status_says_so(land
     content = earlier.read_bytes()
     data = load_face_set(landmark_file)
     random = np.random.default_rng(0).permutation(data.label)
-    save_face_set(tmp_path / "random.npz", replace(data, label=random))
-    given = "--base", MODELS, "--data", tmp_path / "random.npz", "--output", tmp_path / "earlier"
+    save_face_set(tmp_path / "random.faces", replace(data, label=random))
+    given = "--base", MODELS, "--data", tmp_path / "random.faces", "--output", tmp_path / "earlier"
     error = user_error(run_here("train_model.py", *given))
     assert "no model is written" in error and "still holds an earlier model" in error
     assert earlier.read_bytes() == content
@@ -153,16 +153,16 @@ def test_what_does_not_fit_the_base_is_said(change, options, fragment, landmark_
     elif change:
         ((name, value),) = change.items()
         data = replace(data, **{name: value and np.full(len(data), value)})
-    save_face_set(tmp_path / "set.npz", data)
-    given = "--base", MODELS, "--data", tmp_path / "set.npz", "--output", tmp_path / "model"
+    save_face_set(tmp_path / "set.faces", data)
+    given = "--base", MODELS, "--data", tmp_path / "set.faces", "--output", tmp_path / "model"
     assert fragment in user_error(run_here("train_model.py", *given, *options))
 
 
 def test_classes_that_the_base_lacks_get_a_new_last_layer(landmark_file, tmp_path):
     data = load_face_set(landmark_file)
     label = np.select([data.label == "happy", data.label == "sad"], ["grin", "frown"], data.label)
-    save_face_set(tmp_path / "own.npz", replace(data, label=label))
-    given = "--base", MODELS, "--data", tmp_path / "own.npz", "--output", tmp_path / "own"
+    save_face_set(tmp_path / "own.faces", replace(data, label=label))
+    given = "--base", MODELS, "--data", tmp_path / "own.faces", "--output", tmp_path / "own"
     done = run_here("train_model.py", *given)
     assert done.returncode == 0, done.stderr
     model = EmotionClassifier(tmp_path / "own")

@@ -36,7 +36,7 @@ def test_a_set_holds_the_crops_that_live_use_makes(landmark_file, pictures):
     assert len(data.crop) == len(data)
     for row in (0, len(data) - 1):
         frame_bgr = cv2.imread(str(pictures / data.path[row]))
-        np.testing.assert_array_equal(data.crop.read([row])[0], crop_face(frame_bgr, data.landmarks[row]))
+        np.testing.assert_array_equal(data.crop[row], crop_face(frame_bgr, data.landmarks[row]))
 
 
 def test_a_hybrid_is_the_weighted_mean_of_its_parts(hybrid, landmark_file):
@@ -45,7 +45,7 @@ def test_a_hybrid_is_the_weighted_mean_of_its_parts(hybrid, landmark_file):
     whole = EmotionClassifier(hybrid)
     parts = {name: EmotionClassifier(hybrid / TFLITE[name]) for name in ("landmarks", "crop")}
     assert whole.needs_crops and parts["crop"].needs_crops and not parts["landmarks"].needs_crops
-    crops = data.crop.read()
+    crops = data.crop[:]
     of_parts = {name: part.predict(**faces, crops=crops) for name, part in parts.items()}
     info = json.loads((hybrid / f"{NAME}.json").read_text())
     expected = mix([(info["weights"][name], of_parts[name]) for name in of_parts], info["temperature"])
@@ -61,7 +61,7 @@ def test_the_deployed_crop_network_answers_as_its_heads_did(hybrid, landmark_fil
     from utils.faces.crops import network_input
 
     parts, info = load_bundle(hybrid)
-    crops = load_face_set(landmark_file).crop.read(slice(8))
+    crops = load_face_set(landmark_file).crop[:8]
     answers = parts["crop"][0].predict(network_input(crops, crop_network.INPUT), verbose=0)
     lite = EmotionClassifier(hybrid / TFLITE["crop"])
     np.testing.assert_allclose(
@@ -77,7 +77,7 @@ def test_the_deployed_crop_network_answers_as_its_heads_did(hybrid, landmark_fil
 def test_a_fine_tuned_trunk_learns_with_its_heads(landmark_file):
     from dataclasses import replace
 
-    from utils.data.face_set import assign_split
+    from utils.data.splits import assign_split
     from utils.faces.crops import network_input
     from utils.training import ensemble
 
@@ -100,7 +100,7 @@ def test_a_fine_tuned_trunk_learns_with_its_heads(landmark_file):
         assert np.array_equal(end[name][0], kernel) == np.array_equal(end[name][1], bias) == kept, name
         np.testing.assert_allclose(middle[name][0], kernel + 0.75 * (end[name][0] - kernel), atol=1e-5)
     deployed = crop_network.assemble(one.heads, one.temperature)
-    seen = network_input(parts[1].crop.read(), crop_network.INPUT)
+    seen = network_input(parts[1].crop[:], crop_network.INPUT)
     np.testing.assert_allclose(deployed.predict(seen, verbose=0)["probabilities"], answers, atol=1e-4)
 
 
@@ -108,15 +108,15 @@ def test_a_changed_trunk_is_refused(tmp_path):
     (tmp_path / "trunk.npz").write_bytes(crop_network.TRUNK_FILE.read_bytes()[:-1])
     with pytest.raises(UserError, match="damaged"):
         crop_network.load_trunk(tmp_path / "trunk.npz")
-    with pytest.raises(UserError, match="no .*none.npz"):
+    with pytest.raises(UserError, match="no .*none.faces"):
         crop_network.load_trunk(tmp_path / "none.npz")
 
 
 def test_a_set_without_crops_says_what_to_do(landmark_file, hybrid, tmp_path):
     from dataclasses import replace
 
-    save_face_set(tmp_path / "plain.npz", replace(load_face_set(landmark_file), crop=None))
-    arguments = "--data", tmp_path / "plain.npz", "--output", tmp_path
+    save_face_set(tmp_path / "plain.faces", replace(load_face_set(landmark_file), crop=None))
+    arguments = "--data", tmp_path / "plain.faces", "--output", tmp_path
     assert "hold none" in user_error(run_here("train_model.py", *arguments, "--network", "crop"))
     assert "hold none" in user_error(run("evaluate.py", *arguments, "--model", hybrid))
 

@@ -44,7 +44,7 @@ def test_bundle_has_the_contract(bundle):
 
 
 def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
-    from utils.data.face_set import assign_split
+    from utils.data.splits import assign_split
 
     parts, info = load_bundle(bundle)
     _, scaler = parts["landmarks"]
@@ -272,15 +272,15 @@ def test_training_without_a_class_says_which(landmark_file, tmp_path):
     from utils.data.face_set import save_face_set
 
     data = load_face_set(landmark_file)
-    save_face_set(tmp_path / "three.npz", data.select(data.label != "fear"))
+    save_face_set(tmp_path / "three.faces", data.select(data.label != "fear"))
     assert "no fear in" in user_error(
         run_here(
-            *("train_model.py", "--data", tmp_path / "three.npz", "--output", tmp_path),
+            *("train_model.py", "--data", tmp_path / "three.faces", "--output", tmp_path),
             *("--classes", "fear", "happy", "sad"),
         )
     )
     assert "no landmark set" in user_error(
-        run_here("train_model.py", "--data", tmp_path / "none.npz", "--output", tmp_path)
+        run_here("train_model.py", "--data", tmp_path / "none.faces", "--output", tmp_path)
     )
 
 
@@ -352,17 +352,17 @@ def test_metrics_by_hand():
     "script, arguments",
     [
         ("evaluate.py", ["--images", "nowhere"]),
-        ("evaluate.py", ["--data", "nowhere.npz"]),
-        ("balance_dataset.py", ["--data", "nowhere.npz"]),
+        ("evaluate.py", ["--data", "nowhere.faces"]),
+        ("balance_dataset.py", ["--data", "nowhere.faces"]),
         ("export_model.py", ["--model", "nowhere"]),
         ("main.py", ["--model", "nobody"]),
         ("train_personal.py", ["--subject", "nobody_at_all"]),
-        ("evaluate.py", ["--data", "x.npz", "--model", "nowhere.tflite"]),
+        ("evaluate.py", ["--data", "x.faces", "--model", "nowhere.tflite"]),
     ],
 )
 def test_missing_files_are_one_line(script, arguments, tmp_path):
     said = user_error(run_here(script, *arguments, cwd=tmp_path))
-    assert "nowhere.npz" not in said or "extract_landmarks.py --images FOLDER" in said
+    assert "nowhere.faces" not in said or "extract_landmarks.py --images FOLDER" in said
 
 
 def test_the_shipped_model_is_not_replaced_by_a_forgotten_flag(landmark_file):

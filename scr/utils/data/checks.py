@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..faces.crops import CROP_PX
-from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
+from ..faces.features import ALL_POINTS, BLENDSHAPES
 
 FARTHEST = 1e4
 """Landmarks are in image widths; on a picture of 1 x 16000 pixels y would reach this."""
 BLENDSHAPE_RANGE = -0.01, 1.01
 """A hundredth on either side: MediaPipe's scores leave [0, 1] by some millionths."""
-SPLITS = ("", "train", "val", "test")
 
 
 def check_array(name: str, values, shape: tuple, kinds: str, low: float = 0.0, high: float = np.inf) -> None:
@@ -57,42 +55,6 @@ def check_landmarks(landmarks: np.ndarray, points: tuple[int, ...]) -> None:
         raise ValueError(
             f"landmarks of shape {landmarks.shape}, expected (n, {' or '.join(map(str, points))}, 3)"
         )
-
-
-def check_columns(columns: Mapping[str, np.ndarray], votes: int) -> None:
-    """Raise ValueError unless these are the columns of a set of faces (`dataset.FaceSet`), by their
-    names; landmarks are `Rows`.
-
-    votes: the number of things that FER+ annotators could vote for.
-    """
-    landmarks = columns["landmarks"]
-    check_faces(landmarks.read(slice(0)), columns["blendshapes"][:0], (MESH_POINTS, ALL_POINTS))
-    for chunk in landmarks.chunks():
-        check_landmarks(chunk, (MESH_POINTS, ALL_POINTS))
-    check_array("blendshapes", columns["blendshapes"], (len(landmarks), BLENDSHAPES), "f", *BLENDSHAPE_RANGE)
-    faces, missed = (len(columns[name]) for name in ("landmarks", "missed_label"))
-    crop = columns.get("crop")
-    if crop is not None and (crop.dtype != np.uint8 or crop.shape != (faces, CROP_PX, CROP_PX)):
-        raise ValueError(
-            f"crop of type {crop.dtype}, shape {crop.shape}, expected uint8, {(faces, CROP_PX, CROP_PX)}"
-        )
-    for name, values in columns.items():
-        if name in ("landmarks", "blendshapes", "crop"):
-            continue
-        rows = missed if name.startswith("missed_") else faces
-        if name in ("width", "height"):
-            check_array(name, values, (rows,), "iu", 0, 2**31)
-        elif name == "phash":
-            check_array(name, values, (rows,), "u")
-        elif name == "votes":
-            check_array(name, values, (rows, votes), "iu", 0, 255)
-        else:
-            check_array(name, values, (rows,), "U")
-    for name in ("split", "missed_split"):
-        if unknown := sorted(set(columns[name].tolist()) - set(SPLITS)):
-            raise ValueError(
-                f"unknown parts {', '.join(map(repr, unknown[:3]))}, expected train, val or test"
-            )
 
 
 def parse_json(data: bytes) -> dict:

@@ -1,87 +1,116 @@
-"""Labelled pictures -> a landmark set, on all cores; stopped at any moment, it goes on where it was."""
+"""Labelled pictures -> a set of faces, on all cores or on several machines. Owns `distributed`.
+
+Stopped at any moment it goes on where it was. The machines of a cluster have this repository and the pictures
+at the same place, and run workers that find the code:
+
+    dask scheduler
+    PYTHONPATH=scr dask worker --nthreads 1 --nworkers 8 tcp://scheduler:8786
+"""
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..config import UserError, note
 from ..faces.crops import crop_face
 from ..faces.headers import PictureError
 from ..faces.images import import_cv2, load_picture, perceptual_hash
 from ..faces.landmarker import FaceLandmarker, ensure_landmarker_file
 from ..faces.pool import Lost, work_through
-from .face_set import FaceSet, concatenate, from_rows, load_face_set, save_face_set
+from .face_set import insert, open_file, update
 from .image_folder import LabelledImage
 
-CHUNK = 64
-"""Pictures in each part file: a second of work for one core, what a power cut can cost."""
 MIN_SIDE_PX = 24
 """Pictures with a shorter side are skipped: no expression can be read from them."""
+COMMIT_S = 1.0
+"""What is read is on the disk after so many seconds: what a power cut can cost."""
+TASK_PICTURES = 64
+"""Of a cluster's task: a second of work, and what is done again if its worker dies."""
+PATIENCE_S = 20
+"""For the scheduler to answer, and for the first worker to be there."""
 
 
 def extract(
-    images: Sequence[LabelledImage], root: Path, source: str, jobs: int, parts_dir: Path | None = None
-) -> FaceSet:
-    """Return the landmark set of labelled pictures under `root`, worked on by `jobs` processes.
+    images: Sequence[LabelledImage], root: Path, source: str, output: Path, jobs: int, scheduler: str = ""
+) -> None:
+    """Make `output` the set of these labelled pictures under `root`, by `jobs` processes or a Dask scheduler.
 
-    With `parts_dir`, each chunk is written there when it is done, and those that are there are not done
-    again."""
+    Pictures that it holds already and that have not changed are not read again. Raises UserError if the file
+    or the cluster can't be used.
+    """
+    ensure_landmarker_file()  # once, not in every worker
+    with open_file(output, create=True) as file:
+        file.execute("PRAGMA locking_mode = EXCLUSIVE")
+        paths = _list(file, images, root, source)
+        done = len(images) - len(_waiting(file))
+        if done:
+            note(f"going on: {done} of {len(images)} pictures were done before")
+        try:
+            if scheduler:
+                there = {number: paths[number] for number in _waiting(file)}
+                _take(file, _on_cluster(there, scheduler), source)
+            if here := _waiting(file):  # what no worker of the cluster survived, too
+                found = work_through(open_extractor, [paths[number] for number in here], jobs)
+                _take(file, zip(here, found), source)
+        except KeyboardInterrupt:
+            done = len(images) - len(_waiting(file))
+            note(f"{done} of {len(images)} pictures are done; the same command goes on from there")
+            raise
+
+
+def _list(
+    file: sqlite3.Connection, images: Sequence[LabelledImage], root: Path, source: str
+) -> dict[int, Path]:
+    """Make the pictures of a set these, the new and changed ones to be read; return their paths by number."""
+    known = {row[1:]: row[0] for row in file.execute("SELECT id, path, size, mtime_ns FROM picture")}
+    number, paths = max(known.values(), default=0), {}
+    with file:
+        for image in images:
+            status = image.path.stat()
+            name = image.path.relative_to(root).as_posix().encode(errors="backslashreplace").decode()
+            key = name, status.st_size, status.st_mtime_ns
+            if key in known:
+                place = known.pop(key)
+            else:
+                place = number = number + 1
+                file.execute(
+                    "INSERT INTO picture (id, path, size, mtime_ns) VALUES (?, ?, ?, ?)", (place, *key)
+                )
+            paths[place] = image.path
+            columns = {name: getattr(image, name) for name in ("label", "split", "subject", "session")}
+            update(file, place, columns | {"source": source, "votes": bytes(image.votes)})
+        for table in ("picture", "landmarks", "crop"):
+            file.executemany(f"DELETE FROM {table} WHERE id = ?", [(place,) for place in known.values()])
+    return paths
+
+
+def _waiting(file: sqlite3.Connection) -> list[int]:
+    return [row[0] for row in file.execute("SELECT id FROM picture WHERE reason IS NULL ORDER BY id")]
+
+
+def _take(file: sqlite3.Connection, found: Iterable[tuple[int, dict | Lost]], source: str) -> None:
+    """Write what is found on pictures, by their numbers, and show the progress."""
     from tqdm import tqdm
 
-    ensure_landmarker_file()  # once, not in every worker
-    parts = {start: _read_part(parts_dir, start) for start in range(0, len(images), CHUNK)}
-    missing = [start for start, part in parts.items() if part is None]
-    wanted = [image.path for start in missing for image in images[start : start + CHUNK]]
-    with tqdm(total=len(images), initial=len(images) - len(wanted), unit="img", desc=source) as bar:
-        rows = _extract_rows(wanted, jobs, parts_dir)
-        for start in missing:
-            chunk, done = images[start : start + CHUNK], []
-            for _ in chunk:
-                done.append(next(rows))
-                bar.update()
-            parts[start] = from_rows(chunk, done, root, source)
-            if parts_dir:
-                save_face_set(part_path(parts_dir, start), parts[start])
-                parts[start] = _read_part(parts_dir, start)  # its crops stay on disk
-    return concatenate(list(parts.values()))
-
-
-def count_done(count: int, parts_dir: Path) -> int:
-    """Return how many of `count` pictures are in the part files already."""
-    return sum(
-        min(CHUNK, count - start) for start in range(0, count, CHUNK) if part_path(parts_dir, start).exists()
-    )
-
-
-def part_path(parts_dir: Path, start: int) -> Path:
-    """Return the part file of the chunk that begins with picture `start`."""
-    return parts_dir / f"{start:07}.npz"
-
-
-def _read_part(parts_dir: Path | None, start: int) -> FaceSet | None:
-    if parts_dir is None or not part_path(parts_dir, start).exists():
-        return None
-    return load_face_set(part_path(parts_dir, start), allow_empty=True)
-
-
-def _extract_rows(paths: Sequence[Path], jobs: int, parts_dir: Path | None) -> Iterator[dict]:
-    """Yield a row for each picture, in order; those that workers died of are noted in `parts_dir`, to be left
-    alone.
-    """
-    note = parts_dir / "deadly" if parts_dir else None
-    deadly = set(note.read_bytes().split(b"\0")) if note and note.exists() else set()
-    rows = work_through(open_extractor, [path for path in paths if bytes(path) not in deadly], jobs)
-    for path in paths:
-        if bytes(path) in deadly:
-            yield {"skipped": "detector failed"}
-        elif not isinstance(row := next(rows), Lost):
-            yield row
-        else:
-            if note:
-                with note.open("ab") as file:
-                    file.write(bytes(path) + b"\0")
-            yield {"skipped": "detector failed"}
+    count = file.execute("SELECT COUNT(*) FROM picture").fetchone()[0]
+    written = time.monotonic()
+    with file, tqdm(total=count, initial=count - len(_waiting(file)), unit="img", desc=source) as bar:
+        for number, row in found:
+            if isinstance(row, Lost):
+                row = {"reason": "detector failed"}
+            for table in ("landmarks", "crop"):
+                if table in row:
+                    insert(file, table, {"id": [number], "value": [row.pop(table)]})
+            update(file, number, row)
+            bar.update()
+            if time.monotonic() - written > COMMIT_S:
+                file.commit()
+                written = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -93,28 +122,68 @@ def open_extractor():
 
 
 def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
-    """Return the row of a picture file.
-
-    A row has `sha256`, `width`, `height` and `phash`, and either `landmarks` (478, 3), `blendshapes` (52,)
-    and `crop` of the largest face or `skipped`, the reason why there are none.
-    """
-    row = {"sha256": "", "width": 0, "height": 0, "phash": 0}
+    """Return what a set holds of a picture file, by column: its largest face, or why there is none."""
     try:
         picture = load_picture(path)
         with path.open("rb") as file:
-            row["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            row = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     except (PictureError, OSError) as error:
-        return row | {"skipped": getattr(error, "reason", "unreadable")}
+        return {"reason": getattr(error, "reason", "unreadable")}
     row |= {"width": picture.width, "height": picture.height}
     if min(picture.width, picture.height) < MIN_SIDE_PX:
-        return row | {"skipped": "too small"}
-    row["phash"] = perceptual_hash(picture.image)
+        return row | {"reason": "too small"}
     try:
         faces = landmarker.detect_picture(picture.image)
     except (RuntimeError, MemoryError, import_cv2().error):
-        return row | {"skipped": "detector failed"}
+        return row | {"reason": "detector failed"}
     if not faces:
-        return row | {"skipped": "no face"}
-    face = faces[0]
-    crop = crop_face(picture.image, face.landmarks)
-    return row | {"landmarks": face.landmarks, "blendshapes": face.blendshapes, "crop": crop}
+        return row | {"reason": "no face"}
+    return row | {
+        "reason": "",
+        "phash": int.from_bytes(perceptual_hash(picture.image).to_bytes(8), signed=True),
+        "landmarks": faces[0].landmarks.tobytes(),
+        "blendshapes": faces[0].blendshapes.tobytes(),
+        "crop": crop_face(picture.image, faces[0].landmarks).tobytes(),
+    }
+
+
+def extract_task(pictures: dict[int, Path]) -> list[tuple[int, dict]]:
+    """Return numbers of pictures and what `extract_one` finds there; runs on a worker of a cluster."""
+    with open_extractor() as work:
+        return [(number, work(path)) for number, path in pictures.items()]
+
+
+def _on_cluster(pictures: dict[int, Path], scheduler: str) -> Iterator[tuple[int, dict]]:
+    """Yield what a cluster finds on pictures, as it is done; those that kill several workers are left out."""
+    try:
+        from distributed import Client, KilledWorker, as_completed
+    except ModuleNotFoundError as error:
+        raise UserError("--cluster needs Dask; run: pip install -r requirements-cluster.txt") from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a lost connection is told once, and by us
+    where, numbers = f"the cluster at {scheduler}", list(pictures)
+    tasks = [
+        {number: pictures[number] for number in numbers[start : start + TASK_PICTURES]}
+        for start in range(0, len(numbers), TASK_PICTURES)
+    ]
+    try:
+        with Client(scheduler, timeout=PATIENCE_S) as client:
+            client.wait_for_workers(1, timeout=PATIENCE_S)
+            for done in as_completed(client.map(extract_task, tasks, pure=False)):
+                if done.status == "error" and isinstance(done.exception(), KilledWorker):
+                    note(f"a task of {len(tasks[0])} pictures that workers died of is done on this machine")
+                else:
+                    yield from done.result()
+    except Exception as error:  # Dask and tornado raise a dozen unrelated types
+        cause = error
+        while cause and not isinstance(cause, ModuleNotFoundError):
+            cause = cause.__cause__
+        if cause:
+            raise UserError(
+                f"a worker of {where} has no {cause.name}; start workers in the repository, by its packages:"
+                " PYTHONPATH=scr dask worker --nthreads 1"
+            ) from error
+        reason = str(error) or type(error).__name__
+        raise UserError(
+            f"{where} can't be used ({reason}); see that scheduler and workers run, and run this again: "
+            "it goes on where it was"
+        ) from error

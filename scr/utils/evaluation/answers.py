@@ -41,8 +41,7 @@ class Pictures:
     def of_set(cls, faces: FaceSet) -> "Pictures":
         """Return the pictures of a set, named by source and path."""
         path, label, source = (
-            np.concatenate([getattr(faces, name), getattr(faces, f"missed_{name}")])
-            for name in ("path", "label", "source")
+            np.concatenate([getattr(faces, name), faces.missed[name]]) for name in ("path", "label", "source")
         )
         names = [f"{one}/{other}" for one, other in zip(source.tolist(), path.tolist())]
         return cls(np.array(names), label, source, faces)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from ..config import MODELS, UserError, native_log_silenced, relative
-from ..data.rows import Rows
 from ..faces.crops import network_input
 from ..faces.features import compute_features, neutral_offset
 from .bundle import TFLITE, find_model, read_checked, read_metadata
@@ -77,7 +76,7 @@ class EmotionClassifier:
         landmarks: np.ndarray,
         blendshapes: np.ndarray | None = None,
         offset: np.ndarray | None = None,
-        crops: np.ndarray | Rows | None = None,
+        crops: np.ndarray | None = None,
         looked: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Return probabilities (n, classes) float32 of faces.
@@ -105,12 +104,12 @@ class EmotionClassifier:
         weights = self._weights
         return mix([(weights["landmarks"], of_landmarks), (weights["crop"], of_crop)], self._temperature)
 
-    def look(self, crops: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
+    def look(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what the crop network alone makes of crops (n, CROP_PX, CROP_PX) uint8: probabilities
         (n, classes) and its last hidden layer (n, embedding)."""
         return self._crop.read_crops(crops)
 
-    def embed(self, crops: np.ndarray | Rows) -> np.ndarray:
+    def embed(self, crops: np.ndarray) -> np.ndarray:
         """Return the crop network's last hidden layer (n, embedding) of crops (n, CROP_PX, CROP_PX) uint8."""
         return self.look(crops)[1]
 
@@ -133,7 +132,7 @@ def part_input(folder: Path, features: dict, faces) -> np.ndarray:
     last layer also sees the embedding of the crop network in its folder.
     """
     if features["kind"] == "crop":
-        return network_input(faces.crop.read(), features)
+        return network_input(faces.crop[:], features)
     x = compute_features(faces.landmarks, faces.blendshapes, features)
     if "embedding" not in features:
         return x
@@ -214,12 +213,9 @@ class LiteNetwork:
         self.interpreter.invoke()
         return [self.interpreter.get_tensor(index) for index in self._outputs]
 
-    def read_crops(self, crops: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
+    def read_crops(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return probabilities (n, classes) and embedding (n, e) of crops (n, CROP_PX, CROP_PX) uint8."""
         parts = []
         for start in range(0, len(crops), CHUNK):
-            some = crops[start : start + CHUNK]
-            parts.append(
-                self.run(network_input(some.read() if isinstance(some, Rows) else some, self.features))
-            )
+            parts.append(self.run(network_input(crops[start : start + CHUNK], self.features)))
         return tuple(np.concatenate(values) for values in zip(*parts))

@@ -7,7 +7,7 @@ of faces that are not in the training sources.
 
 import numpy as np
 
-from ..data.rows import Rows
+from ..data.arrays import Rows
 from ..faces import crops
 from ..faces.images import import_cv2
 from . import crop_network, networks
@@ -66,7 +66,7 @@ def fine_tune(
         optimizer,
         _moved_batches(train, batches * EPOCHS, seed),
         (batches, EPOCHS),
-        (_Inputs(val[0]), *val[1:]),
+        (Rows([_Inputs(val[0])]), *val[1:]),
         classes,
         recipe,
         progress,
@@ -86,17 +86,17 @@ def _block(layer: str) -> int:
 class _Inputs:
     """What a crop network sees of crops, made when it is read."""
 
+    dtype = np.dtype(np.float32)
+
     def __init__(self, faces: Rows):
         self._faces = faces
+        self.shape = (len(faces), *crops.network_input(faces[:1], crop_network.INPUT).shape[1:])
 
     def __len__(self) -> int:
         return len(self._faces)
 
-    def __getitem__(self, rows: slice) -> "_Inputs":
-        return _Inputs(self._faces[rows])
-
-    def read(self, rows: slice) -> np.ndarray:
-        return crops.network_input(self._faces.read(rows), crop_network.INPUT)
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return crops.network_input(self._faces[rows], crop_network.INPUT)
 
 
 def _moved_batches(data: tuple, batches: int, seed: int):
@@ -105,7 +105,7 @@ def _moved_batches(data: tuple, batches: int, seed: int):
     generator, share = np.random.default_rng(seed), weight.astype(np.float64) / weight.sum(dtype=np.float64)
     for _ in range(batches):
         rows = np.sort(generator.choice(len(faces), BATCH_SIZE, p=share))
-        yield np.stack([moved_input(crop, generator) for crop in faces.read(rows)]), target[rows]
+        yield np.stack([moved_input(crop, generator) for crop in faces[rows]]), target[rows]
 
 
 def moved_input(crop: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..config import MODELS, UserError, relative
+from ..data.arrays import Rows, choose, store
 from ..data.face_set import FaceSet
-from ..data.rows import Rows, join, store
 from ..faces import crops
 from . import networks
 
@@ -134,7 +134,7 @@ def compute_maps(faces: Rows, file: Path, kept: np.ndarray | None = None, progre
         return stored
     place = np.arange(len(faces)) + len(kept)
     place[kept] = np.arange(len(kept))
-    return join([stored, Rows([computed])])[place]
+    return Rows([stored, computed]).choose(place)
 
 
 class ComputedMaps:
@@ -153,7 +153,7 @@ class ComputedMaps:
         maps = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for start in range(0, len(rows), MAPPED_FACES):
             some = slice(start, start + MAPPED_FACES)
-            seen = crops.network_input(self._faces.read(rows[some]), INPUT)
+            seen = crops.network_input(self._faces[rows[some]], INPUT)
             maps[some] = self._trunk.predict_on_batch(seen)
         return maps
 
@@ -178,7 +178,7 @@ class Heads:
         parts = []
         for start in range(0, len(data), 256):
             some = slice(start, start + 256)
-            seen = crops.network_input(data.crop.read(some), INPUT) if self.trunk else data.maps.read(some)
+            seen = crops.network_input(data.crop[some], INPUT) if self.trunk else data.maps[some]
             parts.append(self.joint.predict_on_batch(seen))
         return np.concatenate([np.empty((0, *self.joint.output_shape[1:]), np.float32), *parts]).mean(axis=1)
 
@@ -238,7 +238,7 @@ def fit_drawn(
 ) -> dict[str, list[float]]:
     """Train a network of logits (n, heads, classes) on drawn batches; return the learning curves by epoch.
 
-    length: batches of an epoch, epochs; val: (rows with `read`, target, weight).
+    length: batches of an epoch, epochs; val: (rows, target, weight).
     """
     keras = networks.import_keras()
 
@@ -247,7 +247,7 @@ def fit_drawn(
 
     joint.compile(optimizer, _loss(keras, classes, recipe), weighted_metrics=[accuracy])
     step = max(1, len(val[0]) // VALIDATED_FACES)
-    picked = [values[::step] for values in val]
+    picked = [choose(values, slice(None, None, step)) for values in val]
     batches, epochs = length
     history = joint.fit(
         drawn,
@@ -267,7 +267,7 @@ def channel_statistics(maps: Rows) -> tuple[np.ndarray, np.ndarray]:
 
     A channel that hardly ever moves must not be blown up to noise: something is added to the deviation.
     """
-    some = maps.read(slice(None, None, -(-len(maps) // STATISTICS_FACES)))
+    some = maps[:: -(-len(maps) // STATISTICS_FACES)]
     some = some.reshape(-1, some.shape[-1]).astype(np.float32)
     return some.mean(axis=0), some.std(axis=0) + np.float32(0.05)
 
@@ -308,7 +308,7 @@ def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
     generator, share = np.random.default_rng(seed), weight.astype(np.float64) / weight.sum(dtype=np.float64)
     for _ in range(batches):
         rows = generator.choice(len(maps), batch_size, p=share)
-        yield maps.read(rows), target[rows]
+        yield maps[rows], target[rows]
 
 
 def _all_batches(data: Sequence, batch_size: int = 256):
@@ -317,7 +317,7 @@ def _all_batches(data: Sequence, batch_size: int = 256):
     while True:
         for start in range(0, len(maps), batch_size):
             rows = slice(start, start + batch_size)
-            yield maps.read(rows), target[rows], weight[rows]
+            yield maps[rows], target[rows], weight[rows]
 
 
 def assemble(heads: Heads, temperature: float = 1.0):

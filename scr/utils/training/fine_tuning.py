@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import SEED
-from ..data.face_set import class_source_weights
+from ..data.splits import class_source_weights
 from ..evaluation.answers import Predictions
 from ..evaluation.metrics import evaluate_predictions
 from .ensemble import calibrate, softmax

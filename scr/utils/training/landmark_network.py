@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..config import DATA
-from ..data.face_set import FaceSet, class_source_weights, prefix_group
-from ..data.rows import store
+from ..data.arrays import store
+from ..data.face_set import FaceSet
+from ..data.splits import class_source_weights, prefix_group
 from ..evaluation.metrics import answer_threshold
 from ..faces.features import fit_recipe, fit_reference, mirror_map
 from ..files import scratch_folder

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..data.face_set import FaceSet, concatenate, prefix_group, split_groups
+from ..data.face_set import FaceSet, concatenate
+from ..data.splits import prefix_group, split_groups
 from ..evaluation.metrics import (
     answer_threshold,
     evaluate_predictions,
@@ -27,9 +28,7 @@ LARGE = 500
 
 def join_sets(sets: Sequence[FaceSet]) -> tuple[FaceSet, list[tuple[slice, slice]]]:
     """Return one set of several, and where the faces and the missed pictures of each stand in it."""
-    faces, missed = (
-        np.cumsum([0, *counts]) for counts in (map(len, sets), [len(s.missed_label) for s in sets])
-    )
+    faces, missed = (np.cumsum([0, *counts]) for counts in (map(len, sets), [len(s.missed) for s in sets]))
     places = [
         (slice(*faces[number : number + 2]), slice(*missed[number : number + 2]))
         for number in range(len(sets))
@@ -53,14 +52,14 @@ def names_to_leave_out(data: FaceSet, together: Sequence[str]) -> list[str]:
 
 def of_source(data: FaceSet, name: str, missed: bool = False) -> np.ndarray:
     """Return a mask of the faces, or the missed pictures, of what `names_to_leave_out` names."""
-    sources, paths = (data.missed_source, data.missed_path) if missed else (data.source, data.path)
+    table = data.missed if missed else data
     if "/" not in name:
-        return np.isin(sources, name.split("+"))
+        return np.isin(table.source, name.split("+"))
     source, _, wanted = name.removesuffix("*").partition("/")
     return np.array(
         [
             one == source and prefix_group(path) == wanted
-            for one, path in zip(sources.tolist(), paths.tolist())
+            for one, path in zip(table.source.tolist(), table.path.tolist())
         ],
         bool,
     )
@@ -148,7 +147,7 @@ def summarise(
         "kind": kind,
         "network": way,
         "faces": len(part),
-        "missed": len(part.missed_label),
+        "missed": len(part.missed),
         "recall": {
             one: float(np.mean([report["recall"][one][0] for report in reports]))
             for one in reports[0]["recall"]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..config import native_log_silenced
-from ..data.rows import Rows
 from ..model.bundle import NAME
 
 MANY = 200_000
@@ -133,7 +132,6 @@ def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
     import tensorflow
 
     x, target, weight = data
-    x = x if isinstance(x, Rows) else Rows([x])
     # Of a million weights each is less than single precision can add to a sum near 1.
     precision = np.float32 if len(x) < MANY else np.float64
     share = np.cumsum((weight / weight.sum()).astype(precision))
@@ -142,7 +140,7 @@ def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
         generator = np.random.default_rng(seed)
         for _ in range(batches):
             rows = np.minimum(np.searchsorted(share, generator.random(batch_size)), len(x) - 1)
-            yield x.read(rows), target[rows]
+            yield x[rows], target[rows]
 
     kinds = [tensorflow.TensorSpec((batch_size, *values.shape[1:]), values.dtype) for values in (x, target)]
     return tensorflow.data.Dataset.from_generator(draw, output_signature=tuple(kinds)).prefetch(4)

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..config import ROOT, SEED, UserError, relative
 from ..data.classes import list_names
-from ..data.face_set import FaceSet, assign_split, concatenate, load_face_set
+from ..data.face_set import FaceSet, concatenate, load_face_set
+from ..data.splits import assign_split
 from ..faces.features import compute_features
 from ..model import bundle
 from ..model.classifier import LiteNetwork

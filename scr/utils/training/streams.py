@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ..data.rows import Rows
 from ..faces.features import compute_features, mirror_faces
 
 CHUNK = 4096
@@ -22,9 +21,7 @@ class Features:
     """
 
     def __init__(self, faces, recipe: dict, partner: np.ndarray | None = None):
-        landmarks = faces.landmarks
-        self._landmarks = landmarks if isinstance(landmarks, Rows) else Rows([landmarks])
-        self._blendshapes = faces.blendshapes
+        self._landmarks, self._blendshapes = faces.landmarks, faces.blendshapes
         self._recipe, self._partner = recipe, partner
 
     def __len__(self) -> int:
@@ -34,7 +31,7 @@ class Features:
         """Return the features of rows (k,), (k, d) float32."""
         rows, mirrored = np.divmod(rows, len(self._landmarks))[::-1]
         mirrored = mirrored.astype(bool)
-        landmarks, blendshapes = self._landmarks.read(rows), self._blendshapes[rows]
+        landmarks, blendshapes = self._landmarks[rows], self._blendshapes[rows]
         if mirrored.any():
             images = mirror_faces(landmarks[mirrored], blendshapes[mirrored], self._partner)
             landmarks = landmarks[:, : len(self._partner)]
