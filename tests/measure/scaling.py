@@ -2,8 +2,8 @@
 
     python tests/measure/scaling.py --data data/affectnet.faces --faces 10000 40000 --output scaling.json
 
-Each step runs in a process of its own, whose peak memory is told: `merge` joins the part files of an
-extraction, `load` opens the set, `balance` and `train` are the scripts. docs/scaling.md has what it printed.
+Each step runs in a process of its own, whose peak memory is told: `load` opens the set, `balance` and `train`
+are the scripts. docs/scaling.md has what it printed.
 """
 
 import sys
@@ -23,11 +23,11 @@ import time
 import numpy as np
 
 from utils.config import DATA, UserError
-from utils.data.extraction import CHUNK, extract, part_path
-from utils.data.face_set import FaceSet, load_face_set, save_face_set
+from utils.data.arrays import Rows
+from utils.data.face_set import SUFFIX, FaceSet, load_face_set, save_face_set
 from utils.data.splits import prefix_group
 
-STEPS = "merge", "load", "balance", "train"
+STEPS = "load", "balance", "train"
 JITTER = 0.002
 """Standard deviation of what is added to each coordinate, in image widths: half a pixel of 256."""
 
@@ -42,14 +42,11 @@ def build_parser():
     )
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="steps to measure")
     parser.add_argument("--output", type=Path, metavar="JSON", help="where to write the figures")
-    parser.add_argument("--merge", type=Path, nargs=2, help="(a step's own process) parts and set")
     parser.add_argument("--load", type=Path, help="(a step's own process) set")
     return parser
 
 
 def main(args):
-    if args.merge:
-        return merge(*args.merge)
     if args.load:
         return len(load_face_set(args.load))
     rows = []
@@ -64,50 +61,53 @@ def main(args):
 
 def measure(folder: Path, count: int, args) -> dict:
     """Return seconds and peak memory in MB of each step on a set of `count` faces."""
-    landmark_set, own = folder / "set.faces", ["tests/measure/scaling.py", "--data", str(args.data)]
+    face_set, own = folder / f"set{SUFFIX}", ["tests/measure/scaling.py", "--data", str(args.data)]
     start = time.monotonic()
-    write_parts(folder / "parts", count, load_face_set(args.data), with_crops=args.network != "landmarks")
-    row = {"make_s": round(time.monotonic() - start, 1)}
+    save_face_set(face_set, make(count, load_face_set(args.data), with_crops=args.network != "landmarks"))
+    row = {"make_s": round(time.monotonic() - start, 1), "file_mb": face_set.stat().st_size // 10**6}
     steps = {
-        "merge": [*own, "--merge", str(folder / "parts"), str(landmark_set)],
-        "load": [*own, "--load", str(landmark_set)],
-        "balance": ["scr/balance_dataset.py", "--data", str(landmark_set), "--output", str(folder / "equal")],
-        "train": ["scr/train_model.py", "--data", str(landmark_set), "--network", args.network]
+        "load": [*own, "--load", str(face_set)],
+        "balance": ["scr/balance_dataset.py", "--data", str(face_set), "--output", str(folder / "equal")],
+        "train": ["scr/train_model.py", "--data", str(face_set), "--network", args.network]
         + ["--epochs", str(args.epochs), "--output", str(folder / "model")],
     }
-    merge_too = ("merge",) if "merge" not in args.steps else ()
-    for step in (*merge_too, *(one for one in STEPS if one in args.steps)):
+    for step in args.steps:
         row[f"{step}_s"], row[f"{step}_mb"], row[f"{step}_cpu_s"] = run(steps[step])
     return row
 
 
-def write_parts(parts_dir: Path, count: int, real: FaceSet, with_crops: bool) -> None:
-    """Write `count` faces as an extraction leaves them: a file for every `CHUNK` pictures."""
+def make(count: int, real: FaceSet, with_crops: bool) -> FaceSet:
+    """Return `count` faces, each a real one with noise on its landmarks."""
     generator = np.random.default_rng(0)
-    parts_dir.mkdir()
-    order = generator.permutation(len(real))
-    prefixes = np.array([prefix_group(path) for path in real.path.tolist()])
-    for start in range(0, count, CHUNK):
-        number = np.arange(start, min(start + CHUNK, count))
-        chosen = order[number % len(real)]
-        noise = JITTER * generator.standard_normal((len(number), *real.landmarks.shape[1:]), np.float32)
-        columns = {
-            "landmarks": real.landmarks.read(chosen) + noise.astype(np.float32),
-            "path": np.array([f"{prefix}{one}.jpg" for prefix, one in zip(prefixes[chosen], number)]),
-            "sha256": np.array([generator.bytes(32).hex() for _ in number]),
-            "phash": generator.integers(1, 2**64, len(number), dtype=np.uint64),
-        }
-        others = "label", "blendshapes", "source", "width", "height", "votes"
-        columns |= {name: getattr(real, name)[chosen] for name in others}
-        crop = real.crop[chosen] if with_crops and real.crop is not None else None
-        save_face_set(part_path(parts_dir, start), FaceSet(**columns, crop=crop))
+    chosen = generator.permutation(len(real))[np.arange(count) % len(real)]
+    prefixes = [prefix_group(path) for path in real.path[chosen].tolist()]
+    others = "label", "blendshapes", "source", "width", "height", "votes"
+    return FaceSet(
+        Rows([Noisy(real.landmarks, chosen)]),
+        crop=Rows([real.crop]).choose(chosen) if with_crops else None,
+        path=np.array([f"{prefix}{number}.jpg" for number, prefix in enumerate(prefixes)]),
+        sha256=np.array([generator.bytes(32).hex() for _ in range(count)]),
+        phash=generator.integers(1, 2**64, count, dtype=np.uint64),
+        **{name: getattr(real, name)[chosen] for name in others},
+    )
 
 
-def merge(parts_dir: Path, output: Path) -> None:
-    """Join parts as `extract_landmarks.py` does when all are there."""
-    last = max(parts_dir.glob("*.faces"))
-    images = [None] * (int(last.stem) + len(load_face_set(last)))
-    save_face_set(output, extract(images, parts_dir, "made", 1, parts_dir))
+class Noisy:
+    """Landmarks that get noise when they are read: made whole they would not fit into memory."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, landmarks, chosen: np.ndarray):
+        self._landmarks, self._chosen = landmarks, chosen
+        self.shape = (len(chosen), *landmarks.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        values = self._landmarks[self._chosen[rows]]
+        noise = np.random.default_rng(int(rows[0])).standard_normal(values.shape, np.float32)
+        return values + JITTER * noise
 
 
 def run(command: list[str]) -> tuple[float, int, float]:
