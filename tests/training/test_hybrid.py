@@ -108,7 +108,7 @@ def test_a_changed_trunk_is_refused(tmp_path):
     (tmp_path / "trunk.npz").write_bytes(crop_network.TRUNK_FILE.read_bytes()[:-1])
     with pytest.raises(UserError, match="damaged"):
         crop_network.load_trunk(tmp_path / "trunk.npz")
-    with pytest.raises(UserError, match="no .*none.faces"):
+    with pytest.raises(UserError, match="no .*none.npz"):
         crop_network.load_trunk(tmp_path / "none.npz")
 
 
