@@ -97,9 +97,14 @@ def main() -> None:
 
 def open_landmarker(video: bool):
     """Return (mediapipe, a bare landmarker) as the documentation shows it."""
-    from utils.faces.landmarker import _import_mediapipe
+    os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"  # MediaPipe would report its use to Google
+    if "tensorflow" not in sys.modules:
+        sys.modules["tensorflow"] = None  # MediaPipe loads all of it if it can
+    import mediapipe
+    from mediapipe.tasks.python import vision
 
-    mediapipe, vision = _import_mediapipe()
+    if sys.modules["tensorflow"] is None:
+        del sys.modules["tensorflow"]
     mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
     base = mediapipe.tasks.BaseOptions(model_asset_path=str(TASK))
     return mediapipe, vision.FaceLandmarker.create_from_options(

@@ -31,7 +31,7 @@ SMALL_FACE_PX = 30
 """A face that is narrower on the copy may have smaller neighbours that were missed."""
 UPRIGHT_SCORE = 0.9
 """Score from which a face is upright to within 45 degrees; upright faces of some size get .92 to .95."""
-CROP_PX = 128
+TURN_PX = 128
 """Side of the crops on which a face's turn is judged; the face fills four tenths of it."""
 
 
@@ -95,15 +95,15 @@ class Detection:
         return float(np.sqrt(self.width * self.height))
 
 
-def read_detector_file(path: Path = DETECTOR_FILE) -> bytes:
-    """Return YuNet's network; raises UserError if the file is missing or is another one."""
+def read_network(path: Path, sha256: str) -> bytes:
+    """Return a file of the repository's; raises UserError if it is missing or another one."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
             f"can't read {relative(path)}: {error.strerror}; the repository has it: git checkout models"
         ) from error
-    if hashlib.sha256(content).hexdigest() != DETECTOR_SHA256:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{relative(path)} is damaged or another version; run: git checkout models")
     return content
 
@@ -114,9 +114,9 @@ class FaceDetector:
     def __init__(self):
         cv2 = import_cv2()
         with native_log_silenced():  # it warns of targets that nobody asked for
-            network = np.frombuffer(read_detector_file(), np.uint8)
+            network = np.frombuffer(read_network(DETECTOR_FILE, DETECTOR_SHA256), np.uint8)
             self._network = cv2.FaceDetectorYN.create(
-                "onnx", network, np.empty(0, np.uint8), (CROP_PX, CROP_PX), SCORE
+                "onnx", network, np.empty(0, np.uint8), (TURN_PX, TURN_PX), SCORE
             )
 
     def detect(self, frame_bgr: np.ndarray) -> list[Detection]:
@@ -174,14 +174,14 @@ class FaceDetector:
             return face
         angles = np.arange(8) * np.pi / 4
         crops = [
-            RotatedBox(face.x, face.y, 2.6 * face.size, angle).cut(frame_bgr, CROP_PX) for angle in angles
+            RotatedBox(face.x, face.y, 2.6 * face.size, angle).cut(frame_bgr, TURN_PX) for angle in angles
         ]
         scores = np.zeros(8)
         sheet = np.vstack([np.hstack(crops[:4]), np.hstack(crops[4:])])  # one look at all: eight cost more
         for x, y, _, _, score in self._find(sheet):
-            column, row = int(x // CROP_PX), int(y // CROP_PX)
-            off_middle = np.hypot(x % CROP_PX - CROP_PX / 2, y % CROP_PX - CROP_PX / 2)
-            if 0 <= column < 4 and 0 <= row < 2 and off_middle < CROP_PX / 5:
+            column, row = int(x // TURN_PX), int(y // TURN_PX)
+            off_middle = np.hypot(x % TURN_PX - TURN_PX / 2, y % TURN_PX - TURN_PX / 2)
+            if 0 <= column < 4 and 0 <= row < 2 and off_middle < TURN_PX / 5:
                 scores[4 * row + column] = max(scores[4 * row + column], score)
         return Detection(face.x, face.y, face.width, face.height, face.score, float(angles[scores.argmax()]))
 

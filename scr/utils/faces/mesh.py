@@ -6,17 +6,20 @@ region that its own points give, as MediaPipe does from one frame of a video to 
 the way videos are.
 """
 
+import io
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError, native_log_silenced, relative
-from .detection import Detection, RotatedBox
+from ..config import MODELS, native_log_silenced
+from .detection import Detection, RotatedBox, read_network
 from .features import ALL_POINTS, MESH_POINTS
 
-CROP_PX = 256
+TASK_FILE = MODELS / "face_landmarker.task"
+TASK_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+"""MediaPipe's face landmarker: a zip archive of its networks."""
+INPUT_PX = 256
 """Side of the landmark network's input."""
 REGION_SCALE = 1.5
 """Side of a face's region, in longer sides of its mesh (MediaPipe, face_landmarks_detector_graph.cc)."""
@@ -68,19 +71,15 @@ class Mesh:
 class FaceMesh:
     """The landmark network and the blendshape network."""
 
-    def __init__(self, task: Path):
-        try:
-            with zipfile.ZipFile(task) as files:
-                landmarks, blendshapes = (
-                    files.read(f"face_{name}.tflite") for name in ("landmarks_detector", "blendshapes")
-                )
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"can't read {relative(task)}: {error}") from error
-        self._landmarks, self._blendshapes = _open(landmarks), _open(blendshapes)
+    def __init__(self):
+        task = io.BytesIO(read_network(TASK_FILE, TASK_SHA256))
+        with zipfile.ZipFile(task) as files:
+            self._landmarks = _open(files.read("face_landmarks_detector.tflite"))
+            self._blendshapes = _open(files.read("face_blendshapes.tflite"))
 
     def read(self, frame_bgr: np.ndarray, region: RotatedBox) -> Mesh:
         """Return the reading of a region of a frame (height, width, 3) uint8."""
-        crop = region.cut(frame_bgr, CROP_PX, READ_REGION_PX)[..., ::-1]  # RGB
+        crop = region.cut(frame_bgr, INPUT_PX, READ_REGION_PX)[..., ::-1]  # RGB
         landmarks, presence = _run(self._landmarks, crop[None] * np.float32(1 / 255), outputs=2)
         points = landmarks.reshape(ALL_POINTS, 3)
         # The blendshape network takes the points of the upright crop: place and size are nothing to it, turn
@@ -127,9 +126,9 @@ def _run(interpreter, values: np.ndarray, outputs: int) -> list[np.ndarray]:
 
 def _to_picture(points: np.ndarray, region: RotatedBox) -> np.ndarray:
     """Return points (n, 3) of a region's crop in pixels of the picture; z has the scale of x."""
-    back = np.linalg.inv(region.to_crop(CROP_PX))
+    back = np.linalg.inv(region.to_crop(INPUT_PX))
     return np.column_stack(
-        [points[:, :2] @ back[:2, :2].T + back[:2, 2], points[:, 2] * region.side / CROP_PX]
+        [points[:, :2] @ back[:2, :2].T + back[:2, 2], points[:, 2] * region.side / INPUT_PX]
     ).astype(np.float32)
 
 
