@@ -13,7 +13,7 @@ wrong. A model of yours is compared with the shipped one. The last form trains a
 turn, and asks the network about it.
 """
 
-from utils.cli import add_share_flag, add_trust_flag, make_parser, positive_int, run_script
+from utils.cli import add_trust_flag, make_parser, positive_int, run_script
 
 import os
 from collections import Counter
@@ -126,7 +126,6 @@ def build_parser():
         "--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images"
     )
     add_trust_flag(parser)
-    add_share_flag(parser)
     return parser
 
 

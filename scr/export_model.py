@@ -7,7 +7,7 @@ Scaler, alignment constants and class names travel inside each file. Parity with
 each export.
 """
 
-from utils.cli import add_share_flag, make_parser, run_script
+from utils.cli import make_parser, run_script
 
 import statistics
 import time
@@ -48,7 +48,6 @@ def build_parser():
         metavar="FILE",
         help="faces for the parity check, .faces or .txt (default: the frames of assets/demo.mp4)",
     )
-    add_share_flag(parser)
     return parser
 
 

@@ -10,7 +10,7 @@ Each sub-folder is a class, whether it is named `happy` or `wink`; names of the 
 Run again it reads what is new or has changed: after Ctrl-C, a power cut, or with some pictures added.
 """
 
-from utils.cli import add_share_flag, make_parser, positive_int, run_script
+from utils.cli import make_parser, positive_int, run_script
 
 import os
 from collections import Counter
@@ -70,7 +70,6 @@ def build_parser():
         help="let the workers of a Dask scheduler do it, such as tcp://scheduler:8786 "
         "(requirements-cluster.txt)",
     )
-    add_share_flag(parser)
     return parser
 
 

@@ -8,7 +8,7 @@ Keys: q or Esc quits, m mirrors, l shows the landmarks, n takes a second of your
 Videos and cameras are smoothed in time and may be `uncertain`; the rows of still pictures are neither.
 """
 
-from utils.cli import add_share_flag, add_trust_flag, make_parser, number, positive_int, run_script
+from utils.cli import add_trust_flag, make_parser, number, positive_int, run_script
 
 import os
 import time
@@ -91,7 +91,6 @@ def build_parser():
     parser.add_argument("--version", action="store_true", help="print version and commit, and end")
     parser.add_argument("--doctor", action="store_true", help="print what a bug report needs and end")
     add_trust_flag(parser)
-    add_share_flag(parser)
     return parser
 
 

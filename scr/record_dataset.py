@@ -14,7 +14,7 @@ mirrors, q or Esc ends. Record two sessions, on different days if you can: one i
 training gained.
 """
 
-from utils.cli import add_share_flag, make_parser, positive_int, run_script
+from utils.cli import make_parser, positive_int, run_script
 
 import shutil
 import sys
@@ -97,7 +97,6 @@ def build_parser():
         "--forget-neutral", metavar="SUBJECT", help="delete the neutral face of a subject alone, and end"
     )
     manage.add_argument("--yes", action="store_true", help="with --forget: delete without a question")
-    add_share_flag(parser)
     return parser
 
 

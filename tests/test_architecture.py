@@ -30,7 +30,6 @@ MODULES = {
 }
 """Each module of utils by its dotted name."""
 OWNERS = {
-    "mediapipe": {"landmarker"},
     "keras": {"networks"},
     "tensorflow": {"networks", "export"},
     "ai_edge_litert": {"classifier", "mesh"},

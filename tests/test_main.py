@@ -226,14 +226,14 @@ def test_a_detector_that_fails_on_a_frame_costs_that_frame_only(clip, tmp_path, 
 
     def detect(self, frame_bgr, timestamp_ms=None):
         if timestamp_ms == 1000:
-            raise RuntimeError("MediaPipe failed on a frame: x")
+            raise RuntimeError("YuNet failed on a frame: x")
         return whole(self, frame_bgr, timestamp_ms)
 
     monkeypatch.setattr(FaceLandmarker, "detect", detect)
     run("--source", clip, "--output", tmp_path / "rows.csv", "--no-display")
     rows = read_csv(tmp_path / "rows.csv")
     assert [row["frame"] for row in rows if not row["face"]] == ["10"] and len(rows) == 30
-    assert "frame 10: MediaPipe failed" in capsys.readouterr().err
+    assert "frame 10: YuNet failed" in capsys.readouterr().err
 
 
 class Script(sources.Source):
@@ -673,7 +673,7 @@ def test_doctor_comes_to_its_end(monkeypatch, capsys):
     run("--doctor")
     out = capsys.readouterr().out
     assert out.startswith("Emotion Detection ")
-    assert "mediapipe 1." in out and "face_landmarker.task 3758596 bytes, sha256 64184e22" in out
+    assert "ai-edge-litert 2." in out and "face_landmarker.task 3758596 bytes, sha256 64184e22" in out
     assert "check     landmarker: works" in out and "PROBLEM   display: DISPLAY is not set" in out
 
 

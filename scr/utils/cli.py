@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from .config import SHARE_VARIABLE, TRUST_VARIABLE, UserError, note, relative
+from .config import TRUST_VARIABLE, UserError, note, relative
 
 _stopped_by = signal.SIGINT
 
@@ -31,10 +31,9 @@ def run_script(main, parser: argparse.ArgumentParser) -> None:
         if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, _stop)
     args = parser.parse_args()
-    for flag, variable in {"share_usage_metrics": SHARE_VARIABLE, "trust": TRUST_VARIABLE}.items():
-        os.environ.pop(variable, None)
-        if getattr(args, flag, False):
-            os.environ[variable] = "1"
+    os.environ.pop(TRUST_VARIABLE, None)
+    if getattr(args, "trust", False):
+        os.environ[TRUST_VARIABLE] = "1"
     sys.exit(_run(main, args))
 
 
@@ -127,15 +126,6 @@ def make_parser(docstring: str | None, forgotten: str = "") -> argparse.Argument
     parser = _Parser(description=docstring, formatter_class=_HelpFormatter)
     parser.forgotten = forgotten
     return parser
-
-
-def add_share_flag(parser: argparse.ArgumentParser) -> None:
-    """Add `--share-usage-metrics`, for every script that reads faces."""
-    parser.add_argument(
-        "--share-usage-metrics",
-        action="store_true",
-        help="let MediaPipe report its use to Google; without this nothing leaves the machine",
-    )
 
 
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:

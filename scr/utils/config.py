@@ -91,7 +91,5 @@ def note_once(text: str) -> None:
     note(text)
 
 
-SHARE_VARIABLE = "EMOTION_SHARE_USAGE_METRICS"
-"""Set in the environment if the user lets MediaPipe report its use to Google; worker processes inherit it."""
 TRUST_VARIABLE = "EMOTION_TRUST_MODEL"
 """Set in the environment if the user trusts a model that no JSON lists; worker processes inherit it."""

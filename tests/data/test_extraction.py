@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 from conftest import DATA, ROOT, run
 
-from utils.config import UserError
 from utils.data import extraction
 from utils.data.face_set import load_face_set
 from utils.data.image_folder import find_labelled_images
-from utils.faces import landmarker
 
 
 def read_pictures(path) -> int:
@@ -97,28 +95,6 @@ def work_here(opener, paths, seen):
         for path in paths:
             seen.append(path)
             yield work(path)
-
-
-def test_a_missing_landmarker_file_is_fetched_and_checked(tmp_path):
-    source = landmarker.LANDMARKER_FILE
-    fetched = landmarker.ensure_landmarker_file(tmp_path / "x.task", url=source.as_uri())
-    assert fetched.read_bytes() == source.read_bytes()
-    assert [path.name for path in tmp_path.iterdir()] == ["x.task"]
-
-
-def test_a_wrong_or_failed_download_leaves_nothing(tmp_path):
-    (tmp_path / "other").write_bytes(b"not the model")
-    with pytest.raises(UserError, match="not the expected file"):
-        landmarker.ensure_landmarker_file(tmp_path / "x.task", url=(tmp_path / "other").as_uri())
-    with pytest.raises(UserError, match="can't fetch"):
-        landmarker.ensure_landmarker_file(tmp_path / "x.task", url=(tmp_path / "none").as_uri())
-    assert [path.name for path in tmp_path.iterdir()] == ["other"]
-
-
-def test_a_damaged_landmarker_file_is_named(tmp_path):
-    (tmp_path / "x.task").write_bytes(b"half")
-    with pytest.raises(UserError, match="x.task is damaged"):
-        landmarker.ensure_landmarker_file(tmp_path / "x.task")
 
 
 @contextlib.contextmanager

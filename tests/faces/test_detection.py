@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from conftest import DATA, DEMO, ROOT, SMILE, frames_of
 
-from utils.config import UserError
-from utils.faces.detection import RotatedBox, read_detector_file
+from utils.faces.detection import RotatedBox
 from utils.faces.features import face_box
 from utils.faces.landmarker import FaceLandmarker
 
@@ -102,15 +101,6 @@ def test_a_region_s_crop_and_its_matrix_agree():
     assert abs((weights * columns).sum() / weights.sum() - x) < 0.2
     assert abs((weights * rows).sum() / weights.sum() - y) < 0.2
     assert not RotatedBox(-900, 50, 100).cut(picture, 64).any(), "beyond the picture there is nothing"
-
-
-def test_a_damaged_detector_is_refused(tmp_path):
-    for content in (None, b"x"):
-        path = tmp_path / "yunet.onnx"
-        if content:
-            path.write_bytes(content)
-        with pytest.raises(UserError, match="git checkout models"):
-            read_detector_file(path)
 
 
 def test_the_detector_is_named_where_licences_are():

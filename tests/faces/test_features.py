@@ -19,7 +19,7 @@ from utils.faces.features import (
     neutral_offset,
 )
 from utils.faces.images import shrink
-from utils.faces.landmarker import READ_WIDTH_PX, FaceLandmarker
+from utils.faces.landmarker import FaceLandmarker
 from utils.model.bundle import load_info
 
 
@@ -170,18 +170,6 @@ def test_mirroring_landmarks_is_like_mirroring_the_picture(landmarker, portrait,
     assert blendshapes[0, 9] == original.blendshapes[10], "eyeBlinkLeft and eyeBlinkRight change places"
 
 
-def read_widths(landmarker, monkeypatch) -> list[int]:
-    """Return a list that grows by the widths of the pictures that MediaPipe is given."""
-    widths = []
-    image = landmarker._mediapipe.Image
-    monkeypatch.setattr(
-        landmarker._mediapipe,
-        "Image",
-        lambda image_format, data: widths.append(data.shape[1]) or image(image_format, data),
-    )
-    return widths
-
-
 def test_a_wide_face_is_read_the_same_wherever_it_lies(landmarker, portrait):
     small = landmarker.detect_picture(portrait)[0]
     large = cv2.resize(portrait, None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)
@@ -191,24 +179,6 @@ def test_a_wide_face_is_read_the_same_wherever_it_lies(landmarker, portrait):
         points = face.landmarks * picture.shape[1] - np.float32([left, 0, 0])
         distance = np.linalg.norm((points / large.shape[1] - small.landmarks)[:, :2], axis=1)
         assert distance.mean() < 0.02 * small.width
-
-
-def test_videos_are_read_small_until_the_face_is_lost(portrait, monkeypatch):
-    large = cv2.resize(portrait, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
-    blank = np.zeros_like(large)
-    with FaceLandmarker(video=True, max_faces=1) as landmarker:
-        widths = read_widths(landmarker, monkeypatch)
-        faces = [
-            landmarker.detect(frame, 33 * number)
-            for number, frame in enumerate([large] * 6 + [blank] * 3 + [portrait] * 4)
-        ]
-    assert [len(found) for found in faces] == [1] * 6 + [0] * 3 + [1] * 4
-    assert widths[0] == large.shape[1] and widths[5] * faces[5][0].width == pytest.approx(
-        READ_WIDTH_PX, rel=0.15
-    )
-    assert widths[8] == blank.shape[1] and widths[9] == portrait.shape[1]
-    distance = np.linalg.norm((faces[5][0].landmarks - faces[-1][0].landmarks)[:, :2], axis=1)
-    assert distance.mean() < 0.02 * faces[-1][0].width
 
 
 def test_shrinking_keeps_shape_and_mean(portrait):

@@ -7,7 +7,7 @@ from conftest import DATA, DEMO, SMILE, frames_of
 
 from utils.faces.features import face_box
 from utils.faces.landmarker import FaceLandmarker
-from utils.faces.tracking import MOST_CHANGE, change
+from utils.faces.tracking import MOST_CHANGE, PointFilter, change
 
 SIZE = 240
 """Height of the people's frames, each cut to a square around its face."""
@@ -74,7 +74,7 @@ def test_who_leaves_is_gone_and_the_other_stays(people):
 
 @pytest.mark.parametrize("max_faces", [1, 3])
 def test_a_cut_to_another_person_is_another_person(people, max_faces):
-    """In the same place, so that only the look tells them apart; and back again."""
+    """In the same place, so that only the appearance tells them apart; and back again."""
     woman, man = people
     found = follow(woman[:10] + man[10:20] + woman[20:], max_faces)
     first, second = set(found[5]), set(found[15])
@@ -100,10 +100,53 @@ def test_small_faces_are_followed_too():
     assert len(follow(frames[:2], max_faces=2)[1]) == 2
 
 
-def test_looks_tell_people_apart_whatever_the_light(people):
+def test_appearances_tell_people_apart_whatever_the_light(people):
     one, other = (
         cv2.resize(frames[0][60:180, 60:180], (16, 16), interpolation=cv2.INTER_AREA) / 255.0
         for frames in people
     )
     assert change(one, other) > MOST_CHANGE > change(one, 0.5 * one + 0.1)
     assert change(one, np.zeros_like(one)) == 0, "the dark tells nothing"
+
+
+def on_grey(face: np.ndarray, side: int, left: int, size: tuple[int, int] = (360, 640)) -> np.ndarray:
+    """Return a grey frame with a square picture of a face on it, cut off where the frame ends."""
+    canvas = np.full((*size, 3), 60, np.uint8)
+    part = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)[: size[0], max(0, -left) :]
+    part = part[:, : size[1] - max(0, left)]
+    canvas[: part.shape[0], max(0, left) : max(0, left) + part.shape[1]] = part
+    return canvas
+
+
+@pytest.mark.parametrize("max_faces", [1, 2])
+@pytest.mark.parametrize(("side", "left"), [(60, 300), (300, -90), (300, 430)])
+def test_a_small_face_and_one_cut_by_the_edge_are_found(people, side, left, max_faces):
+    """The face fills two fifths of its square: .04 of the width."""
+    found = follow([on_grey(frame, side, left) for frame in people[1][:5]], max_faces)
+    assert [set(frame) for frame in found] == [{0}] * 5
+
+
+def test_the_largest_face_is_followed_though_another_was_first(people):
+    woman, man = people
+    frames = []
+    for index in range(60):
+        frame = on_grey(woman[index // 2], 120, 0)
+        side = 120 + 3 * index
+        frame[:side, 340 : 340 + side] = cv2.resize(man[index // 2], (side, side))
+        frames.append(frame)
+    found = follow(frames, max_faces=1)
+    assert all(len(frame) == 1 for frame in found)
+    middles = [next(iter(frame.values())) for frame in found]
+    assert middles[0] < 120 and middles[-1] > 340, "the woman first; the man at the end"
+    assert sum((one > 320) != (other > 320) for one, other in zip(middles, middles[1:])) == 1
+
+
+def test_points_at_rest_are_smoothed_and_quick_ones_are_followed():
+    generator = np.random.default_rng(0)
+    noise = generator.normal(0, 0.002 * 100, (50, 478, 3))
+    smoother = PointFilter(noise[0], 0)
+    smooth = [smoother.update(points, 100, 40 * index) for index, points in enumerate(noise)]
+    assert np.std(smooth[20:]) < 0.5 * np.std(noise)
+    moved = smoother.update(noise[-1] + 50, 100, 2000)
+    assert abs((moved - 50).mean()) < 5
+    assert smoother.update(noise[0], 100, 2000) is moved, "the clock stands still: nothing is learnt"

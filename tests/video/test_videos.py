@@ -21,7 +21,7 @@ from conftest import DEMO, ROOT, SMILE, frames_of, user_error
 import main
 from utils.config import UserError
 from utils.video.sources import FolderSource, VideoSource, open_source
-from utils.video.video_reader import import_av, remember_proxy
+from utils.video.video_reader import import_av
 from utils.video.video_writer import VideoRecorder
 
 av = import_av()
@@ -471,7 +471,7 @@ class server:
         self._server.server_close()
 
 
-def test_a_stream_that_is_cut_comes_back_though_mediapipe_changes_the_proxies(smile, tmp_path):
+def test_a_stream_that_is_cut_comes_back(smile, tmp_path):
     """The user has a proxy that does not answer, and an exception for the camera's host."""
     jpegs = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in smile[:40]]
     connections = []
@@ -508,15 +508,6 @@ def test_a_stream_that_is_cut_comes_back_though_mediapipe_changes_the_proxies(sm
     assert process.returncode == 130, said
     assert len(connections) >= 3 and said.count("is back") >= 2 and said.count("is lost, trying again") >= 2
     assert len(read_rows(tmp_path / "rows.csv")) > 20
-
-
-def test_proxies_are_remembered_as_ffmpeg_would_ask_for_them(monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://proxy:3128")
-    monkeypatch.setenv("no_proxy", "camera.lan,10.0.0.7")
-    assert remember_proxy("http://camera.lan/video") == {"http_proxy": ""}
-    assert remember_proxy("https://10.0.0.7:8443/video") == {"http_proxy": ""}
-    assert remember_proxy("http://example.org/video") == {"http_proxy": "http://proxy:3128"}
-    assert remember_proxy("rtsp://camera.lan/video") == {}
 
 
 def test_a_file_behind_an_address_is_read_whole():

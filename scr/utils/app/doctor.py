@@ -13,7 +13,6 @@ import numpy as np
 from ..config import MODELS, ROOT, VERSION, UserError, relative
 
 PACKAGES = (
-    "mediapipe",
     "opencv-contrib-python",
     "opencv-python",
     "opencv-python-headless",

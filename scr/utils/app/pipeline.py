@@ -64,7 +64,7 @@ class FaceReader:
         return self._landmarkers[still]
 
     def find(self, frame) -> list[Face]:
-        """Return the faces of a video's frame; none if MediaPipe fails on it (it has started afresh then).
+        """Return the faces of a video's frame; none if a network fails on it.
 
         Frames must come in order. `find` may run in another thread than `read`, ahead of it.
         """
@@ -97,7 +97,7 @@ class FaceReader:
         )
 
     def read_still(self, frame) -> list:
-        """Return the readings of a still picture; none if MediaPipe fails on it."""
+        """Return the readings of a still picture; none if a network fails on it."""
         try:
             faces = self._landmarker(still=True).detect_picture(frame.image)
             probabilities = self.predict(faces, frame.image)

@@ -20,7 +20,7 @@ from ..config import UserError, note
 from ..faces.crops import crop_face
 from ..faces.headers import PictureError
 from ..faces.images import import_cv2, load_picture, perceptual_hash
-from ..faces.landmarker import FaceLandmarker, ensure_landmarker_file
+from ..faces.landmarker import FaceLandmarker
 from ..faces.pool import Lost, work_through
 from .face_set import insert, open_file, update
 from .image_folder import LabelledImage
@@ -43,7 +43,6 @@ def extract(
     Pictures that it holds already and that have not changed are not read again. Raises UserError if the file
     or the cluster can't be used.
     """
-    ensure_landmarker_file()  # once, not in every worker
     with open_file(output, create=True) as file:
         file.execute("PRAGMA locking_mode = EXCLUSIVE")
         paths = _list(file, images, root, source)

@@ -8,17 +8,17 @@ turned. Its score can: the same face scores highest upright (measured on 150 pic
 degrees: right for 99% of faces over 100 px).
 """
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ..config import MODELS, UserError, native_log_silenced, relative
+from ..config import MODELS, native_log_silenced
+from ..files import read_verified
 from .images import import_cv2, shrink
 
 DETECTOR_FILE = MODELS / "face_detection_yunet_2023mar.onnx"
 DETECTOR_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+NETWORK_ADVICE = "the repository has it: git checkout models"
 
 SCORE = 0.5
 """Least score of a face; it may be low, since regions whose points show no face are left out later."""
@@ -95,26 +95,13 @@ class Detection:
         return float(np.sqrt(self.width * self.height))
 
 
-def read_network(path: Path, sha256: str) -> bytes:
-    """Return a file of the repository's; raises UserError if it is missing or another one."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"can't read {relative(path)}: {error.strerror}; the repository has it: git checkout models"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise UserError(f"{relative(path)} is damaged or another version; run: git checkout models")
-    return content
-
-
 class FaceDetector:
     """YuNet: pictures in, detections out, the largest first."""
 
     def __init__(self):
         cv2 = import_cv2()
         with native_log_silenced():  # it warns of targets that nobody asked for
-            network = np.frombuffer(read_network(DETECTOR_FILE, DETECTOR_SHA256), np.uint8)
+            network = np.frombuffer(read_verified(DETECTOR_FILE, DETECTOR_SHA256, NETWORK_ADVICE), np.uint8)
             self._network = cv2.FaceDetectorYN.create(
                 "onnx", network, np.empty(0, np.uint8), (TURN_PX, TURN_PX), SCORE
             )

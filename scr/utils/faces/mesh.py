@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import MODELS, native_log_silenced
-from .detection import Detection, RotatedBox, read_network
+from ..files import read_verified
+from .detection import NETWORK_ADVICE, Detection, RotatedBox
 from .features import ALL_POINTS, MESH_POINTS
 
 TASK_FILE = MODELS / "face_landmarker.task"
@@ -72,7 +73,7 @@ class FaceMesh:
     """The landmark network and the blendshape network."""
 
     def __init__(self):
-        task = io.BytesIO(read_network(TASK_FILE, TASK_SHA256))
+        task = io.BytesIO(read_verified(TASK_FILE, TASK_SHA256, NETWORK_ADVICE))
         with zipfile.ZipFile(task) as files:
             self._landmarks = _open(files.read("face_landmarks_detector.tflite"))
             self._blendshapes = _open(files.read("face_blendshapes.tflite"))

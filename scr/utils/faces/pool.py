@@ -43,7 +43,7 @@ def work_through(
 ) -> Iterator:
     """Yield in order what the function of `open_worker()` makes of each task; `Lost` if it kills workers.
 
-    `open_worker` is called once in each of `jobs` fresh processes (a forked MediaPipe hangs). It, the tasks
+    `open_worker` is called once in each of `jobs` fresh processes. It, the tasks
     and the results are pickled. What the function raises is raised here."""
     crew = _Crew(open_worker, tasks, patience_s, ahead)
     try:

@@ -110,8 +110,8 @@ def _deviation(appearance: np.ndarray) -> np.ndarray:
 
 @dataclass(eq=False)
 class Person:
-    """Somebody in a video: their number, last reading, appearance (the last and the remembered one), when last
-    seen, and the region's speed in pixels a millisecond.
+    """Somebody in a video: number, last reading, appearance then, when that was; `memory` is the remembered
+    appearance, `speed` the region's in pixels a millisecond.
     """
 
     number: int

@@ -29,7 +29,7 @@ from ..model.contract import PARTS, check_info, input_shape
 from ..model.swap import CROP_NAME, JSON, NAME, replacing
 from .networks import import_keras
 
-_PACKAGES = ("tensorflow", "keras", "mediapipe", "numpy", "scikit-learn", "ai-edge-litert")
+_PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "ai-edge-litert")
 
 
 def save_bundle(folder: Path, parts: dict[str, tuple], info: dict, files: Sequence[Path] = ()) -> list[str]:

@@ -21,7 +21,7 @@ from ..folders import HEIF_SUFFIXES, list_files, list_reasons
 from .camera import CameraSettings, open_camera
 from .frames import TICK_S, Frame, Source
 from .live_source import LiveSource
-from .video_reader import VideoReader, remember_proxy
+from .video_reader import VideoReader
 
 DEMO_CLIP = ASSETS / "demo.mp4"
 DEMO_BEGIN_S = 12.5
@@ -103,14 +103,12 @@ def _local_path(text: str) -> Path:
 
 
 def _open_stream(address: str) -> Source:
-    proxy = remember_proxy(address)  # before MediaPipe is loaded: it changes them
-
     def connect() -> VideoReader | None:
         with contextlib.suppress(UserError):
-            return VideoReader(address, proxy)
+            return VideoReader(address)
         return None
 
-    reader = VideoReader(address, proxy)
+    reader = VideoReader(address)
     if reader.is_file:  # every frame, in order
         return VideoSource(address, reader=reader)
     return LiveSource(address, reader, connect, "stream")

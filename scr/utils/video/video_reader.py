@@ -3,8 +3,6 @@
 import math
 import os
 import re
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -245,16 +243,3 @@ def first_number(path: Path) -> int | None:
     numbered = re.compile(re.escape(pattern[1]) + r"(\d+)" + re.escape(pattern[2]))
     names = (numbered.fullmatch(name) for name in os.listdir(path.parent))
     return min((int(name[1]) for name in names if name), default=None)
-
-
-def remember_proxy(address: str) -> dict[str, str]:
-    """Return the options that keep FFmpeg to the user's proxy, as the environment names it now.
-
-    MediaPipe's reports are stopped by changing these variables, so a stream that is opened again must not ask
-    them. FFmpeg asks `http_proxy` and `no_proxy` only; an empty proxy is none.
-    """
-    if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
-        return {}
-    host = urllib.parse.urlsplit(address).hostname or ""
-    passed_by = urllib.request.proxy_bypass_environment(host, {"no": os.environ.get("no_proxy", "")})
-    return {"http_proxy": "" if passed_by else os.environ.get("http_proxy", "")}
