@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import windows_rules as rules
 
 from utils.config import UserError
 
@@ -39,7 +40,7 @@ def run(script: str, *args, cwd=None, env=None, timeout: int = 300) -> subproces
     return subprocess.run(
         [sys.executable, str(ROOT / "scr" / script), *map(str, args)],
         cwd=cwd or ROOT,
-        text=True,
+        encoding=(surroundings | (env or {})).get("PYTHONIOENCODING", "utf-8"),
         capture_output=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
@@ -83,6 +84,25 @@ def frames_of(path: Path) -> list[np.ndarray]:
         frames.append(read[1])
     capture.release()
     return frames
+
+
+@pytest.fixture
+def windows_rules(monkeypatch, tmp_path_factory):
+    """The rules of Windows, as far as `windows_rules.py` knows them, for this process and those it starts."""
+    if os.name == "nt":
+        return
+    if sys.platform != "linux":
+        pytest.skip("needs /proc")
+    for name, value in rules.prepare_processes(tmp_path_factory.mktemp("windows")).items():
+        monkeypatch.setenv(name, value)
+    rules.install(monkeypatch)
+
+
+@pytest.fixture(params=["here", "windows"])
+def system(request):
+    """Runs a test twice: by the rules of this system, and by those of Windows."""
+    if request.param == "windows":
+        request.getfixturevalue("windows_rules")
 
 
 @pytest.fixture(scope="session")

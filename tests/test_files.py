@@ -135,15 +135,15 @@ def test_samples_sort_by_time_not_by_its_text(tmp_path):
 def run_killed(code: str, folder) -> None:
     """Run Python code in a process that kills itself; the folder is its `sys.argv[1]`."""
     code = "import os, sys; from pathlib import Path; from utils.files import *\n" + code
-    done = subprocess.run(
-        [sys.executable, "-c", code, folder], env=os.environ | {"PYTHONPATH": str(ROOT / "scr")}
-    )
+    path = os.pathsep.join(filter(None, [str(ROOT / "scr"), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run([sys.executable, "-c", code, folder], env=os.environ | {"PYTHONPATH": path})
     assert done.returncode
 
 
 KILL = "os.kill(os.getpid(), 9)"
 
 
+@pytest.mark.usefixtures("system")
 def test_a_run_killed_while_it_writes_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
@@ -151,6 +151,7 @@ def test_a_run_killed_while_it_writes_leaves_the_old_file(tmp_path):
     assert json.loads(path.read_text()) == {"old": 1}
 
 
+@pytest.mark.usefixtures("system")
 def test_a_killed_runs_scratch_folder_goes_with_the_next_and_another_runs_stays(tmp_path):
     run_killed(
         f"with scratch_folder(Path(sys.argv[1])) as a: (a / 'maps.npy').write_text('large'); {KILL}", tmp_path
@@ -169,6 +170,7 @@ def test_a_private_file_is_its_owners_from_the_first_byte(tmp_path):
     assert os.name == "nt" or (tmp_path / "a").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.usefixtures("system")
 def test_a_folder_that_is_none_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     for write in (
@@ -180,6 +182,7 @@ def test_a_folder_that_is_none_is_one_line(tmp_path):
             write(tmp_path / "file" / "a.json")
 
 
+@pytest.mark.usefixtures("system")
 def test_a_known_file_is_read_and_another_refused(tmp_path):
     path = tmp_path / "network"
     with pytest.raises(UserError, match="can't read .*; run: git checkout"):

@@ -44,7 +44,7 @@ def atomic_path(path: Path, private: bool = False) -> Iterator[Path]:
 def write_json(path: Path, content: dict | list, private: bool = False) -> None:
     """Write JSON, atomically."""
     with atomic_path(path, private) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 @contextlib.contextmanager
@@ -58,7 +58,9 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for left in parent.glob(".scratch-*"):
-            with contextlib.suppress(OSError), FileLock(left / "lock", timeout=0):
+            with contextlib.suppress(OSError):
+                with FileLock(left / "lock", timeout=0):
+                    pass  # released before the folder goes: Windows removes no open file
                 shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
         lock = FileLock(folder / "lock")
@@ -98,7 +100,8 @@ def writing(path: Path, advice: str, patience_s: float = 0) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):  # only for people to read; Windows lets nobody touch a locked file
             since = time.strftime("%H:%M:%S on %Y-%m-%d")
-            place.write_text(f"{Path(sys.argv[0]).name} (process {os.getpid()}, since {since})")
+            holder = f"{Path(sys.argv[0]).name} (process {os.getpid()}, since {since})"
+            place.write_text(holder, encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -108,7 +111,7 @@ def writing(path: Path, advice: str, patience_s: float = 0) -> Iterator[None]:
 
 def _holder(place: Path) -> str:
     try:
-        return place.read_text() or "another run"
+        return place.read_text(encoding="utf-8") or "another run"
     except (OSError, ValueError):
         return "another run"
 
