@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from utils.config import DATA, MODELS, SEED, UserError, note, relative
+from utils.config import DATA, MODELS, SEED, UserError, from_root, note, relative
 from utils.data.checks import check_fields, is_number, read_json
 from utils.data.classes import choose_classes, list_names
 from utils.data.face_set import FaceSet, concatenate, load_face_set
@@ -294,7 +294,7 @@ def describe_model(model: ensemble.TrainedModel, args, recipe: ensemble.ModelRec
         "threshold": round(model.threshold, 3),
         "temperature": model.temperature,
         "weights": model.weights,
-        "calibration": relative(args.calibration) if args.calibration else "validation part",
+        "calibration": from_root(args.calibration) if args.calibration else "validation part",
         "parts": parts,
         "recipe": args.recipe,
         "training": training,
@@ -319,7 +319,7 @@ def describe_data(data: FaceSet, paths: list[Path]) -> dict:
     """Return what went in: files, and counts by split, source and class."""
     counts = Counter(zip(data.split.tolist(), data.source.tolist(), data.label.tolist()))
     return {
-        "files": [relative(path) for path in paths],
+        "files": [from_root(path) for path in paths],
         "counts": {
             f"{split}/{source}/{label}": count for (split, source, label), count in sorted(counts.items())
         },

@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import DEMO, ROOT, run, user_error
+
+from utils.config import relative
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scr").glob("*.py"))
 FULL = "/dev/full"
@@ -88,3 +91,11 @@ def test_a_script_runs_without_its_docstrings():
     )
     assert done.returncode == 0, done.stderr
     assert "--source" in done.stdout
+
+
+def test_a_path_is_printed_as_it_can_be_typed_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert relative(Path("inside/a.csv")) == os.path.join("inside", "a.csv")
+    monkeypatch.chdir(tmp_path / "inside")
+    assert relative(tmp_path / "a.csv") == str(tmp_path / "a.csv")

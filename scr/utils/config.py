@@ -48,9 +48,18 @@ def canonical_emotion(name: str) -> str | None:
 
 
 def relative(path: Path) -> str:
-    """Return `path` as one would type it from the repository root, for messages."""
+    """Return `path` as one can type it here: from the current directory if it lies in it, else absolute."""
+    return _from(Path.cwd(), path)
+
+
+def from_root(path: Path) -> str:
+    """Return `path` as models keep it: from the repository's root if it lies in it, else absolute."""
+    return _from(ROOT, path)
+
+
+def _from(folder: Path, path: Path) -> str:
     path = Path(path).resolve()
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 @contextlib.contextmanager

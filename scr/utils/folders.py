@@ -1,6 +1,7 @@
 """What a folder holds: its pictures and videos in order, and what was left out of it, by reason."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -18,8 +19,8 @@ def list_files(
 ) -> tuple[list[Path], Counter]:
     """Return the files under `root` that are `wanted` by name, and a count of those left out by reason.
 
-    The order does not depend on the file system. Links to folders are followed, unless they lead back. Hidden
-    files and folders, what systems put beside pictures, and the paths `without` are left out.
+    The order is that of people, whatever the file system's. Links to folders are followed, unless they lead
+    back. Hidden files and folders, what systems put beside pictures, and the paths `without` are left out.
     """
     found, left_out = [], Counter()
     mine = {os.path.realpath(path) for path in without}
@@ -27,7 +28,7 @@ def list_files(
 
     def walk(folder: Path, above: tuple) -> None:
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(folder), key=lambda entry: counting_key(entry.name))
             here = os.stat(folder)
         except OSError:
             left_out["folders that can't be read"] += 1
@@ -51,7 +52,14 @@ def list_files(
                 found.append(path)
 
     walk(root, ())
-    return sorted(found, key=lambda path: path.relative_to(root).parts), left_out
+    found.sort(key=lambda path: [counting_key(part) for part in path.relative_to(root).parts])
+    return found, left_out
+
+
+def counting_key(name: str) -> tuple:
+    """Return a key that sorts names as people count: `img2` before `img10`."""
+    pieces = re.split(r"(\d+)", name.casefold())
+    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
 
 
 def list_reasons(left_out: Counter) -> str:

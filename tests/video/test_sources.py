@@ -271,6 +271,7 @@ def test_frames_far_larger_than_the_first_are_left_out(tmp_path):
     assert shapes == [(240, 320, 3)] * 7
 
 
+@pytest.mark.usefixtures("system")
 def test_numbered_pictures_are_a_video(tmp_path):
     for number in range(8, 20):
         write_picture(tmp_path / f"img{number:03}.png", picture(number))
@@ -285,6 +286,7 @@ def test_streams_that_do_not_open_are_named():
         open_source("rtsp://127.0.0.1:1/x")
 
 
+@pytest.mark.usefixtures("system")
 def test_recorder_fits_other_sizes_and_keeps_real_time(tmp_path):
     path = tmp_path / "new" / "clip.mp4"
     with VideoRecorder(path) as video:
@@ -297,6 +299,7 @@ def test_recorder_fits_other_sizes_and_keeps_real_time(tmp_path):
     assert last.shape == (120, 160, 3) and last[60, 80].mean() > 150 and last[60, 5].mean() < 50
 
 
+@pytest.mark.usefixtures("system")
 def test_recorder_leaves_nothing_behind_when_it_fails(tmp_path):
     with pytest.raises(ZeroDivisionError), VideoRecorder(tmp_path / "clip.mp4", 20) as video:
         video.write(np.zeros((120, 160, 3), np.uint8), 0)

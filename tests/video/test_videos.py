@@ -242,6 +242,7 @@ def test_a_clock_that_begins_anew_goes_on(smile, tmp_path, name):
     assert np.diff(times) == pytest.approx(np.full(143, FRAME_MS), abs=2)
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_joined_recordings_are_saved_with_their_sound(tmp_path, suffix):
     saved = tmp_path / f"saved{suffix}"
