@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import DATA, ROOT, SMILE, run
 
 ELSEWHERE = {"fcntl", "grp", "pwd", "resource", "termios"}
 ELSEWHERE_NAMES = {"fork", "getuid", "killpg", "mkfifo", "SIGALRM", "SIGHUP", "SIGKILL"}
@@ -78,6 +78,28 @@ class TestRules:
         code = "import os; print(hasattr(os, 'fork'), flush=True); os.kill(os.getpid(), 15)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout == "False\n" and done.returncode == -9
+
+
+@pytest.mark.usefixtures("windows_rules")
+def test_the_scripts_read_write_and_record_by_them(tmp_path):
+    picture, script, folder = DATA / "astronaut.jpg", "record_dataset.py", ("--data", tmp_path / "personal")
+    names = ["हँसी.csv", "drawn.png", "plot.png"]
+    outputs = [tmp_path / name for name in names]
+    pictures = tmp_path / "pictures" / "happy"
+    pictures.mkdir(parents=True)
+    shutil.copy(picture, pictures)
+    for arguments in (
+        ("main.py", "--source", picture, "--no-display", "--output", outputs[0], "--save", outputs[1]),
+        ("main.py", "--source", SMILE, "--no-display", "--save", tmp_path / "a.mp4", "--plot", outputs[2]),
+        ("extract_landmarks.py", "--images", pictures.parent, "--output", tmp_path / "a.faces", "--jobs", 2),
+        (script, "--source", picture, "--label", "happy", "--subject", "ann", *folder),
+        (script, "--list", *folder),
+        (script, "--forget", "ann", "--yes", *folder),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_size > 100 for path in outputs)
+    assert not list((tmp_path / "personal").iterdir())
 
 
 def test_they_end_with_the_test(tmp_path):
