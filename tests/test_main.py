@@ -29,7 +29,12 @@ DEMO = ASSETS / "demo.mp4"
 HEADER = "source,frame,timestamp_ms,face,x,y,width,height,emotion,confidence,fear,happy,neutral,sad"
 
 STAND_IN = '''
+import types
+
 import numpy as np
+
+class Prediction:
+    pass
 
 class EmotionClassifier:
     """Happy if the mouth is wide, else sad: enough to see labels change on the clip."""
@@ -41,14 +46,15 @@ class EmotionClassifier:
     def neutral_offset(self, landmarks, blendshapes):
         return 0.1 * len(landmarks)
 
-    def predict(self, landmarks, blendshapes=None, offset=None):
+    def predict(self, landmarks, blendshapes=None, offset=None, crops=None):
         width = np.linalg.norm(landmarks[:, 61, :2] - landmarks[:, 291, :2], axis=1)
         width = width / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=1)
         if offset is not None:
             width = width - offset
         wide = (width - 0.55) * 14
         scores = np.exp(np.stack([width * 0, wide, width * 0 + 0.6, -wide], axis=1))
-        return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+        scores = scores / scores.sum(axis=1, keepdims=True)
+        return types.SimpleNamespace(probabilities=scores.astype(np.float32))
 '''
 
 

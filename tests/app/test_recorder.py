@@ -17,6 +17,7 @@ from utils.app.windows.recording_view import RecordingView
 from utils.config import UserError
 from utils.data.recordings import SessionWriter, load_classes, load_subject, store_consent
 from utils.faces.crops import CROP_PX
+from utils.model.classifier import Prediction
 from utils.video.sources import open_source
 
 PORTRAIT = DATA / "astronaut.jpg"
@@ -92,7 +93,7 @@ class Certain:
 
     def predict(self, landmarks, blendshapes, crops):
         assert crops.shape == (1, CROP_PX, CROP_PX), "a hybrid without crops answers by the landmarks alone"
-        return np.array([[0.95, 0.05]], np.float32)
+        return Prediction(np.array([[0.95, 0.05]], np.float32))
 
 
 def open_recorder(folder, classes):

@@ -193,7 +193,7 @@ def measure_shares() -> dict:
             landmarks = [face.landmarks for face in found[0]]
             landmarker.detect_for_video(image, frame.timestamp_ms + 1)  # caches are as cold as in the loop
             start = time.perf_counter()
-            demo.reader.classifier.look(crop_faces(frame.image, landmarks))
+            demo.reader.classifier.predict_crops(crop_faces(frame.image, landmarks))
             looks.append(time.perf_counter() - start)
     share = statistics.median(looks) / statistics.median(bare)
     files = find_model(ROOT / "models").parts

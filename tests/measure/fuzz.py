@@ -388,9 +388,9 @@ def ask(path: Path) -> list:
 
     classifier = EmotionClassifier(path)
     seen = faces().landmarks, faces().blendshapes
-    answers = [classifier.predict(*seen, crops=np.zeros((6, 120, 120), np.uint8))]
+    answers = [classifier.predict(*seen, np.zeros((6, 120, 120), np.uint8)).probabilities]
     with contextlib.suppress(ValueError):  # it looks at crops, and says so
-        answers.append(classifier.predict(*seen))
+        answers.append(classifier.predict(*seen).probabilities)
     return answers
 
 

@@ -35,8 +35,8 @@ def main() -> None:
     for network in ("landmarks", "crop", "hybrid"):
         model = EmotionClassifier(network)
         probabilities[network] = model.predict(
-            face.landmarks[None], face.blendshapes[None], crops=crop[None]
-        )[0]
+            face.landmarks[None], face.blendshapes[None], crop[None]
+        ).probabilities[0]
     content = {
         "picture": PICTURE,
         "classes": list(model.classes),

@@ -59,14 +59,13 @@ def test_the_vector_is_what_main_answers(vector, tmp_path):
 
 @pytest.mark.parametrize("network", ["landmarks", "crop", "hybrid"])
 def test_the_vector_has_the_probabilities_of_each_network(vector, face, network):
-    landmarks, blendshapes, crop = face
-    found = EmotionClassifier(network).predict(landmarks[None], blendshapes[None], crops=crop[None])[0]
+    found = EmotionClassifier(network).predict(*(one[None] for one in face)).probabilities[0]
     np.testing.assert_allclose(found, vector["probabilities"][network], atol=1e-3, err_msg=STALE)
 
 
 def test_the_python_program_predicts_as_main_does(vector, face, example):
     landmarks, blendshapes, crop = face
-    ours = EmotionClassifier("hybrid").predict(landmarks[None], blendshapes[None], crops=crop[None])[0]
+    ours = EmotionClassifier("hybrid").predict(*(one[None] for one in face)).probabilities[0]
     np.testing.assert_allclose(example.predict(*face), ours, atol=1e-5)
     np.testing.assert_allclose(
         example.predict(*face), vector["probabilities"]["hybrid"], atol=1e-3, err_msg=STALE

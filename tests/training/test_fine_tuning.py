@@ -31,7 +31,7 @@ from utils.training.pretrained import embed_set, open_pretrained
 def moved(landmark_file, tmp_path_factory):
     """The tests' pictures as a file, labels interchanged so that the shipped model misreads most."""
     data = load_face_set(landmark_file)
-    predicted = EmotionClassifier(MODELS).predict(data.landmarks, data.blendshapes, crops=data.crop)
+    predicted = EmotionClassifier(MODELS).predict(data.landmarks, data.blendshapes, data.crop).probabilities
     index = data.class_index(EMOTIONS)
     orders = np.array(list(permutations(range(len(EMOTIONS)))))
     order = min(orders, key=lambda order: (order[index] == predicted.argmax(axis=1)).mean())
@@ -53,7 +53,7 @@ def examples(moved):
 def recordings(moved, tmp_path_factory):
     """Two sessions of ann, whom the shipped model misreads: with embeddings; and of bob, without."""
     folder, data, classifier = tmp_path_factory.mktemp("personal"), load_face_set(moved), EmotionClassifier()
-    embedding = classifier.embed(data.crop)
+    embedding = classifier.predict_crops(data.crop).embedding
     for session in (0, 1):
         for subject in ("ann", "bob"):
             with SessionWriter(subject, str(session), folder) as writer:
@@ -118,7 +118,7 @@ def test_a_group_gets_a_model_that_reads_it_better(moved, landmark_file, tmp_pat
     assert reports["test"]["balanced_accuracy"] >= reports["base"]["balanced_accuracy"] + 0.2
     data = load_face_set(moved)
     model = EmotionClassifier(tmp_path / "group")
-    predicted = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    predicted = model.predict(data.landmarks, data.blendshapes, data.crop).probabilities.argmax(axis=1)
     assert (predicted == data.class_index(EMOTIONS)).mean() > 0.8 and model.name == "group"
     assert {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()} == before
 
@@ -167,7 +167,7 @@ def test_classes_that_the_base_lacks_get_a_new_last_layer(landmark_file, tmp_pat
     assert done.returncode == 0, done.stderr
     model = EmotionClassifier(tmp_path / "own")
     assert set(model.classes) == {"fear", "frown", "grin", "neutral"}
-    predicted = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    predicted = model.predict(data.landmarks, data.blendshapes, data.crop).probabilities.argmax(axis=1)
     assert (np.array(model.classes)[predicted] == label).mean() > 0.8
 
 
@@ -184,11 +184,15 @@ def test_a_person_gets_a_model_judged_on_sessions_held_out(subject, needs_crops,
     reports = json.loads((tmp_path / "model" / f"{NAME}.json").read_text())["metrics"]
     assert reports["test"]["faces"] == len(data)
     assert reports["test"]["balanced_accuracy"] > reports["base"]["balanced_accuracy"] + 0.2
-    predicted = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    predicted = model.predict(data.landmarks, data.blendshapes, data.crop).probabilities.argmax(axis=1)
     assert model.name == subject and model.needs_crops == needs_crops
     assert (predicted == data.class_index(EMOTIONS)).mean() > 0.8
     if needs_crops:  # the base row is the hybrid itself, as one network
-        base = EmotionClassifier().predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+        base = (
+            EmotionClassifier()
+            .predict(data.landmarks, data.blendshapes, data.crop)
+            .probabilities.argmax(axis=1)
+        )
         recall = [(base == index)[data.label == name].mean() for index, name in enumerate(EMOTIONS)]
         assert reports["base"]["balanced_accuracy"] == pytest.approx(np.mean(recall), abs=0.02)
 
@@ -202,7 +206,7 @@ def test_what_a_person_s_model_forgets_is_measured(recordings, landmark_file, tm
     found = json.loads((tmp_path / "model" / f"{NAME}.json").read_text())["metrics"]["reference"]
     data = load_face_set(landmark_file).part("test")
     model = EmotionClassifier(tmp_path / "model")
-    predicted = model.predict(data.landmarks, data.blendshapes, crops=data.crop).argmax(axis=1)
+    predicted = model.predict(data.landmarks, data.blendshapes, data.crop).probabilities.argmax(axis=1)
     recall = [(predicted == index)[data.label == name].mean() for index, name in enumerate(EMOTIONS)]
     before, after = (found[name]["balanced_accuracy"] for name in ("before", "after"))
     assert after == pytest.approx(np.mean(recall), abs=0.02) and before - after <= 0.4

@@ -46,14 +46,16 @@ def test_a_hybrid_is_the_weighted_mean_of_its_parts(hybrid, landmark_file):
     parts = {name: EmotionClassifier(hybrid / TFLITE[name]) for name in ("landmarks", "crop")}
     assert whole.needs_crops and parts["crop"].needs_crops and not parts["landmarks"].needs_crops
     crops = data.crop[:]
-    of_parts = {name: part.predict(**faces, crops=crops) for name, part in parts.items()}
+    of_parts = {name: part.predict(**faces, crops=crops).probabilities for name, part in parts.items()}
     info = json.loads((hybrid / f"{NAME}.json").read_text())
     expected = mix([(info["weights"][name], of_parts[name]) for name in of_parts], info["temperature"])
-    np.testing.assert_allclose(whole.predict(**faces, crops=data.crop), expected, atol=1e-6)
-    np.testing.assert_array_equal(whole.predict(**faces), of_parts["landmarks"])  # without crops
+    np.testing.assert_allclose(whole.predict(**faces, crops=data.crop).probabilities, expected, atol=1e-6)
+    without_crops = whole.predict(**faces).probabilities
+    np.testing.assert_array_equal(without_crops, of_parts["landmarks"])
     with pytest.raises(ValueError, match="crops"):
         parts["crop"].predict(**faces)
-    assert whole.embed(crops[:2]).shape == (2, info["parts"]["crop"]["features"]["embedding"])
+    embedding = whole.predict_crops(crops[:2]).embedding
+    assert embedding.shape == (2, info["parts"]["crop"]["features"]["embedding"])
     assert whole.classes == EMOTIONS
 
 
@@ -64,9 +66,7 @@ def test_the_deployed_crop_network_answers_as_its_heads_did(hybrid, landmark_fil
     crops = load_face_set(landmark_file).crop[:8]
     answers = parts["crop"][0].predict(network_input(crops, crop_network.INPUT), verbose=0)
     lite = EmotionClassifier(hybrid / TFLITE["crop"])
-    np.testing.assert_allclose(
-        lite.predict(np.zeros((8, 478, 3)), crops=crops), answers["probabilities"], atol=0.02
-    )
+    np.testing.assert_allclose(lite.predict_crops(crops).probabilities, answers["probabilities"], atol=0.02)
     kernel, bias = parts["crop"][0].get_layer("probabilities").get_weights()
     logits = answers["embedding"] @ kernel + bias
     np.testing.assert_allclose(np.log(answers["probabilities"]) - logits, 0 * logits + (

@@ -34,7 +34,8 @@ class Doubts:
         if self._classifier is None or label not in self._classifier.classes:
             return ""
         crops = crop_faces(image, [face.landmarks]) if self._classifier.needs_crops else None
-        probabilities = self._classifier.predict(face.landmarks[None], face.blendshapes[None], crops=crops)[0]
+        prediction = self._classifier.predict(face.landmarks[None], face.blendshapes[None], crops)
+        probabilities = prediction.probabilities[0]
         best = int(probabilities.argmax())
         seen = self._classifier.classes[best]
         return seen if seen != label and probabilities[best] >= SURE else ""

@@ -10,7 +10,7 @@ from ..data import recordings
 from ..faces.crops import crop_faces
 from ..faces.images import import_cv2
 from ..faces.landmarker import Face, FaceLandmarker
-from ..model.classifier import EmotionClassifier
+from ..model.classifier import EmotionClassifier, Prediction
 from .neutral import NeutralTaker, find_movement
 from .smoothing import FaceTracker, read_picture
 
@@ -43,7 +43,7 @@ class FaceReader:
         self.tracker = self._new_tracker()
         self.offset: np.ndarray | None = None
         """neutral_offset of the face, once its neutral is known"""
-        self._looked: tuple | None = None
+        self._looked: Prediction | None = None
         self._looked_at: tuple[list[int | None], int] = ([], 0)
         """the crop network's newest answer, and whom it is about, and when"""
         self.taker = None
@@ -196,7 +196,7 @@ class FaceReader:
             f"delete it with: python scr/record_dataset.py --forget-neutral {self.subject}"
         )
 
-    def _look_now_and_then(self, faces: list[Face], frame) -> tuple | None:
+    def _look_now_and_then(self, faces: list[Face], frame) -> Prediction | None:
         """Return what the crop network makes of the faces on a video's frame.
 
         A person alone is looked at once in `LOOK_EVERY_MS`, and read by that answer until then: answers are
@@ -210,23 +210,23 @@ class FaceReader:
         recent = 0 <= frame.timestamp_ms - when < LOOK_EVERY_MS
         if self._looked is None or not recent or len(people) > 1 or people != whom:
             crops = crop_faces(frame.image, [face.landmarks for face in faces])
-            self._looked, self._looked_at = self.classifier.look(crops), (people, frame.timestamp_ms)
+            self._looked, self._looked_at = self.classifier.predict_crops(crops), (people, frame.timestamp_ms)
         return self._looked
 
-    def predict(self, faces: list[Face], image: np.ndarray, looked: tuple | None = None) -> np.ndarray:
-        """Return the probabilities (n, classes) of an image's faces; looked: what `look` said of them."""
+    def predict(self, faces: list[Face], image: np.ndarray, looked: Prediction | None = None) -> np.ndarray:
+        """Return the probabilities (n, classes) of an image's faces; looked: the crop network's output."""
         landmarks = [face.landmarks for face in faces]
         seen = {}
         if looked is not None:
-            seen["looked"] = looked
+            seen["crop_output"] = looked
         elif self._needs_crops:
             seen["crops"] = crop_faces(image, landmarks)
         return self.classifier.predict(
             np.array(landmarks, np.float32).reshape(-1, 478, 3),
             np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52),
-            self.offset,
+            offset=self.offset,
             **seen,
-        )
+        ).probabilities
 
     def __enter__(self) -> "FaceReader":
         return self

@@ -116,7 +116,7 @@ class Recorder:
         """Return the embedding of a face on the newest frame and its crop network's sha256, or nothing."""
         if self._classifier is None or self._image is None:
             return ()
-        embedding = self._classifier.embed(crop_faces(self._image, [face.landmarks]))[0]
+        embedding = self._classifier.predict_crops(crop_faces(self._image, [face.landmarks])).embedding[0]
         return embedding, self._classifier.crop_sha256
 
     def run_labelled(self, source) -> None:

@@ -107,7 +107,7 @@ class Predictions:
 def ask_set(system: str, model: EmotionClassifier, pictures: Pictures) -> Predictions:
     """Return what a model answers to the faces of a set, each read once."""
     faces = pictures.faces
-    probabilities = model.predict(faces.landmarks, faces.blendshapes, crops=faces.crop)
+    probabilities = model.predict(faces.landmarks, faces.blendshapes, faces.crop).probabilities
     return of_probabilities(system, model.classes, pictures, probabilities)
 
 

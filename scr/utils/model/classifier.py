@@ -1,7 +1,8 @@
-"""Faces -> probabilities, live: the sole owner of LiteRT. No TensorFlow, no pickle."""
+"""Faces -> probabilities: the sole owner of LiteRT. No TensorFlow, no pickle."""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -13,8 +14,22 @@ from ..faces.features import compute_features, neutral_offset
 from .bundle import TFLITE, find_model, read_checked, read_metadata
 from .contract import input_shape
 
-CHUNK = 64
-"""Crops that are worked on at a time: each becomes 100 KB on its way."""
+BATCH = 64
+"""Crops that go through the network at a time: each becomes 100 KB on its way."""
+ROUNDING = 0.01
+"""How far probabilities may sum up beside 1: float16 and int8 weights leave the softmax exact to far less."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts of n faces.
+
+    probabilities: (n, classes) float32, each row sums to 1. embedding: (n, e) float32, the last hidden layer
+    of the crop network; None where it has not run.
+    """
+
+    probabilities: np.ndarray
+    embedding: np.ndarray | None = None
 
 
 class EmotionClassifier:
@@ -41,9 +56,9 @@ class EmotionClassifier:
 
     def _check_parts(self, parts: list["LiteNetwork"]) -> None:
         """Raise UserError unless the parts fit together."""
-        answering = [self._landmarks] if self._joint else parts
+        predicting = [self._landmarks] if self._joint else parts
         if len({part.features["kind"] == "crop" for part in parts}) != len(parts) or any(
-            tuple(part.metadata["classes"]) != self.classes for part in answering
+            tuple(part.metadata["classes"]) != self.classes for part in predicting
         ):
             raise UserError(
                 f"the files in {relative(self.path)} are not parts of one model; train again or restore them"
@@ -63,7 +78,7 @@ class EmotionClassifier:
 
     @property
     def needs_crops(self) -> bool:
-        """Tell whether the model looks at crops of the faces."""
+        """Tell whether the model has a crop network."""
         return self._crop is not None
 
     @cached_property
@@ -74,44 +89,45 @@ class EmotionClassifier:
     def predict(
         self,
         landmarks: np.ndarray,
-        blendshapes: np.ndarray | None = None,
-        offset: np.ndarray | None = None,
+        blendshapes: np.ndarray,
         crops: np.ndarray | None = None,
-        looked: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> np.ndarray:
-        """Return probabilities (n, classes) float32 of faces.
+        crop_output: Prediction | None = None,
+        offset: np.ndarray | None = None,
+    ) -> Prediction:
+        """Predict the emotions of n faces.
 
-        landmarks (n, 478, 3) and blendshapes (n, 52) float32; offset: `neutral_offset` of the person whose
-        faces they are; crops (n, CROP_PX, CROP_PX) uint8; looked: what `look` made of these faces before, in
-        place of crops. Without crops a hybrid answers by the landmarks alone; raises ValueError for a model
-        that can't.
+        landmarks: (n, 478, 3) and blendshapes: (n, 52) float32. crops: array-like (n, CROP_PX, CROP_PX)
+        uint8. crop_output: result of `predict_crops` for the same faces, in place of crops, so that the crop
+        network need not run again. A hybrid without either predicts by the landmarks alone; raises
+        ValueError for a model that can't.
         """
         if len(landmarks) == 0:
-            return np.empty((0, len(self.classes)), np.float32)
-        if crops is None and looked is None and (self._joint or self._landmarks is None):
-            raise ValueError("this model looks at crops of the faces; none were given")
-        if looked is None and crops is not None and self._crop:
-            looked = self.look(crops)
-        of_crop, embedding = looked or (None, None)
+            return Prediction(np.empty((0, len(self.classes)), np.float32))
+        if crop_output is None and crops is not None and self._crop:
+            crop_output = self.predict_crops(crops)
+        if crop_output is None and (self._joint or self._landmarks is None):
+            raise ValueError("this model needs crops of the faces; none were given")
         if self._landmarks is None:
-            return of_crop
-        features = compute_features(landmarks, blendshapes, self._landmarks.features, offset)
-        if self._joint:  # a personal model: its last layer sees both
-            return self._landmarks.run(np.concatenate([features, embedding], axis=1))[0]
-        of_landmarks = self._landmarks.run(features)[0]
-        if of_crop is None:
+            return crop_output
+        x = compute_features(landmarks, blendshapes, self._landmarks.features, offset)
+        if self._joint:
+            x = np.concatenate([x, crop_output.embedding], axis=1)
+            return Prediction(self._landmarks.predict(x).probabilities, crop_output.embedding)
+        of_landmarks = self._landmarks.predict(x)
+        if crop_output is None:
             return of_landmarks
-        weights = self._weights
-        return mix([(weights["landmarks"], of_landmarks), (weights["crop"], of_crop)], self._temperature)
+        mixed = mix(
+            [
+                (self._weights["landmarks"], of_landmarks.probabilities),
+                (self._weights["crop"], crop_output.probabilities),
+            ],
+            self._temperature,
+        )
+        return Prediction(mixed, crop_output.embedding)
 
-    def look(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the crop network alone makes of crops (n, CROP_PX, CROP_PX) uint8: probabilities
-        (n, classes) and its last hidden layer (n, embedding)."""
-        return self._crop.read_crops(crops)
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        """Return the crop network's last hidden layer (n, embedding) of crops (n, CROP_PX, CROP_PX) uint8."""
-        return self.look(crops)[1]
+    def predict_crops(self, crops: np.ndarray) -> Prediction:
+        """Predict by the crop network alone; crops: array-like (n, CROP_PX, CROP_PX) uint8."""
+        return self._crop.predict_crops(crops)
 
     @property
     def knows_neutral(self) -> bool:
@@ -126,17 +142,19 @@ class EmotionClassifier:
 
 
 def part_input(folder: Path, features: dict, faces) -> np.ndarray:
-    """Return what a part of a bundle is given of faces, (n, ...) float32.
+    """Return the input (n, ...) float32 of a part of a bundle.
 
     features: the part's recipe; faces: an object with landmarks, blendshapes and crop. A personal model's
     last layer also sees the embedding of the crop network in its folder.
     """
     if features["kind"] == "crop":
-        return network_input(faces.crop[:], features)
+        return network_input(np.asarray(faces.crop), features)
     x = compute_features(faces.landmarks, faces.blendshapes, features)
     if "embedding" not in features:
         return x
-    return np.concatenate([x, LiteNetwork(folder / TFLITE["crop"]).read_crops(faces.crop)[1]], axis=1)
+    return np.concatenate(
+        [x, LiteNetwork(folder / TFLITE["crop"]).predict_crops(faces.crop).embedding], axis=1
+    )
 
 
 def mix(parts: Sequence[tuple[float, np.ndarray]], temperature: float = 1.0) -> np.ndarray:
@@ -152,7 +170,8 @@ def mix(parts: Sequence[tuple[float, np.ndarray]], temperature: float = 1.0) -> 
 class LiteNetwork:
     """One `.tflite` file, checked and opened.
 
-    `features`: how its input is made, by `compute_features` or `network_input`.
+    `metadata`: what the file says of itself; `features`: how its input is made of faces, by
+    `compute_features` or `network_input`.
     """
 
     def __init__(self, path: Path, content: bytes | None = None):
@@ -168,54 +187,53 @@ class LiteNetwork:
         try:
             with native_log_silenced():
                 # By its content: so it is what was checked, and no open file hinders a new model on Windows.
-                self.interpreter = Interpreter(model_content=self.content, num_threads=1)
-                self._check_shapes()
-                self._allocate(1)
-                if not np.isfinite(self.ask()).all():
-                    raise ValueError("its answers are no numbers")
+                interpreter = Interpreter(model_content=self.content, num_threads=1)
+                self._network = interpreter.get_signature_runner()
+                self._input = self._check_tensors()
+                self.predict(np.zeros((1, *input_shape(self.features)), np.float32))
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"LiteRT can't load {relative(path)} ({error}); run: python scr/export_model.py"
             ) from error
 
-    def _check_shapes(self) -> None:
-        """Raise ValueError unless the network takes what its recipe makes, and answers with its classes."""
-        (taken,), outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-        sizes = [len(self.metadata["classes"])]
+    def _check_tensors(self) -> str:
+        """Return the input's name; raises ValueError unless input and outputs are as the metadata says."""
+        inputs, outputs = self._network.get_input_details(), self._network.get_output_details()
+        expected = {"input": input_shape(self.features), "probabilities": (len(self.metadata["classes"]),)}
         if self.features["kind"] == "crop":
-            sizes.append(self.features["embedding"])
-        expected = {"input": (None, *input_shape(self.features)), "outputs": sorted(sizes)}
-        found = {
-            "input": (None, *map(int, taken["shape"][1:])),
-            "outputs": sorted(int(output["shape"][-1]) for output in outputs),
-        }
-        if found != expected or any(one["dtype"] != np.float32 for one in (taken, *outputs)):
+            expected["embedding"] = (self.features["embedding"],)
+        tensors = {"input" if len(inputs) == 1 else name: one for name, one in inputs.items()}
+        tensors |= {output_name(name, len(outputs)): one for name, one in outputs.items()}
+        found = {name: tuple(map(int, one["shape"][1:])) for name, one in tensors.items()}
+        if found != expected or any(one["dtype"] != np.float32 for one in tensors.values()):
             raise ValueError(f"it has {found}, but says {expected}")
+        return next(iter(inputs))
 
-    def ask(self) -> np.ndarray:
-        """Return the answer (1, classes) to zeros: the mean grey of crops, or the mean face's features."""
-        return self.run(np.zeros((1, *input_shape(self.features)), np.float32))[0]
+    def predict(self, x: np.ndarray) -> Prediction:
+        """Predict from an input (n, ...) float32; raises UserError if the outputs are no probabilities."""
+        outputs = self._network(**{self._input: x})
+        found = Prediction(**{output_name(name, len(outputs)): value for name, value in outputs.items()})
+        # NaN fails each comparison. An embedding of NaN gives probabilities of NaN in the same network.
+        sums, lowest = found.probabilities.sum(axis=1), found.probabilities.min()
+        if not ((abs(sums - 1) < ROUNDING).all() and lowest >= 0):
+            raise UserError(
+                f"{relative(self.path)} predicts no probabilities (each from 0 to 1, sum 1); train again or "
+                "restore it"
+            )
+        return found
 
-    def _allocate(self, batch: int) -> None:
-        details = self.interpreter.get_input_details()[0]
-        self.interpreter.resize_tensor_input(details["index"], [batch, *details["shape_signature"][1:]])
-        self.interpreter.allocate_tensors()
-        self._input, self._batch = details["index"], batch
-        # The crop network also gives its last hidden layer, which is wider than the classes.
-        outputs = sorted(self.interpreter.get_output_details(), key=lambda output: output["shape"][-1])
-        self._outputs = [output["index"] for output in outputs]
+    def predict_crops(self, crops: np.ndarray) -> Prediction:
+        """Predict from crops, array-like (n, CROP_PX, CROP_PX) uint8."""
+        batches = [
+            self.predict(network_input(np.asarray(crops[start : start + BATCH]), self.features))
+            for start in range(0, len(crops), BATCH)
+        ]
+        return Prediction(
+            np.concatenate([batch.probabilities for batch in batches]),
+            np.concatenate([batch.embedding for batch in batches]),
+        )
 
-    def run(self, x: np.ndarray) -> list[np.ndarray]:
-        """Return the probabilities (n, classes) of an input (n, ...) float32, then the embedding if any."""
-        if len(x) != self._batch:
-            self._allocate(len(x))
-        self.interpreter.set_tensor(self._input, x)
-        self.interpreter.invoke()
-        return [self.interpreter.get_tensor(index) for index in self._outputs]
 
-    def read_crops(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return probabilities (n, classes) and embedding (n, e) of crops (n, CROP_PX, CROP_PX) uint8."""
-        parts = []
-        for start in range(0, len(crops), CHUNK):
-            parts.append(self.run(network_input(crops[start : start + CHUNK], self.features)))
-        return tuple(np.concatenate(values) for values in zip(*parts))
+def output_name(name: str, outputs: int) -> str:
+    """Return what a network's output is: a single one is the probabilities, whatever Keras called it."""
+    return name if outputs > 1 else "probabilities"

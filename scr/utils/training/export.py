@@ -255,8 +255,7 @@ def open_exported(path: Path):
         name = session.get_inputs()[0].name
         return lambda x: session.run([outputs[0].name], {name: x})[0]
     part = LiteNetwork(path, path.read_bytes())
-    _expect(path, part.interpreter.get_input_details(), part.interpreter.get_output_details())
-    return lambda x: part.run(x)[0]
+    return lambda x: part.predict(x).probabilities
 
 
 def _expect(path: Path, inputs: Sequence, outputs: Sequence) -> None:

@@ -54,7 +54,7 @@ class Pretrained:
         x = compute_features(faces.landmarks, faces.blendshapes, self.info["features"])
         if self.needs_embedding:
             if embedding is None:
-                embedding = LiteNetwork(self.files[0]).read_crops(faces.crop)[1]
+                embedding = LiteNetwork(self.files[0]).predict_crops(faces.crop).embedding
             x = np.concatenate([x, embedding], axis=1)
         return self.body.predict(landmark_network.standardise(self.scaler, x), batch_size=4096, verbose=0)
 
@@ -124,7 +124,7 @@ def embed_set(data: FaceSet, folder: Path) -> np.ndarray | None:
     file = folder / bundle.TFLITE["crop"]
     if data.crop is None or bundle.load_info(folder)["sha256"].get(file.name) is None:
         return None
-    return LiteNetwork(file).read_crops(data.crop)[1]
+    return LiteNetwork(file).predict_crops(data.crop).embedding
 
 
 def open_reference(path: Path | None, pretrained: Pretrained) -> tuple[Reference | None, str]:
