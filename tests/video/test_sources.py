@@ -182,7 +182,7 @@ def test_a_camera_whose_frames_are_no_pictures_is_said_to_be_one(image, monkeypa
 def test_a_picture_that_stays_black_is_told_once_and_its_frames_go_on():
     with LiveSource("0", plugged([], then=picture(3)), lambda: None, "camera", QUICK) as source:
         frames, messages = collect(source, seconds=1.6)
-    assert len(messages) == 1 and "black; open its shutter" in messages[0]
+    assert len(messages) == 1 and "is black; open its shutter" in messages[0]
     assert source.failure == "" and frames[-1].timestamp_ms > 1200
 
 

@@ -4,6 +4,7 @@ A camera that is unplugged fails, blocks, or repeats its last frame; all three e
 open it again, and at last in `source.failure`.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from .frames import TICK_S, Frame, Source
 
 BLACK = 16
 """The brightest value of a picture that shows nothing: behind a closed shutter there is some noise."""
+BLACK_ADVICE = "open its shutter, or close the program that holds the camera"
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,8 @@ class LiveSource(Source):
 
     def _start_thread(self, capture) -> None:
         self._generation += 1
-        self._thread = threading.Thread(
-            target=self._keep_newest, args=(capture, self._generation), daemon=True
-        )
+        arguments = (capture, self._generation)
+        self._thread = threading.Thread(target=self._keep_newest, args=arguments, daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Frame | None]:
@@ -86,30 +87,27 @@ class LiveSource(Source):
             yield None
 
     def _keep_newest(self, capture, generation: int) -> None:
-        watch = _Watch(self._patience.frozen)
+        watch = _Watch(self._patience.frozen if self.kind == "camera" else math.inf)  # streams show slides
         while generation == self._generation:
             if capture is None:
                 capture = self._reopen()
                 watch.begin()
-                if capture is None:
-                    time.sleep(self._patience.retry)
-                    continue
+            if capture is None:
+                time.sleep(self._patience.retry)
+                continue
             image = next(capture, None)
             if generation != self._generation:
                 break
-            what = watch.problem(image) if image is not None and self.kind == "camera" else ""
-            if image is None:
-                self._warn(f"{self.kind} {self.name} is lost, trying again")
-                time.sleep(self._patience.retry / 10)
-            elif what == "frozen":
-                self._warn(f"{self.kind} {self.name} repeats its last frame, opening it again")
-            else:
+            if image is not None and not watch.is_frozen(image):
                 self._give(image)
-                if what:
-                    self.news.append(f"{self.kind} {self.name}: {what}")
+                if watch.stays_black():
+                    self.news.append(f"the picture of {self.kind} {self.name} is black; {BLACK_ADVICE}")
                 continue
+            why = "is lost, trying again" if image is None else "repeats its last frame, opening it again"
+            self._warn(f"{self.kind} {self.name} {why}")
             capture.close()
             capture = None
+            time.sleep(self._patience.retry / 10)
         if capture is not None:
             capture.close()
 
@@ -140,19 +138,26 @@ class _Watch:
         self._last: np.ndarray | None = None
         self._changed = self._lit = time.monotonic()
 
-    def problem(self, image: np.ndarray) -> str:
-        """Return what is wrong with a frame: `frozen`, or that the picture is black, once; or ""."""
+    def is_frozen(self, image: np.ndarray) -> bool:
+        """Tell, once, whether a frame has come for too long; a black one is not taken for frozen.
+
+        A camera that shows it still when it was opened again sees what it shows.
+        """
         now = time.monotonic()
         sample = image[::8, ::8].copy()
         if self._last is None or not np.array_equal(sample, self._last):
             self._changed, self._last = now, sample
-        if sample.max() > BLACK:
-            self._lit = now
-        elif now - self._lit > self._patience_s and not self._told_black:
-            self._told_black = True
-            return "the picture is black; open its shutter, or close the program that holds the camera"
-        known = self._believed is not None and np.array_equal(sample, self._believed)
-        if self._lit != now or known or now - self._changed <= self._patience_s:
-            return ""
-        self._believed = sample  # if the camera still shows it when it was opened again, it sees that
-        return "frozen"
+        if sample.max() <= BLACK:
+            return False
+        self._lit = now
+        if now - self._changed <= self._patience_s or np.array_equal(sample, self._believed):
+            return False
+        self._believed = sample
+        return True
+
+    def stays_black(self) -> bool:
+        """Tell, once, that there was nothing but black for too long."""
+        if self._told_black or time.monotonic() - self._lit <= self._patience_s:
+            return False
+        self._told_black = True
+        return True

@@ -28,15 +28,13 @@ TIMES_MAY_JUMP = 0x200
 
 
 def import_av():
-    """Return PyAV's module; raises UserError if it can't load.
+    """Return PyAV's module.
 
     OpenCV is loaded before it: both bring libraries for X11, and OpenCV's windows hang when they get PyAV's.
     """
     import_cv2()
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(f"PyAV can't load: {error}; run: pip install -r requirements.txt") from error
+    import av
+
     return av
 
 
