@@ -19,7 +19,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and f
 needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason=f"needs {FULL}")
 
 
-def start(script, *args, **options) -> subprocess.Popen:
+def start(script, *args, env=()) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, ROOT / "scr" / script, *map(str, args)],
         stdout=subprocess.PIPE,
@@ -27,9 +27,18 @@ def start(script, *args, **options) -> subprocess.Popen:
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        env={key: value for key, value in os.environ.items() if key != "DISPLAY"},
-        **options,
+        env={key: value for key, value in os.environ.items() if key != "DISPLAY"} | dict(env),
     )
+
+
+@posix
+def test_ctrl_c_while_modules_load_is_one_line(tmp_path):
+    (tmp_path / "numpy.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = start("evaluate.py", env={"PYTHONPATH": str(tmp_path)})
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "stopped\n")
 
 
 @posix
@@ -56,7 +65,7 @@ def test_a_missing_package_is_named_whenever_it_is_missed(tmp_path):
     )
     done = run("evaluate.py", "--help", env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
-    assert done.stderr.startswith("error: the package numpy is missing; activate the environment")
+    assert done.stderr.startswith("error: the package numpy is missing; activate .venv or run: pip install")
     (tmp_path / "numpy.py").unlink()
     (tmp_path / "keras.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'keras'\", name='keras')\n"

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -69,17 +68,6 @@ def test_a_lock_falls_with_its_process(holder, tmp_path):
     holder.wait()
     with SessionWriter("ann", "1", tmp_path) as writer:
         writer.append(*FACE, "happy")
-
-
-def test_the_second_extraction_to_one_output_is_told_who_is_at_it(tmp_path):
-    (tmp_path / "happy").mkdir()
-    shutil.copy(DATA / "astronaut.jpg", tmp_path / "happy")
-    arguments = ["--images", tmp_path / "happy", "--output", tmp_path / "faces.faces", "--jobs", 1]
-    with writing(tmp_path / "faces.faces", ""):
-        message = user_error(run("extract_landmarks.py", *arguments))
-        assert f"process {os.getpid()}" in message and "choose another --output" in message
-        assert not (tmp_path / "faces.faces.parts").exists()
-    assert run("extract_landmarks.py", *arguments).returncode == 0
 
 
 def test_a_lock_that_says_nothing_still_holds(tmp_path):
@@ -191,3 +179,12 @@ def test_a_known_file_is_read_and_another_refused(tmp_path):
     assert read_verified(path, sha256_of(path), "") == b"weights"
     with pytest.raises(UserError, match="damaged or another version"):
         read_verified(path, "0" * 64, "")
+
+
+@pytest.mark.usefixtures("windows_rules")
+def test_a_file_that_another_program_has_open_is_kept_and_said_to_be(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with path.open("rb"), pytest.raises(UserError, match="close what uses it"):
+        write_json(path, {"new": 1})
+    assert json.loads(path.read_text()) == {"old": 1} and list(tmp_path.iterdir()) == [path]

@@ -75,8 +75,7 @@ def _discard_stdout() -> None:
 
 def _missing_package(error: ModuleNotFoundError) -> str:
     return (
-        f"error: the package {error.name} is missing; activate the environment (. .venv/bin/activate)"
-        " or run: pip install -r requirements.txt"
+        f"error: the package {error.name} is missing; activate .venv or run: pip install -r requirements.txt"
     )
 
 
@@ -86,6 +85,7 @@ def _report_uncaught(kind: type, error: BaseException, trace) -> None:
         note(_missing_package(error))
     elif issubclass(kind, KeyboardInterrupt):
         note("stopped")
+        sys.exit(128 + _stopped_by)
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -117,8 +117,10 @@ def _holder(place: Path) -> str:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
+    refused = isinstance(error, PermissionError)  # Windows: while another program has the file open
+    advice = "check its permissions, close what uses it" if refused else "free space"
     return UserError(
-        f"can't write {relative(path)}: {error.strerror or error}; free space or choose another place"
+        f"can't write {relative(path)}: {error.strerror or error}; {advice} or choose another place"
     )
 
 
