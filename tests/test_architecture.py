@@ -37,7 +37,7 @@ OWNERS = {
     "onnxruntime": {"export"},
     "matplotlib": {"plots"},
     "cv2": {"images"},
-    "PIL": {"headers"},
+    "PIL": {"images"},
     "filelock": {"files"},
     "distributed": {"extraction"},
     "av": {"video_reader"},

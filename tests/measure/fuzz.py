@@ -415,7 +415,7 @@ def load_calibration(folder: Path) -> list:
 
 
 def load_picture(folder: Path) -> list:
-    from utils.faces.headers import PictureError
+    from utils.faces.images import PictureError
     from utils.faces.images import load_picture as load
 
     try:

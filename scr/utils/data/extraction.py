@@ -18,8 +18,7 @@ from pathlib import Path
 
 from ..config import UserError, note
 from ..faces.crops import crop_face
-from ..faces.headers import PictureError
-from ..faces.images import import_cv2, load_picture, perceptual_hash
+from ..faces.images import PictureError, import_cv2, load_picture, perceptual_hash
 from ..faces.landmarker import FaceLandmarker
 from ..faces.pool import Lost, work_through
 from .face_set import insert, open_file, update

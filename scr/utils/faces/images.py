@@ -1,43 +1,52 @@
-"""Reading and comparing pictures: one loader for every script, so that all see the same pixels."""
+"""Reading and comparing pictures: one loader for every script, so that all see the same pixels.
+
+The sole owner of Pillow, which decodes, and of cv2's import. Decoders allocate what a header claims, so a
+picture's price is reckoned before its pixels are read.
+"""
 
 import contextlib
+import functools
+import importlib.util
+import logging
 import os
 import stat
-import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from ..config import UserError
 from ..folders import HEIF_SUFFIXES
-from .headers import Header, PictureError, decode_with_pillow, heif_is_read, read_header, without_refinements
 
 IMAGE_SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm")
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".gif", ".apng"),
 }
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "GIF", "JPEG2000", "HEIF")
+"""Pillow's names of what is read, whatever the suffix."""
+ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
 MAX_READ_PIXELS = 16_000_000
 """Larger pictures are read at a half, a quarter or an eighth of their width."""
+MAX_PIXELS = 200_000_000
+"""More than the largest sensors of telephones have."""
+MAX_BYTES = 600_000_000
+"""What decoding may take; with the copies made of the result and the program itself it is under 1 GB."""
+BYTES_PER_PIXEL = {"JPEG": 0, "MPO": 0, "AVIF": 10, "HEIF": 10, "WEBP": 16, "JPEG2000": 18}
+"""What decoding takes where it is not Pillow's own 4, or 8 of other modes than RGB and L: measured. JPEGs are
+decoded at a fraction of their size; in progressive ones the coefficients of all scans, two bytes each, wait
+for the last one."""
+_ORIENTATION = 274
+"""EXIF's tag."""
 
 
-def import_cv2():
-    """Return the cv2 module; raises UserError that names a missing system library."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise UserError(
-            f"OpenCV can't load: {error}; on Debian or Ubuntu run: "
-            "apt-get install libegl1 libgles2 libgl1 libglib2.0-0"
-        ) from error
-    return cv2
+class PictureError(Exception):
+    """A picture that is not read: `reason` is one of a few, to count by; the text tells all."""
 
-
-def is_image(path: Path) -> bool:
-    """Tell by its suffix whether a file is a picture that can be read here."""
-    suffix = path.suffix.lower()
-    return suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and heif_is_read())
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -53,17 +62,53 @@ class Picture:
     height: int
 
 
-def load_picture(path: Path | str) -> Picture:
-    """Return the picture in a file, whatever its format.
+@functools.cache
+def import_cv2():
+    """Return the cv2 module, its log silent; raises UserError that names a missing system library."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError(
+            f"OpenCV can't load: {error}; on Debian or Ubuntu run: apt-get install libgl1 libglib2.0-0"
+        ) from error
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
 
-    Pipes and devices are refused, and what a header claims is checked before anything is decoded. Raises
-    PictureError if it can't, or should not, be read.
-    """
-    with _opened(path) as (file, header):
-        image = _decode(file, header)
-    if image is None:
-        raise PictureError("unreadable", "no picture, or damaged")
-    return Picture(np.ascontiguousarray(image), header.width, header.height)
+
+@functools.cache
+def _import_pillow():
+    """Return Pillow's Image module: what is wrong with a picture is told by PictureError alone."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # MAX_BYTES says it
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
+    if heif_is_read():
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return Image
+
+
+@functools.cache
+def heif_is_read() -> bool:
+    """Tell whether the package that reads HEIC pictures is there."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its suffix whether a file is a picture that can be read here; see also `is_animated`."""
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and heif_is_read())
+
+
+def is_animated(path: Path | str) -> bool:
+    """Tell by its content whether a GIF, PNG or WebP has several frames: such a file is a video."""
+    try:
+        with _opened(path) as image:
+            return image.format in ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1
+    except PictureError:
+        return False
 
 
 def check_picture(path: Path | str) -> None:
@@ -72,75 +117,86 @@ def check_picture(path: Path | str) -> None:
         pass
 
 
+def load_picture(path: Path | str) -> Picture:
+    """Return the picture in a file, whatever its format; of an animated one the first frame.
+
+    Raises PictureError if it can't, or should not, be read: a pipe, a device, a header that claims too much.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        part = next(part for part in (1, 2, 4, 8) if width * height <= MAX_READ_PIXELS * part**2)
+        image.draft("RGB", (width // part, height // part))  # a JPEG is decoded at that size
+        image.load()
+        orientation = _orientation(image)  # after loading: a TIFF has been turned by then
+        left = round(part * image.width / width)
+        eight_bit = _to_8_bit(image)
+        small = eight_bit.reduce(left) if left > 1 else eight_bit
+        rgb = small if small.mode == "RGB" else small.convert("RGB")
+        pixels = _turn(np.asarray(rgb)[:, :, ::-1], orientation)
+    if orientation >= 5:
+        width, height = height, width
+    return Picture(np.ascontiguousarray(pixels), width, height)
+
+
 @contextlib.contextmanager
-def _opened(path: Path | str) -> Iterator[tuple[BinaryIO, Header]]:
-    """Open a picture file and read its header; what goes wrong in there becomes a PictureError."""
+def _opened(path: Path | str) -> Iterator:
+    """Open a picture with Pillow, its price checked; what goes wrong in there becomes a PictureError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise PictureError("no regular file")
-        with open(path, "rb") as file:
-            yield file, read_header(file, os.fstat(file.fileno()).st_size)
-    except OSError as error:
-        raise PictureError("unreadable", error.strerror or str(error)) from error
+        if os.stat(path).st_size == 0:
+            raise PictureError("unreadable", "the file is empty")
+        with open(path, "rb") as file, _import_pillow().open(file, formats=FORMATS) as image:
+            _check_price(image)
+            yield image
+    except PictureError:
+        raise
     except MemoryError as error:
         raise PictureError("too large", "memory is short") from error
+    except OSError as error:
+        raise PictureError("unreadable", error.strerror or "no picture, or damaged") from error
+    except Exception as error:  # each of Pillow's decoders has its own
+        raise PictureError("unreadable", "no picture, or damaged") from error
 
 
-def _decode(file: BinaryIO, header: Header) -> np.ndarray | None:
-    """Return the upright pixels, at the fraction of their size that `MAX_READ_PIXELS` allows."""
-    cv2 = import_cv2()
-    part = next(part for part in (1, 2, 4, 8) if header.width * header.height <= MAX_READ_PIXELS * part**2)
-    jpeg, tiff = header.format in ("JPEG", "MPO"), header.format == "TIFF"
-    flags = cv2.IMREAD_COLOR if tiff else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said here, once
+def _check_price(image) -> None:
+    pixels, shape = image.width * image.height, f"{image.width} x {image.height}"
+    if pixels > MAX_PIXELS:
+        raise PictureError(
+            "too large", f"{shape} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are read"
+        )
+    price = BYTES_PER_PIXEL.get(image.format, 4 if image.mode in ("RGB", "L") else 8)
+    if image.info.get("progressive"):
+        price = 2 * len(image.getbands())
+    if price * pixels > MAX_BYTES:
+        raise PictureError("too large", f"{shape} pixels in this format; save it as a plain JPEG")
+
+
+def _orientation(image) -> int:
+    """Return what is to be done to the stored pixels (EXIF, 1 to 8)."""
     try:
-        if header.by_pillow:
-            image = decode_with_pillow(file, part)
-        elif jpeg:
-            data = _read(file) if part < 4 else without_refinements(_read(file))
-            image = cv2.imdecode(
-                np.frombuffer(data, np.uint8), flags | (0, 0, *_reduced_flags(cv2))[part.bit_length()]
-            )
-        elif part == 1 or (tiff and header.orientation >= 5):
-            image = _shrink_by(cv2.imdecode(np.frombuffer(_read(file), np.uint8), flags), part)
-        else:
-            # Into an array of ours, else OpenCV makes one more; by the open file, since names may be odd.
-            name = f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else file.name
-            size = (header.height, header.width) if header.orientation < 5 else (header.width, header.height)
-            image = _shrink_by(cv2.imread(name, np.empty((*size, 3), np.uint8), flags), part)
-    except cv2.error:
-        return None
-    return _turn(image, 1 if tiff else header.orientation)  # OpenCV's TIFF decoder turns by itself
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF is no reason to refuse the pixels
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
-def _read(file: BinaryIO) -> bytes:
-    file.seek(0)
-    return file.read()
+def _to_8_bit(image):
+    """Return an image that `reduce` takes: deep grey by its upper eight bits, palettes as colours."""
+    if image.mode.startswith("I"):
+        return _import_pillow().fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB") if image.mode in ("P", "1", "PA") else image
 
 
-def _reduced_flags(cv2) -> tuple[int, int, int]:
-    return cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_8
-
-
-def _shrink_by(image: np.ndarray | None, part: int) -> np.ndarray | None:
-    """Return a picture at a whole fraction of its size, rounded up, as reduced JPEGs come."""
-    if image is None or part == 1:
-        return image
-    size = -(-image.shape[1] // part), -(-image.shape[0] // part)
-    return import_cv2().resize(image, size, interpolation=import_cv2().INTER_AREA)
-
-
-def _turn(image: np.ndarray | None, orientation: int) -> np.ndarray | None:
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Return stored pixels upright (EXIF 2.3, tag Orientation)."""
-    if image is None:
-        return None
     if orientation >= 5:
-        image = image.transpose(1, 0, 2)
+        pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
+        pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return image
+        pixels = pixels[::-1]
+    return pixels
 
 
 def shrink(picture: np.ndarray, scale: float) -> np.ndarray:

@@ -15,8 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..config import ASSETS, UserError, relative
-from ..faces.headers import PictureError
-from ..faces.images import check_picture, is_image, load_picture
+from ..faces.images import PictureError, check_picture, is_image, load_picture
 from ..folders import HEIF_SUFFIXES, list_files, list_reasons
 from .camera import CameraSettings, open_camera
 from .frames import TICK_S, Frame, Source
