@@ -14,7 +14,7 @@ from conftest import DATA, ROOT
 from PIL import Image
 
 from utils.faces import images
-from utils.faces.images import PictureError, is_animated, load_picture
+from utils.faces.images import PictureError, is_animated, load_picture, read_animation
 
 LIMITED = """
 import resource, sys
@@ -175,8 +175,12 @@ def test_animated_files_are_told_by_what_they_hold(portrait, tmp_path):
     first, second = (Image.fromarray(np.ascontiguousarray(portrait[:, ::step])) for step in (1, -1))
     for suffix in ("gif", "png", "webp"):
         first.save(tmp_path / f"still.{suffix}")
-        first.save(tmp_path / f"moving.{suffix}", save_all=True, append_images=[second])
+        first.save(tmp_path / f"moving.{suffix}", save_all=True, append_images=[second], duration=200)
         assert not is_animated(tmp_path / f"still.{suffix}")
         assert is_animated(tmp_path / f"moving.{suffix}")
+        frames = list(read_animation(tmp_path / f"moving.{suffix}"))
+        assert [time_ms for _, time_ms in frames] == [0, 200]
+        for (frame, _), wanted in zip(frames, (portrait, portrait[:, ::-1])):
+            assert np.abs(frame.astype(int) - wanted[:, :, ::-1]).mean() < 9
     (tmp_path / "text.gif").write_text("GIF89a, they say")
     assert not is_animated(tmp_path / "text.gif") and not is_animated(tmp_path / "missing.gif")

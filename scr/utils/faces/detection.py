@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import MODELS, native_log_silenced
+from ..config import MODELS
 from ..files import read_verified
 from .images import import_cv2, shrink
 
@@ -100,11 +100,10 @@ class FaceDetector:
 
     def __init__(self):
         cv2 = import_cv2()
-        with native_log_silenced():  # it warns of targets that nobody asked for
-            network = np.frombuffer(read_verified(DETECTOR_FILE, DETECTOR_SHA256, NETWORK_ADVICE), np.uint8)
-            self._network = cv2.FaceDetectorYN.create(
-                "onnx", network, np.empty(0, np.uint8), (TURN_PX, TURN_PX), SCORE
-            )
+        network = np.frombuffer(read_verified(DETECTOR_FILE, DETECTOR_SHA256, NETWORK_ADVICE), np.uint8)
+        self._network = cv2.FaceDetectorYN.create(
+            "onnx", network, np.empty(0, np.uint8), (TURN_PX, TURN_PX), SCORE
+        )
 
     def detect(self, frame_bgr: np.ndarray) -> list[Detection]:
         """Return the faces on a still picture (height, width, 3) uint8 with their turns, the largest first.
@@ -147,8 +146,7 @@ class FaceDetector:
         """Return (faces, 5): middle, size, score; in pixels of the picture."""
         self._network.setInputSize((picture.shape[1], picture.shape[0]))
         try:
-            with native_log_silenced():
-                faces = self._network.detect(picture)[1]
+            faces = self._network.detect(picture)[1]
         except import_cv2().error as error:
             raise RuntimeError(f"YuNet failed on a picture: {error}") from error
         if faces is None:

@@ -26,7 +26,9 @@ IMAGE_SUFFIXES = {
 }
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "GIF", "JPEG2000", "HEIF")
 """Pillow's names of what is read, whatever the suffix."""
-ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
+ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp")
+DEFAULT_FRAME_MS = 100
+"""Of an animation whose frames have no duration; browsers take that, too."""
 MAX_READ_PIXELS = 16_000_000
 """Larger pictures are read at a half, a quarter or an eighth of their width."""
 MAX_PIXELS = 200_000_000
@@ -67,6 +69,8 @@ def import_cv2():
     """Return the cv2 module, its log silent; raises UserError that names a missing system library."""
     try:
         import cv2
+    except ModuleNotFoundError:
+        raise
     except ImportError as error:
         raise UserError(
             f"OpenCV can't load: {error}; on Debian or Ubuntu run: apt-get install libgl1 libglib2.0-0"
@@ -102,13 +106,28 @@ def is_image(path: Path) -> bool:
     return suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and heif_is_read())
 
 
-def is_animated(path: Path | str) -> bool:
+def is_animated(path: Path) -> bool:
     """Tell by its content whether a GIF, PNG or WebP has several frames: such a file is a video."""
+    if path.suffix.lower() not in ANIMATED_SUFFIXES:
+        return False
     try:
         with _opened(path) as image:
-            return image.format in ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1
+            return getattr(image, "is_animated", False)
     except PictureError:
         return False
+
+
+def read_animation(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the frames (height, width, 3) uint8 BGR of an animated picture, each with its time in ms.
+
+    FFmpeg reads animated GIF and PNG too, but no WebP. Raises as `load_picture` does.
+    """
+    with _opened(path) as image:
+        timestamp_ms = 0
+        for index in range(image.n_frames):
+            image.seek(index)
+            yield np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1]), timestamp_ms
+            timestamp_ms += round(image.info.get("duration") or DEFAULT_FRAME_MS)
 
 
 def check_picture(path: Path | str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..config import ASSETS, UserError, relative
-from ..faces.images import PictureError, check_picture, is_image, load_picture
+from ..faces.images import PictureError, check_picture, is_animated, is_image, load_picture
 from ..folders import HEIF_SUFFIXES, list_files, list_reasons
 from .camera import CameraSettings, open_camera
 from .frames import TICK_S, Frame, Source
@@ -26,7 +26,7 @@ DEMO_CLIP = ASSETS / "demo.mp4"
 DEMO_BEGIN_S = 12.5
 """Where the clip begins in a window, once; then it goes round: she laughs from here on."""
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .asf .flv .f4v .ts .mts .m2ts .vob .3gp .3g2 .ogv .gif"
+    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .asf .flv .f4v .ts .mts .m2ts .vob .3gp .3g2 .ogv"
     " .mxf .dv .mjpeg .mjpg .y4m .h264 .hevc".split()
 )
 
@@ -80,9 +80,9 @@ def _open_path(text: str, outputs: Sequence[Path]) -> Source:
         raise UserError(f"no file or folder {text}; check --source")
     if not path.is_file():
         raise UserError(f"{text} is neither a file nor a folder; check --source")
-    if is_image(path):
+    if _is_still(path):
         return PictureSource(text, path)
-    if path.suffix.lower() in VIDEO_SUFFIXES:
+    if path.suffix.lower() in VIDEO_SUFFIXES or is_animated(path):
         return VideoSource(text, path)
     if path.suffix.lower() in HEIF_SUFFIXES:
         raise UserError(f"{text}: to read {path.suffix} pictures, run: pip install pillow-heif")
@@ -147,6 +147,10 @@ def _problem(name: str, error: PictureError) -> str:
     return f"{name}: not a picture that can be read ({error})"
 
 
+def _is_still(path: Path) -> bool:
+    return is_image(path) and not is_animated(path)
+
+
 def _is_wanted(path: Path) -> bool:
     return is_image(path) or path.suffix.lower() in VIDEO_SUFFIXES
 
@@ -172,11 +176,11 @@ class FolderSource(Source):
     @property
     def pictures(self) -> list[tuple[str, Path]]:
         """The files that are pictures."""
-        return [(name, path) for name, path in self.files if is_image(path)]
+        return [(name, path) for name, path in self.files if _is_still(path)]
 
     def __iter__(self) -> Iterator[Frame | None]:
         for name, path in self.files:
-            if is_image(path):
+            if _is_still(path):
                 yield next(self.readers) if self.readers else read_picture_file(name, path)
             else:
                 yield from self._frames_of(name, path)
