@@ -24,7 +24,7 @@ NO_VIDEO = ("tty", "bin", "xbin", "adf", "idf")
 BACKWARD_S, FORWARD_S = 0.5, 10.0
 """Time stamps that jump so far are of a clock that begins anew."""
 TIMES_MAY_JUMP = 0x200
-"""FFmpeg's flag AVFMT_TS_DISCONT: formats, MPEG's for one, in which a jump forward is no gap."""
+"""FFmpeg's flag AVFMT_TS_DISCONT: formats, MPEG's for one, in which a jump forward is no pause."""
 
 
 def import_av():
@@ -44,10 +44,11 @@ class Clock:
     It does so at the joint of recordings that were appended to each other, and on DVDs.
     """
 
-    def __init__(self, start_s: float, may_jump: bool):
+    def __init__(self, container, start_s: float):
         self.seconds: float | None = None
         """the last time given; None before the first"""
-        self._start_s, self._may_jump = start_s, may_jump
+        self._start_s = start_s
+        self._jumps_forward = bool(container.format.flags & TIMES_MAY_JUMP)
 
     def advance(self, time: float | None, step_s: float) -> float:
         """Return the time of the next piece; it follows the last by `step_s` if its time stamp can't be."""
@@ -55,7 +56,7 @@ class Clock:
         now = following if time is None else time - self._start_s
         if self.seconds is not None:
             ahead = now - self.seconds
-            if ahead < -BACKWARD_S or (self._may_jump and ahead > FORWARD_S):
+            if ahead < -BACKWARD_S or (self._jumps_forward and ahead > FORWARD_S):
                 self._start_s += now - following
                 now = following
         self.seconds = now
@@ -65,8 +66,7 @@ class Clock:
 class VideoReader:
     """Decodes one video: an iterator over its upright frames (height, width, 3) uint8 BGR.
 
-    `time_s` is the time of the newest frame, `start_s` the container's time that counts as 0. Raises
-    UserError if the file or stream can't be opened or has no video.
+    Raises UserError if the file or stream can't be opened or has no video.
     """
 
     def __init__(self, address: str, options: dict[str, str] | None = None, name: str = ""):
@@ -91,6 +91,7 @@ class VideoReader:
         self.has_sound = bool(self._container.streams.audio)
         self.is_file = self._local or bool(self._container.duration) or bool(self._stream.frames)
         self.start_s: float | None = None
+        """the container's time that counts as 0, which is that of the first frame"""
         self._clock: Clock | None = None
 
     @classmethod
@@ -141,12 +142,8 @@ class VideoReader:
 
     @property
     def time_s(self) -> float:
-        return self._clock.seconds or 0.0 if self._clock else 0.0
-
-    @property
-    def may_jump(self) -> bool:
-        """Whether the container's clock may begin anew at a later time."""
-        return bool(self._container.format.flags & TIMES_MAY_JUMP)
+        """The time of the newest frame, in seconds from the first."""
+        return (self._clock and self._clock.seconds) or 0.0
 
     def __iter__(self) -> "VideoReader":
         return self
@@ -160,7 +157,7 @@ class VideoReader:
 
     def _start_clock(self, start_s: float) -> None:
         self.start_s = start_s
-        self._clock = Clock(start_s, self.may_jump)
+        self._clock = Clock(self._container, start_s)
 
     def _decode(self):
         packets = self._container.demux(self._stream)

@@ -11,7 +11,7 @@ from ..config import UserError, note
 from ..faces.images import import_cv2
 from ..files import atomic_path
 from .frames import FALLBACK_FPS
-from .video_reader import TIMES_MAY_JUMP, Clock, import_av
+from .video_reader import Clock, import_av
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Sound:
         try:
             self._source = av.open(self.address)
             stream = self._source.streams.audio[0]
-            self._clock = Clock(self._start_s, bool(self._source.format.flags & TIMES_MAY_JUMP))
+            self._clock = Clock(self._source, self._start_s)
             self._copied = stream.codec_context.name in codec.kept
             self._pieces = self._source.demux(stream) if self._copied else self._source.decode(stream)
             self._step()
