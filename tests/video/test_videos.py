@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import DEMO, ROOT, SMILE, frames_of, user_error
+from PIL import Image
 
 import main
 from utils.config import UserError
@@ -261,6 +262,29 @@ def test_sound_that_can_not_be_written_never_costs_the_video(tmp_path, monkeypat
     demo("--source", SMILE, "--save", tmp_path / "saved.mp4")
     assert len(stamps(tmp_path / "saved.mp4")) == 72
     assert "is not carried over: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
+def test_an_animated_picture_is_a_video(smile, tmp_path, suffix):
+    path = tmp_path / f"smile{suffix}"
+    frames = [Image.fromarray(frame[::2, ::2, ::-1]) for frame in smile[::6]]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=200)
+    with open_source(str(path)) as source:
+        assert source.kind == "video"
+        read = [frame for frame in source if frame is not None]
+    assert [frame.timestamp_ms for frame in read] == [200 * index for index in range(12)]
+    assert np.abs(read[5].image.astype(int) - smile[30][::2, ::2]).mean() < 8 and not source.failure
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+def test_an_animated_picture_cut_off_gives_what_it_has_and_says_so(smile, tmp_path, suffix):
+    path = tmp_path / f"smile{suffix}"
+    frames = [Image.fromarray(frame[::2, ::2, ::-1]) for frame in smile[::6]]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=200)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_source(str(path)) as source:
+        assert 2 <= sum(frame is not None for frame in source) < 12
+    assert "is damaged" in source.failure
 
 
 def test_a_thumbnail_before_the_video_is_not_the_video(smile, tmp_path):

@@ -20,7 +20,7 @@ from ..folders import HEIF_SUFFIXES, list_files, list_reasons
 from .camera import CameraSettings, open_camera
 from .frames import TICK_S, Frame, Source
 from .live_source import LiveSource
-from .video_reader import VideoReader
+from .video_reader import VideoReader, open_video
 
 DEMO_CLIP = ASSETS / "demo.mp4"
 DEMO_BEGIN_S = 12.5
@@ -205,7 +205,7 @@ class VideoSource(Source):
 
     def __init__(self, name: str, path: Path | None = None, reader: VideoReader | None = None):
         super().__init__(name, "video")
-        self._reader = reader if reader is not None else VideoReader.of_file(path, name)
+        self._reader = reader if reader is not None else open_video(path, name)
         self.fps = self._reader.fps
         self.sound = self._reader.address if self._reader.has_sound else None
         self._frames: queue.Queue[Frame | None] = queue.Queue(self.AHEAD)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import UserError
-from ..faces.images import import_cv2
+from ..faces.images import PictureError, import_cv2, is_animated, read_animation
 from .frames import FALLBACK_FPS
 
 CONNECT_S, READ_S = 10.0, 5.0
@@ -228,6 +228,43 @@ class VideoReader:
         """Close the file or connection."""
         self._frames.close()
         self._container.close()
+
+
+class AnimationReader:
+    """Reads an animated GIF, PNG or WebP as `VideoReader` reads a video; FFmpeg reads no animated WebP."""
+
+    fps, has_sound, is_file, start_s = 10.0, False, True, 0.0
+
+    def __init__(self, path: Path, name: str):
+        self.address, self.name, self._path = f"file:{path}", name, path
+        self.time_s = 0.0
+        self._frames = read_animation(path)
+        self._problem = ""
+
+    def __iter__(self) -> "AnimationReader":
+        return self
+
+    def __next__(self) -> np.ndarray:
+        try:
+            image, time_ms = next(self._frames)
+        except PictureError as error:
+            self._problem = str(error)
+            raise StopIteration from error
+        self.time_s = time_ms / 1000
+        return image
+
+    def loss(self, count: int) -> str:
+        """Return what is wrong with an animation of which `count` frames could be read, or ""."""
+        return f"is damaged behind frame {count} ({self._problem})" if self._problem else ""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._frames.close()
+
+
+def open_video(path: Path, name: str) -> VideoReader | AnimationReader:
+    """Return the reader of a video file, an animated picture, or numbered pictures; raises UserError."""
+    return AnimationReader(path, name) if is_animated(path) else VideoReader.of_file(path, name)
 
 
 def first_number(path: Path) -> int | None:
