@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DEMO, ROOT, run, user_error
+from conftest import DATA, DEMO, ROOT, run, user_error
 
 from utils.config import relative
 
@@ -100,6 +100,40 @@ def test_a_script_runs_without_its_docstrings():
     )
     assert done.returncode == 0, done.stderr
     assert "--source" in done.stdout
+
+
+TELL_WHILE_FACES_ARE_READ = """
+import sys, threading, cv2
+from utils.config import note
+from utils.faces.landmarker import FaceLandmarker
+
+def read():
+    with FaceLandmarker() as landmarker:
+        reads.set()
+        while not told.is_set():
+            landmarker.detect_picture(picture)
+
+picture, reads, told = cv2.imread(sys.argv[1]), threading.Event(), threading.Event()
+threading.Thread(target=read).start()
+reads.wait()
+for number in range(200):
+    note(f"message {number}")
+    told.wait(0.005)
+told.set()
+"""
+
+
+def test_no_message_is_lost_while_a_thread_reads_faces():
+    done = subprocess.run(
+        [sys.executable, "-c", TELL_WHILE_FACES_ARE_READ, DATA / "group.jpg"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "scr")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "message" in line] == [
+        f"message {number}" for number in range(200)
+    ]
 
 
 def test_a_path_is_printed_as_it_can_be_typed_from_anywhere(tmp_path, monkeypatch):

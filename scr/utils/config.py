@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,18 +63,25 @@ def _from(folder: Path, path: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
+_stderr_in_use = threading.RLock()
+
+
 @contextlib.contextmanager
 def native_log_silenced() -> Iterator[None]:
-    """Hide what C++ libraries write to file descriptor 2: a dozen lines that say nothing."""
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+    """Hide what C++ libraries write to file descriptor 2 while they load: a dozen lines of nothing.
+
+    That of other threads is lost meanwhile, so not for what runs beside them.
+    """
+    with _stderr_in_use:
+        sys.stderr.flush()
+        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
 
 
 @contextlib.contextmanager
