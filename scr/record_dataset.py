@@ -16,40 +16,29 @@ training gained.
 
 from utils.cli import make_parser, positive_int, run_script
 
-import shutil
 import sys
 from argparse import BooleanOptionalAction
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from utils.app.session_plan import SessionPlan
-from utils.config import EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, UserError, note, relative
+from utils.config import EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, note, relative
 from utils.data.classes import check_classes, class_name, given_class, list_names, name_problem
 from utils.data.recordings import (
-    NEUTRAL_FILE,
-    SampleFilter,
-    SessionWriter,
+    Recordings,
     check_name,
-    count_labels,
-    keep_classes,
-    list_sessions,
-    load_classes,
-    neutral_path,
+    delete_folder,
+    list_subjects,
+    open_recordings,
     quoted,
-    read_session,
     record_command,
-    session_path,
-    writing_session,
 )
 
 WANTED_SESSIONS, WANTED_SAMPLES = 2, 20
-PLAIN = {SampleFilter.SAME: "nearly the same face as the last one"}
-"""What to call a reason in the report where it is not the word of the window."""
 REMEDIES = {
     "no face": "larger faces, seen from the front, in more light",
     "face cut off": "the whole face in view",
     "blurred": "sharper pictures, in more light",
-    "unreadable picture": "files that are pictures",
 }
 """What to do about a reason for which all was refused; about others, take other pictures."""
 
@@ -91,10 +80,7 @@ def build_parser():
     manage.add_argument(
         "--forget",
         metavar="SUBJECT",
-        help="delete recordings, neutral face and model of a subject, after a question, and end",
-    )
-    manage.add_argument(
-        "--forget-neutral", metavar="SUBJECT", help="delete the neutral face of a subject alone, and end"
+        help="delete all recordings and the model of a subject, after a question, and end",
     )
     manage.add_argument("--yes", action="store_true", help="with --forget: delete without a question")
     return parser
@@ -102,138 +88,54 @@ def build_parser():
 
 def main(args):
     if args.list:
-        return list_recordings(args.data)
-    if args.delete_session and not args.subject:
-        raise UserError(
-            "whose session is to be deleted? name the person with --subject; "
-            "see: python scr/record_dataset.py --list"
-        )
-    args.subject = args.subject or "me"
-    if args.delete_session:
-        return delete_session(args.data, args.subject, args.delete_session)
-    if args.forget:
-        return forget(args.data, args.forget, args.yes)
-    if args.forget_neutral:
-        return forget_neutral(args.data, args.forget_neutral)
+        list_recordings(args.data)
+    elif args.forget:
+        forget(args.data, args.forget, args.yes)
+    elif args.delete_session:
+        delete_session(args.data, args.subject, args.delete_session)
+    else:
+        record(args)
 
+
+def record(args) -> None:
+    """Record from the source, under labels given before or in a window, and report what was recorded."""
     from utils.app.label_check import Doubts
     from utils.app.recorder import Recorder
-    from utils.app.windows.window import display_problem
     from utils.video.sources import names_file, open_source
 
-    is_file = names_file(args.source)
-    if is_file:
-        open_source(args.source).close()  # says what is wrong with it
-    classes, folders = choose_classes(args)
-    for _, folder in folders:
-        open_source(folder).close()
-    session = args.session or next_session(args.data, args.subject)
-    problem = "" if args.label or folders else display_problem()
-    if problem and is_file:
-        raise UserError(
-            f"what does {args.source} show? without a display each source is recorded under one label: add "
-            f"--label {classes[0]}, or name a folder with a sub-folder for each class"
-        )
-    if problem:
-        session_given = ["--session", args.session] if args.session else []
-        raise UserError(
-            f"no display ({problem}), so you can't see what to show; record from pictures, in a folder with "
-            f"a sub-folder for each class: {command(args, *session_given, '--source', 'FOLDER')}; or "
-            f"all of one class: add --label {quoted(classes[0])}"
-        )
-    with SessionWriter(args.subject, session, args.data) as writer:
-        keep_classes(args.subject, classes, args.data)
-        earlier, dropped = read_session(writer.path)
-        if dropped:
-            note(
-                f"{dropped} damaged sample(s) in {relative(writer.path)} are dropped; "
-                f"{len(earlier)} are whole"
-            )
-        sessions = {path for path in list_sessions(args.data) if path.parent == writer.path.parent}
-        others = [sample for path in sessions - {writer.path} for sample in read_session(path)[0]]
-        known = {sample.landmarks.tobytes() for sample in earlier + others}
-        plan = SessionPlan(count_labels(earlier, classes), args.wanted, args.label)
+    args.subject, is_file = args.subject or "me", names_file(args.source)
+    folders = [] if args.label else class_folders(args.source)
+    for place in [path for _, path in folders] or [args.source] * is_file:
+        open_source(place).close()  # says what is wrong with it
+    with open_recordings(args.subject, args.data) as recordings:
+        classes = choose_classes(args, recordings, folders)
+        session = check_name(args.session or recordings.next_session())
+        parts = choose_parts(args, classes, folders)
+        if not parts:
+            check_display(args, classes, is_file)
+        recordings.keep_classes(classes)
+        counts = recordings.count(session)
+        plan = SessionPlan({name: counts[name] for name in classes}, args.wanted, args.label)
+        doubts = Doubts()
         with (
-            Recorder(writer, plan, known, Doubts(), open_classifier()) as recorder,
+            Recorder(recordings, session, plan, doubts, doubts.classifier) as recorder,
             telling_kept(plan, session),
         ):
-            if args.label or folders:
-                for label, name in folders or [(args.label, args.source)]:
-                    plan.choose(label)
-                    with open_source(name) as source:
-                        recorder.run_labelled(source)
-                    if source.failure:
-                        note(source.failure)
-            else:
-                view = open_view(args, session, len(sessions | {writer.path}))
+            for label, place in parts:
+                plan.choose(label)
+                with open_source(place) as source:
+                    recorder.run_labelled(source)
+            if not parts:
+                view = open_view(args, recordings, session)
                 recorder.run_live(lambda: open_source(args.source), view)
-    report(recorder, args, session, is_file)
-
-
-@contextmanager
-def telling_kept(plan: SessionPlan, session: str):
-    """Say what is kept, and how to go on, where the user stops the recording by Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if any(plan.counts.values()):
-            kept = f"kept in session {session}: {list_counts(plan.counts)}"
-            note(f"{kept}; the same command with --session {session} goes on")
-        raise
-
-
-def open_classifier():
-    """Return the general model, for the embedding that is kept of each face; None without a model."""
-    from utils.model.classifier import EmotionClassifier
-
-    try:
-        return EmotionClassifier(MODELS)
-    except UserError:
-        return None
-
-
-def choose_classes(args) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Return the subject's classes, and (class, path) of the source's folders that are named after them.
-
-    Raises UserError if --label is none of them, or if they leave out what is recorded already.
-    """
-    recorded = {
-        sample.label
-        for path in list_sessions(args.data)
-        if path.parent.name == check_name(args.subject)
-        for sample in read_session(path)[0]
-    }
-    given = [] if args.label else class_folders(args.source)
-    kept = None if args.classes else load_classes(args.subject, args.data)
-    if args.classes:
-        classes = args.classes = check_classes(args.classes)
-    elif kept or recorded or {label for label, _ in given} <= set(EMOTIONS):
-        classes = kept or EMOTIONS
-    else:
-        classes = check_classes([label for label, _ in given], args.source)
-    if lost := sorted(recorded - set(classes)):
-        raise UserError(
-            f"{list_names(lost)} of {args.subject} is recorded already and not among {list_names(classes)}; "
-            "add it to --classes, or record the others under another --subject"
-        )
-    args.label = args.label and given_class(args.label)
-    if args.label and args.label not in classes:
-        named = [name for name in classes if name in recorded] + [args.label]
-        raise UserError(
-            f"--label {args.label} is none of {args.subject}'s classes ({list_names(classes)}); name them "
-            f"all: --classes {' '.join(map(quoted, named))} ..."
-        )
-    folders = [(label, path) for label, path in given if label in classes]
-    if others := [Path(path).name for label, path in given if label not in classes]:
-        note(f"left out, none of {list_names(classes)}: {list_names(others)} (--classes takes them in)")
-    if classes != EMOTIONS:
-        note(f"classes: {list_names(classes)}")
-    return classes, folders
+        sessions = len(recordings.sessions)
+    report(recorder, args, session)
+    tell_next(plan, args, session, sessions, is_file)
 
 
 def class_folders(source: str) -> list[tuple[str, str]]:
-    """Return (class, path) of a source's sub-folders that are named as classes can be, if it is a folder;
-    empty ones are left out."""
+    """Return (class, path) of a folder's sub-folders that are named as classes can be; empty ones are left
+    out."""
     root = Path(source).expanduser()
     paths = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     paths = [path for path in paths if not name_problem(class_name(path.name))]
@@ -242,34 +144,111 @@ def class_folders(source: str) -> list[tuple[str, str]]:
     return [(class_name(path.name), str(path)) for path in paths if path.name not in empty]
 
 
-def open_view(args, session: str, sessions: int):
-    """Return the view of a recording; `sessions` counts those of the subject, this one included."""
+def choose_classes(args, recordings: Recordings, folders: list[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the classes of the recording: those named, those kept, those of the folders, or the usual ones.
+
+    Raises UserError if they leave out what is recorded already.
+    """
+    recorded = sorted(recordings.count())
+    of_folders = [label for label, _ in folders]
+    if args.classes:
+        classes = check_classes(args.classes)
+    elif recordings.classes or recorded or set(of_folders) <= set(EMOTIONS):
+        classes = recordings.classes or EMOTIONS
+    else:
+        classes = check_classes(of_folders, args.source)
+    if lost := [name for name in recorded if name not in classes]:
+        what = "--classes" if args.classes else f"the list {list_names(classes)}"
+        raise UserError(
+            f"{args.subject} already has recordings of {list_names(lost)}, which {what} leaves out; "
+            "name all in --classes, or record the others under another --subject"
+        )
+    if classes != EMOTIONS:
+        note(f"classes: {list_names(classes)}")
+    return classes
+
+
+def choose_parts(args, classes, folders: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return (class, source) of what is recorded without a window: --label or the class folders, if any.
+
+    Raises UserError if --label is no class of the subject.
+    """
+    if args.label:
+        args.label = given_class(args.label)
+        if args.label not in classes:
+            raise UserError(
+                f"{args.subject} has no class {args.label} (classes: {list_names(classes)}); "
+                f"to add it, name all: --classes {' '.join(map(quoted, (*classes, args.label)))}"
+            )
+        return [(args.label, args.source)]
+    if others := [Path(path).name for label, path in folders if label not in classes]:
+        note(f"left out, none of {list_names(classes)}: {list_names(others)} (--classes takes them in)")
+    return [(label, path) for label, path in folders if label in classes]
+
+
+def check_display(args, classes, is_file: bool) -> None:
+    """Raise UserError if no window can be opened."""
+    from utils.app.windows.window import display_problem
+
+    if not (problem := display_problem()):
+        return
+    if is_file:
+        raise UserError(
+            f"what does {args.source} show? without a display each source is recorded under one label: add "
+            f"--label {classes[0]}, or name a folder with a sub-folder for each class"
+        )
+    given = ["--session", args.session] if args.session else []
+    given += ["--classes", *args.classes] if args.classes else []
+    raise UserError(
+        f"no display ({problem}), so you can't see what to show; record from pictures, in a folder with "
+        f"a sub-folder for each class: {command(args, *given, '--source', 'FOLDER')}; or "
+        f"all of one class: add --label {quoted(classes[0])}"
+    )
+
+
+@contextmanager
+def telling_kept(plan: SessionPlan, session: str):
+    """Say what is kept, and how to go on, where Ctrl-C or a full disk, say, ends the recording."""
+    try:
+        yield
+    except BaseException:
+        if any(plan.counts.values()):
+            kept = f"kept in session {session}: {list_counts(plan.counts)}"
+            note(f"{kept}; the same command with --session {session} goes on")
+        raise
+
+
+def open_view(args, recordings: Recordings, session: str):
+    """Return the view of a recording."""
     from utils.app.windows.recording_view import RecordingView
 
+    sessions = len({session, *recordings.sessions})
     few = sessions < WANTED_SESSIONS
     wanted = "afterwards run this once more" if few else f"{sessions} sessions: enough"
     return RecordingView(args.subject, session, wanted, args.mirror)
 
 
-def report(recorder, args, session: str, is_file: bool) -> None:
-    """Print what was recorded, what was refused and why, and the next command; is_file: from no camera."""
-    plan, subject = recorder.plan, args.subject
+def report(recorder, args, session: str) -> None:
+    """Print what was recorded, and what was refused and why; raises UserError if nothing was recorded."""
     refused = list_refused(recorder)
     if not recorder.agreed:
         raise UserError(
             "you did not agree to be recorded (key y), so nothing is stored; to do so, run it again"
         )
-    if not any(plan.counts.values()):
-        raise UserError(f"nothing was recorded: {refused or 'the space key records'}; {remedy(recorder)}")
-    print(f"{subject}, session {session}: {list_counts(plan.counts)}")
+    if not any(recorder.plan.counts.values()):
+        reason = next(iter(recorder.refused.most_common(1)), ("",))[0]
+        remedy = f" with {REMEDIES.get(reason, 'other pictures')}" if reason else ""
+        raise UserError(
+            f"nothing was recorded: {refused or 'the space key records'}; run the same command again{remedy}"
+        )
+    print(f"{args.subject}, session {session}: {list_counts(recorder.plan.counts)}")
     if refused:
         print(f"refused: {refused}")
     for (label, seen), count in recorder.doubts.kept.items():
         print(
             f"{count} of {label} look {seen} to the general model, and are kept; if that is a mistake: "
-            f"{record_command(subject, args.data, '--delete-session', session)}"
+            f"{record_command(args.subject, args.data, '--delete-session', session)}"
         )
-    tell_next(plan, args, session, is_file)
 
 
 def list_refused(recorder) -> str:
@@ -278,20 +257,11 @@ def list_refused(recorder) -> str:
     for reason, count in recorder.refused.items():
         files = [name for name, why in recorder.refused_pictures.items() if why == reason]
         names = f" ({list_names(files, 3)})" if files else ""
-        texts.append(f"{count} {PLAIN.get(reason, reason)}{names}")
+        texts.append(f"{count} {reason}{names}")
     return ", ".join(texts)
 
 
-def remedy(recorder) -> str:
-    """Return what to do where nothing was recorded."""
-    again = "run the same command again"
-    if not recorder.refused:
-        return again
-    reason = recorder.refused.most_common(1)[0][0]
-    return f"{again} with {REMEDIES.get(reason, 'other pictures')}"
-
-
-def tell_next(plan: SessionPlan, args, session: str, is_file: bool) -> None:
+def tell_next(plan: SessionPlan, args, session: str, sessions: int, is_file: bool) -> None:
     """Print the next commands: one for what is missing in the session, one for what comes after it.
 
     From files no number of samples is wanted: what is there can be trained on.
@@ -304,25 +274,22 @@ def tell_next(plan: SessionPlan, args, session: str, is_file: bool) -> None:
         place = [] if args.source == "0" else ["--source", args.source]
         missing = list(plan.missing)
         what = "still wanted: " + ", ".join(f"{count} {name}" for name, count in plan.missing.items())
-    label = ["--label", args.label] if args.label else []
     if missing:
-        of_missing = ["--label", missing[0]] if args.label else []
-        print(f"{what}: {command(args, '--session', session, *place, *of_missing)}")
-    sessions = [path for path in list_sessions(args.data) if path.parent.name == args.subject]
-    if len(sessions) >= WANTED_SESSIONS:
+        label = ["--label", missing[0]] if args.label else []
+        print(f"{what}: {command(args, '--session', session, *place, *label)}")
+    if sessions >= WANTED_SESSIONS:
         data = "" if args.data == PERSONAL_DATA else f" --data {quoted(str(args.data))}"
         print(f"next: python scr/train_personal.py --subject {args.subject}{data}")
     elif sum(map(bool, plan.counts.values())) > 1:
         when = "from other pictures" if is_file else "later today or tomorrow"
+        label = ["--label", args.label] if args.label else []
         print(f"next: a second session, {when}: {command(args, *place, *label)}")
 
 
 def command(args, *more: str) -> str:
     """Return the command that goes on recording this person; more: further arguments."""
-    new = args.classes and (load_classes(args.subject, args.data) or EMOTIONS) != args.classes
-    given = ["--classes", *args.classes] if new else []
-    given += ["--wanted", str(args.wanted)] if args.wanted != WANTED_SAMPLES else []
-    return record_command(args.subject, args.data, *given, *more)
+    wanted = ["--wanted", str(args.wanted)] if args.wanted != WANTED_SAMPLES else []
+    return record_command(args.subject, args.data, *wanted, *more)
 
 
 def list_counts(counts: dict[str, int]) -> str:
@@ -330,38 +297,38 @@ def list_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def next_session(folder: Path, subject: str) -> str:
-    """Return the first number that is not yet a session of the subject."""
-    taken = {path.stem for path in list_sessions(folder) if path.parent.name == check_name(subject)}
-    return next(str(number) for number in range(1, len(taken) + 2) if str(number) not in taken)
-
-
 def list_recordings(folder: Path) -> None:
     """Print subjects, sessions and counts."""
-    paths = list_sessions(folder)
-    for path in paths:
-        samples, dropped = read_session(path)
-        counts = list_counts(count_labels(samples, load_classes(path.parent.name, folder) or EMOTIONS))
-        print(
-            f"{path.parent.name}, session {path.stem}: {counts}"
-            + (f" ({dropped} damaged)" if dropped else "")
-        )
-    kept = sorted(folder.glob(f"*/{NEUTRAL_FILE}"))
-    for path in kept:
-        print(f"{path.parent.name}, neutral face of the live demo")
-    if not paths and not kept:
+    subjects = list_subjects(folder)
+    for subject in subjects:
+        try:
+            list_sessions(subject, folder)
+        except UserError as error:  # damaged, or being recorded
+            print(f"{subject}: {error}")
+    if not subjects:
         print(
             f"nothing recorded in {relative(folder)}; start with: python scr/record_dataset.py --subject NAME"
         )
 
 
-def delete_session(folder: Path, subject: str, session: str) -> None:
-    """Delete one session's file."""
-    path = session_path(subject, session, folder)
-    if not path.is_file():
-        raise UserError(f"{subject} has no session {session}; see: python scr/record_dataset.py --list")
-    with writing_session(path):
-        path.unlink()
+def list_sessions(subject: str, folder: Path) -> None:
+    """Print the sessions and counts of a subject."""
+    with open_recordings(subject, folder, to_read=True) as recordings:
+        for session in recordings.sessions:
+            counts = recordings.count(session)
+            counts = {name: counts[name] for name in recordings.classes or EMOTIONS}
+            print(f"{subject}, session {session}: {list_counts(counts)}")
+
+
+def delete_session(folder: Path, subject: str | None, session: str) -> None:
+    """Delete one session of a subject."""
+    if not subject:
+        raise UserError(
+            "whose session is to be deleted? name the person with --subject; "
+            "see: python scr/record_dataset.py --list"
+        )
+    with open_recordings(subject, folder) as recordings:
+        recordings.delete_session(session)
     print(
         f"deleted session {session} of {subject}; models trained on it are not changed: "
         f"train again, or --forget {subject}"
@@ -373,35 +340,20 @@ def forget(folder: Path, subject: str, sure: bool) -> None:
     places = [place for place in (folder / check_name(subject), PERSONAL_MODELS / subject) if place.is_dir()]
     if not places:
         raise UserError(f"nothing is stored about {subject}; see: python scr/record_dataset.py --list")
-    sessions = [path for path in list_sessions(folder) if path.parent.name == subject]
     if not sure:
-        ask_to_delete(places, sessions)
-    with ExitStack() as stack:
-        for path in sessions:
-            stack.enter_context(writing_session(path))  # not under a recording that runs
+        ask_to_delete(places)
     for place in places:
-        shutil.rmtree(place)
+        delete_folder(place)
         print(f"deleted {relative(place)}")
 
 
-def ask_to_delete(places: list[Path], sessions: list[Path]) -> None:
-    """Ask whether folders, with sessions in them, are to be deleted; raises UserError unless they are."""
-    samples = sum(len(read_session(path)[0]) for path in sessions)
-    held = f" ({samples} samples in {len(sessions)} sessions)" if sessions else ""
-    what = f"{' and '.join(map(relative, places))}{held}"
+def ask_to_delete(places: list[Path]) -> None:
+    """Ask whether folders are to be deleted; raises UserError unless they are."""
+    what = " and ".join(map(relative, places))
     if not (sys.stdin and sys.stdin.isatty()):
         raise UserError(f"--forget asks before it deletes {what}, and there is nobody to ask; add --yes")
     if input(f"delete {what} for good? [y/N] ").strip().lower() not in ("y", "yes"):
         raise UserError("nothing is deleted")
-
-
-def forget_neutral(folder: Path, subject: str) -> None:
-    """Delete the neutral face that the live demo keeps of a subject."""
-    path = neutral_path(subject, folder)
-    if not path.is_file():
-        raise UserError(f"no neutral face of {subject} is kept; see: python scr/record_dataset.py --list")
-    path.unlink()
-    print(f"deleted {relative(path)}")
 
 
 if __name__ == "__main__":

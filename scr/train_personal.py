@@ -121,9 +121,7 @@ class Recorded:
 
 def load_recordings(args) -> Recorded:
     """Return the subject's recordings; raises UserError if there are too few to hold any out."""
-    samples, dropped = load_subject(args.subject, args.data)
-    if dropped:
-        note(f"{dropped} damaged lines in the recordings were dropped; all others are used")
+    samples = load_subject(args.subject, args.data)
     faces = FaceSet(
         np.stack([sample.landmarks for sample in samples]),
         np.array([sample.label for sample in samples]),

@@ -19,7 +19,7 @@ from conftest import DATA, ROOT, run
 
 from utils.config import EMOTIONS
 from utils.data.face_set import load_face_set
-from utils.data.recordings import SessionWriter
+from utils.data.recordings import open_recordings
 from utils.files import write_json
 from utils.model.bundle import digests, load_info
 from utils.model.swap import JSON
@@ -53,9 +53,9 @@ def recorded(landmark_file, tmp_path_factory):
     data = load_face_set(landmark_file)
     label = np.roll(EMOTIONS, 1)[data.class_index(EMOTIONS)]
     for session in (0, 1):
-        with SessionWriter("ann", str(session), folder) as writer:
+        with open_recordings("ann", folder) as store:
             for row in range(session, len(data), 2):
-                writer.append(data.landmarks[row], data.blendshapes[row], label[row])
+                store.append(str(session), data.landmarks[row], data.blendshapes[row], label[row])
     return folder
 
 

@@ -1,26 +1,36 @@
-"""Recording expressions of one's own: classes, folders, keys, clips, second opinions."""
+"""Recording: classes, folders, keys, clips, second opinions, what is refused, what is deleted."""
 
+import os
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA, SMILE, frames_of, run, user_error
+from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, run_here, user_error
 
 import record_dataset
 from utils.app import recorder as recorder_module
 from utils.app.label_check import Doubts
-from utils.app.recorder import Recorder
-from utils.app.session_plan import SessionPlan
+from utils.app.recorder import Recorder, SampleFilter
+from utils.app.session_plan import COUNTDOWN_S, RECORD_S, SessionPlan
 from utils.app.windows import window as windows
 from utils.app.windows.recording_view import RecordingView
-from utils.config import UserError
-from utils.data.recordings import SessionWriter, load_classes, load_subject, store_consent
+from utils.config import EMOTIONS, UserError
+from utils.data.recordings import list_subjects, load_classes, load_subject, open_recordings
 from utils.faces.crops import CROP_PX
 from utils.model.classifier import Prediction
 from utils.video.sources import open_source
 
 PORTRAIT = DATA / "astronaut.jpg"
+FACE = np.zeros((478, 3)), np.zeros(52)
+
+
+def record(folder, *args):
+    """Run the script for the recordings in a folder, in this process."""
+    return run_here("record_dataset.py", "--data", folder, *args)
 
 
 @pytest.fixture(scope="module")
@@ -49,33 +59,41 @@ def test_a_stopped_recording_says_what_is_kept(capsys):
 
 
 def test_a_folder_of_class_folders_is_recorded_in_one_run(class_folders, tmp_path):
-    done = run("record_dataset.py", "--subject", "ann", "--source", class_folders, "--data", tmp_path)
+    done = record(tmp_path, "--subject", "ann", "--source", class_folders)
     assert done.returncode == 0, done.stderr
-    samples, _ = load_subject("ann", tmp_path)
+    samples = load_subject("ann", tmp_path)
     assert {sample.label for sample in samples} == {"grin", "mouth shut"} and len(samples) >= 4
     assert load_classes("ann", tmp_path) == ("mouth shut", "grin")
     assert "ann, session 1: mouth shut" in done.stdout and "still wanted" not in done.stdout
     assert f"from other pictures: python scr/record_dataset.py --subject ann --data {tmp_path} --source" in (
         done.stdout
     )
-    again = run(
-        "record_dataset.py", "--subject", "ann", "--source", PORTRAIT, "--label", "Grin", "--data", tmp_path
-    )
+    again = record(tmp_path, "--subject", "ann", "--source", PORTRAIT, "--label", "Grin")
     assert again.returncode == 0 and "mouth shut 0, grin 1" in again.stdout, "the classes are kept"
-    for arguments, what in (
-        (["--label", "wink"], "--label wink is none of ann's classes (mouth shut, grin)"),
-        (["--classes", "grin", "wink", "--label", "wink"], "mouth shut of ann is recorded already"),
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--label", "wink"], "ann has no class wink (classes: grin, rest); "),
+        (["--label", "wink"], "--classes grin rest wink"),
+        (
+            ["--classes", "grin", "wink", "--label", "wink"],
+            "ann already has recordings of rest, which --classes leaves out",
+        ),
         (["--classes", "grin", "--label", "grin"], "1 class (grin)"),
-    ):
-        asked = run(
-            "record_dataset.py", "--subject", "ann", "--source", PORTRAIT, *arguments, "--data", tmp_path
-        )
-        assert what in user_error(asked)
-    (tmp_path / "ann" / "classes.json").write_text("{}")
-    damaged = run(
-        "record_dataset.py", "--subject", "ann", "--source", PORTRAIT, "--label", "grin", "--data", tmp_path
-    )
-    assert "classes.json is damaged" in user_error(damaged)
+        (["--label", "grin", "--source", "nowhere"], "no file or folder nowhere"),
+        (["--delete-session", "7"], "ann has no session 7"),
+        (["--session", "a/b", "--label", "grin"], "'a/b' can't be used as a name"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path):
+    with open_recordings("ann", tmp_path) as recordings:
+        recordings.append("1", *FACE, "rest")
+        recordings.keep_classes(["grin", "rest"])
+    done = record(tmp_path, "--subject", "ann", "--source", PORTRAIT, *arguments)
+    assert message in user_error(done)
+    assert len(load_subject("ann", tmp_path)) == 1
 
 
 def test_what_surely_looks_otherwise_is_kept_and_said_where_nobody_can_be_asked(tmp_path):
@@ -96,13 +114,12 @@ class Certain:
         return Prediction(np.array([[0.95, 0.05]], np.float32))
 
 
-def open_recorder(folder, classes):
+def make_recorder(recordings, classes):
     doubts = Doubts()
-    doubts._classifier = Certain()
-    writer = SessionWriter("ann", "1", folder)
-    recorder = Recorder(writer, SessionPlan(dict.fromkeys(classes, 0), 20), set(), doubts)
+    doubts.classifier = Certain()
+    recorder = Recorder(recordings, "1", SessionPlan(dict.fromkeys(classes, 0), 20), doubts)
     recorder._image = np.zeros((480, 640, 3), np.uint8)
-    return recorder, writer
+    return recorder
 
 
 def face(number):
@@ -145,8 +162,8 @@ def test_without_consent_nothing_is_stored_and_no_folder_left(tmp_path, monkeypa
 @pytest.mark.parametrize("answer, count", [("y", 2), ("n", 0)])
 def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
     view = RecordingView("ann", "1", "", False)
-    recorder, writer = open_recorder(tmp_path, ("sad", "happy", "wink"))
-    with writer:
+    with open_recordings("ann", tmp_path) as recordings:
+        recorder = make_recorder(recordings, ("sad", "happy", "wink"))
         recorder.plan.start_or_stop(0.0)
         recorder.store(face(0), recorder._ask_in_window)
         assert recorder.asked == ("sad", "happy") and not recorder.plan.recording(4.0)
@@ -175,8 +192,8 @@ def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
 
 def test_digits_choose_up_to_nine_classes(tmp_path):
     view = RecordingView("ann", "1", "", False)
-    recorder, writer = open_recorder(tmp_path, [f"own {number}" for number in range(1, 10)])
-    with writer:
+    with open_recordings("ann", tmp_path) as recordings:
+        recorder = make_recorder(recordings, [f"own {number}" for number in range(1, 10)])
         recorder.press("9", 0.0, view)
         assert recorder.plan.label == "own 9"
         recorder.press("0", 0.0, view)
@@ -188,10 +205,228 @@ def test_a_clip_shorter_than_a_countdown_is_recorded_from_and_begins_again(tmp_p
     monkeypatch.setattr(recorder_module, "Window", Window)
     end = 2 * 72 - 5
     monkeypatch.setattr(Window, "keys", {40: "space", 72 + 10: "2", 72 + 15: "space", end: "q"})
-    with SessionWriter("ann", "1", tmp_path) as writer:
-        store_consent(tmp_path / "ann")
-        recorder = Recorder(writer, SessionPlan({"grin": 0, "rest": 0}, 30), set())
+    with open_recordings("ann", tmp_path) as recordings:
+        recordings.store_consent()
+        recorder = Recorder(recordings, "1", SessionPlan({"grin": 0, "rest": 0}, 30))
         with recorder:
             recorder.run_live(lambda: open_source(str(SMILE)), RecordingView("ann", "1", "", False))
     assert recorder.plan.counts["grin"] >= 2
     assert recorder.plan.counts["rest"] >= 1 and not recorder._landmarkers
+
+
+def test_what_would_spoil_the_set_is_refused(portrait):
+    from utils.faces.landmarker import FaceLandmarker
+
+    with FaceLandmarker() as landmarker:
+        face = landmarker.detect_picture(portrait)[0]
+        cut = portrait[:, 195:]
+        cut_face = landmarker.detect_picture(cut)[0]
+    check = SampleFilter()
+    assert check.problem(None, portrait, "happy") == "no face"
+    assert check.problem(None, None, "happy") == "unreadable picture"
+    assert check.problem(cut_face, cut, "happy") == "face cut off"
+    assert check.problem(face, cv2.GaussianBlur(portrait, (0, 0), 5), "happy") == "blurred"
+    assert check.problem(face, portrait, "happy") == ""
+    check.accept(face, "happy")
+    assert check.problem(face, portrait, "happy") == check.SAME
+    assert check.problem(face, portrait, "sad") == ""
+    wink = face.blendshapes.copy()
+    wink[9] += 0.3  # eyeBlinkLeft
+    assert check.problem(SimpleNamespace(landmarks=face.landmarks, blendshapes=wink), portrait, "happy") == ""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Two sessions of a subject, recorded by the script from folders of frames of two clips."""
+    root = tmp_path_factory.mktemp("recorded")
+    for emotion, (clip, indices) in SEGMENTS.items():
+        frames, indices = frames_of(clip), list(indices)
+        for session in ("1", "2"):
+            folder = root / "frames" / session / emotion
+            folder.mkdir(parents=True)
+            for index in indices[int(session) - 1 :: 2]:
+                cv2.imwrite(str(folder / f"{index:03}.jpg"), frames[min(index, len(frames) - 1)])
+    for session in ("1", "2"):
+        folder = root / "frames" / session
+        done = record(root / "personal", "--subject", "ann", "--session", session, "--source", folder)
+        assert done.returncode == 0, done.stderr
+    return root / "personal"
+
+
+def test_folders_are_recorded_as_landmarks_only(recorded):
+    with open_recordings("ann", recorded, to_read=True) as recordings:
+        assert recordings.sessions == ["1", "2"]
+        assert min(recordings.count()[name] for name in EMOTIONS) >= 6
+    assert [path.name for path in recorded.rglob("*") if path.is_file()] == ["recordings.sqlite"]
+
+
+def test_a_picture_is_recorded_once(tmp_path):
+    for label, session in (("happy", "1"), ("sad", "2")):
+        arguments = "--source", PORTRAIT, "--label", label, "--subject", "zoe", "--session", session
+        done = record(tmp_path, *arguments)
+    error = user_error(done)
+    assert "nothing was recorded: 1 already recorded (" in error and "astronaut.jpg)" in error
+    assert error.endswith("with other pictures")
+    assert {sample.session for sample in load_subject("zoe", tmp_path)} == {"1"}
+
+
+def test_an_empty_class_folder_stops_no_recording(tmp_path, portrait):
+    for name in ("fear", "happy"):
+        (tmp_path / "frames" / name).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "frames" / "happy" / "a.png"), portrait)
+    done = record(tmp_path / "data", "--subject", "eve", "--source", tmp_path / "frames")
+    assert done.returncode == 0 and "left out, nothing in: fear" in done.stderr and "happy 1" in done.stdout
+
+
+def test_a_video_is_recorded_without_repeating_still_frames(tmp_path):
+    done = record(tmp_path, "--subject", "bob", "--source", SMILE, "--label", "neutral")
+    assert done.returncode == 0, done.stderr
+    assert 2 <= len(load_subject("bob", tmp_path)) < 40 and SampleFilter.SAME in done.stdout
+    assert f"--data {tmp_path} --source OTHER_FILE --label neutral" not in done.stdout, "one class is no set"
+    assert (
+        "not recorded yet: fear, happy, sad; to add it: python scr/record_dataset.py --subject bob "
+        f"--data {tmp_path} --session 1 --source OTHER_FILE --label fear"
+    ) in done.stdout
+
+
+FULL = {  # both leave room for some samples; then there is room again
+    "file size limit": "(ulimit -f 60; {record}); status=$?; ",
+    "full disk": "mount -t tmpfs -o size=80k none {data} || exit 77; {record}; status=$?; "
+    "mount -o remount,size=9m {data}; ",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("kind", FULL)
+def test_a_full_disk_costs_the_sample_being_written_and_no_other(recorded, tmp_path, kind):
+    data = tmp_path / "personal"
+    data.mkdir()
+    frames = recorded.parent / "frames" / "1" / "sad"
+    record = (
+        f"{sys.executable} {ROOT}/scr/record_dataset.py --subject ann --session 1 --label sad --data {data} "
+        f"--source {frames}"
+    )
+    copy = f"cp {data}/ann/recordings.sqlite {tmp_path}"
+    script = (
+        FULL[kind].format(record=record, data=data)
+        + f"mkdir {tmp_path}/first {tmp_path}/last; {copy}/first; [ $status = 1 ] || exit 99; "
+        + f"{record} && {copy}/last"
+    )
+    in_namespace = ["unshare", "--user", "--map-root-user", "--mount"] if kind == "full disk" else []
+    try:
+        done = subprocess.run(
+            [*in_namespace, "bash", "-c", script], capture_output=True, text=True, timeout=300
+        )
+    except FileNotFoundError as missing:
+        pytest.skip(f"{missing.filename} is not installed")
+    if done.returncode == 77 or "unshare failed" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"a file system may not be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert re.search("disk is full|disk I/O error", error) and "samples so far are safe" in error
+    assert "kept in session 1: fear 0, happy 0, neutral 0, sad" in done.stderr
+    first, last = (load_subject(name, tmp_path) for name in ("first", "last"))
+    wanted = sum(sample.session == "1" and sample.label == "sad" for sample in load_subject("ann", recorded))
+    assert 0 < len(first) < len(last) == wanted, "the next run takes what is missing, and nothing twice"
+
+
+def test_list_delete_and_forget_really_delete(tmp_path):
+    for subject, session in (("ann", "1"), ("ann", "2"), ("bob", "1")):
+        with open_recordings(subject, tmp_path) as recordings:
+            recordings.append(session, *FACE, "happy")
+    (tmp_path / "ann" / "neutral.npz").touch()  # of an earlier version
+    listed = record(tmp_path, "--list").stdout
+    assert "ann, session 1: fear 0, happy 1, neutral 0, sad 0" in listed and "bob, session 1" in listed
+    assert "--subject" in user_error(record(tmp_path, "--delete-session", "1"))
+    assert record(tmp_path, "--subject", "ann", "--delete-session", "1").returncode == 0
+    assert [sample.session for sample in load_subject("ann", tmp_path)] == ["2"]
+    assert "add --yes" in user_error(run("record_dataset.py", "--data", tmp_path, "--forget", "ann"))
+    assert answer_forget(tmp_path, "n").returncode == 1 and list_subjects(tmp_path) == ["ann", "bob"]
+    assert answer_forget(tmp_path, "y").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["bob"]
+    assert record(tmp_path, "--forget", "bob", "--yes").returncode == 0
+    assert not list(tmp_path.iterdir())
+    assert "nothing is stored about ann" in user_error(record(tmp_path, "--forget", "ann"))
+    assert "nothing recorded" in record(tmp_path, "--list").stdout
+
+
+def answer_forget(folder, answer):
+    """Forget ann at a terminal that gives an answer; return the finished process."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    arguments = [sys.executable, str(ROOT / "scr" / "record_dataset.py"), "--data", str(folder)]
+    done = subprocess.run(
+        [*arguments, "--forget", "ann"], stdin=theirs, capture_output=True, text=True, timeout=60
+    )
+    assert "for good?" in done.stdout
+    os.close(ours), os.close(theirs)
+    return done
+
+
+def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
+    plan, view = SessionPlan(dict.fromkeys(EMOTIONS, 0), wanted=2), RecordingView("ann", "1", "", True)
+    with open_recordings("ann", tmp_path) as recordings:
+        recorder = Recorder(recordings, "1", plan)
+        frame = portrait[:480, :640]
+        waiting = view.draw(frame, None, plan, "", 100.0).copy()
+        recorder.press("space", 100.0, view)
+        pictures = [view.draw(frame, None, plan, "", 100.1 + second).copy() for second in range(3)]
+        assert all((one[:50] != other[:50]).any() for one, other in zip([waiting, *pictures], pictures)), (
+            "it does not count"
+        )
+        moments = [
+            (plan.counting(now), plan.recording(now))
+            for now in (99.9 + COUNTDOWN_S, 100 + COUNTDOWN_S, 101 + COUNTDOWN_S)
+        ]
+        assert moments == [(True, False), (False, True), (False, True)]
+        for number in range(2):
+            recorder.store(face(number))
+            plan.move_on()
+        assert plan.counts["fear"] == 2 and plan.label == "happy", "it goes to the next expression"
+        assert not plan.recording(101 + COUNTDOWN_S), "which gets a countdown of its own"
+
+
+def test_the_plan_of_a_session_needs_no_window():
+    plan = SessionPlan(dict.fromkeys(EMOTIONS, 0), wanted=2)
+    plan.start_or_stop(200.0)
+    assert plan.counting(201.0)
+    plan.start_or_stop(201.0)
+    assert not plan.counting(201.1) and not plan.recording(201 + COUNTDOWN_S), "space stops it"
+    plan.start_or_stop(300.0)
+    assert plan.recording(300 + COUNTDOWN_S) and not plan.recording(300 + COUNTDOWN_S + RECORD_S)
+    plan.choose("sad")
+    assert not plan.recording(300 + COUNTDOWN_S), "another class stops it"
+    plan.count()
+    plan.move_on()
+    assert plan.label == "sad" and plan.missing == {"fear": 2, "happy": 2, "neutral": 2, "sad": 1}
+    plan.count()
+    plan.move_on()
+    assert plan.label == "fear" and "sad" not in plan.missing
+    for name in ("fear", "happy", "neutral"):
+        plan.choose(name)
+        plan.counts[name] = 1
+        plan.count()
+    plan.move_on()
+    assert not plan.missing and plan.label == "neutral", "nothing is wanted: the class at hand stays"
+    assert SessionPlan({name: 2 for name in plan.counts} | {"sad": 1}, wanted=2).label == "sad"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--subject", "ann", "--classes", "wink", "happy", "--wanted", "9"],
+            "--wanted 9 --classes wink happy --source FOLDER; or all of one class: add --label wink",
+        ),
+        (["--source", "nowhere"], "no file or folder nowhere"),
+        (["--source", "{empty}"], "no pictures"),
+        (["--source", DEMO], "add --label fear"),
+        (["--source", PORTRAIT], "add --label fear"),
+    ],
+)
+def test_recording_without_a_display_says_how_to_go_on(arguments, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    arguments = [str(argument).format(empty=tmp_path / "empty") for argument in arguments]
+    assert message in user_error(run("record_dataset.py", *arguments, "--data", tmp_path / "data"))
+    assert not list((tmp_path / "data").glob("*"))

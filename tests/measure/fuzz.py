@@ -167,8 +167,32 @@ def forge_text(data: bytes, generator: np.random.Generator) -> bytes:
     return b" ".join(words).replace(b" , ", b",").replace(b" \n ", b"\n")
 
 
+def forge_recordings(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return a database of recordings with an odd value in one of its columns."""
+    odd = [
+        None,
+        b"",
+        "x",
+        b"\xff" * 5736,
+        bytes(5736),
+        bytes(208),
+        np.full(52, np.nan, "<f4").tobytes(),
+        "\n",
+    ]
+    column = ("label", "time", "landmarks", "blendshapes", "embedding", "session")[generator.integers(6)]
+    value = (*odd, *ODD_NUMBERS[:8])[generator.integers(15)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.sqlite"
+        path.write_bytes(data)
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute(f"UPDATE samples SET {column} = ? WHERE rowid = 1", (value,))
+            if generator.random() < 0.2:
+                database.execute("UPDATE facts SET value = ?", (value,))
+        return path.read_bytes()
+
+
 def forge_session(data: bytes, generator: np.random.Generator) -> bytes:
-    """Return a session whose first line was forged with a right checksum."""
+    """Return a session of an earlier version whose first line was forged with a right checksum."""
     first, *others = data.split(b"\n")
     body = json.loads(first.partition(b" ")[2])
     if generator.random() < 0.5:
@@ -262,15 +286,27 @@ def good_txt() -> bytes:
     return made_by(lambda folder: save_txt(folder / "a.txt", faces(3)), "a.txt")
 
 
-def good_session() -> bytes:
-    from utils.data.recordings import SessionWriter
+def good_recordings() -> bytes:
+    from utils.data.recordings import open_recordings
 
     def write(folder: Path) -> None:
-        with SessionWriter("ann", "1", folder) as writer:
+        with open_recordings("ann", folder) as recordings:
+            recordings.keep_classes(["cat", "dog", "happy"])
             for one in range(2):
-                writer.append(faces().landmarks[one], faces().blendshapes[one], "happy")
+                recordings.append("1", faces().landmarks[one], faces().blendshapes[one], "happy")
 
-    return made_by(write, "ann/1.jsonl")
+    return made_by(write, "ann/recordings.sqlite")
+
+
+def good_session() -> bytes:
+    """Return a session as versions before SQLite kept it."""
+    lines = []
+    for one in range(2):
+        arrays = {"landmarks": faces().landmarks[one], "blendshapes": faces().blendshapes[one]}
+        row = {name: base64.b64encode(values.tobytes()).decode() for name, values in arrays.items()}
+        text = json.dumps(row | {"label": "happy", "time": "2026-10-24T12:00:00.000+00:00"}).encode()
+        lines.append(b"%08x %s\n" % (zlib.crc32(text), text))
+    return b"".join(lines)
 
 
 def good_neutral() -> bytes:
@@ -330,12 +366,19 @@ def load_set(folder: Path, name: str) -> list:
     return values_of(data)
 
 
-def load_session(folder: Path) -> list:
-    from utils.data.recordings import load_subject
+def load_recordings(folder: Path) -> list:
+    from utils.data.recordings import load_classes, load_subject
 
-    with contextlib.suppress(UserError):  # no sample is left
-        samples, _ = load_subject("ann", folder)
-        return [values for sample in samples for values in (sample.landmarks, sample.blendshapes)]
+    load_classes("ann", folder)
+    samples = load_subject("ann", folder)
+    return [values for sample in samples for values in (sample.landmarks, sample.blendshapes)]
+
+
+def load_old_classes(folder: Path) -> list:
+    from utils.data.recordings import open_recordings
+
+    with open_recordings("ann", folder) as recordings:
+        assert recordings.classes != ()
     return []
 
 
@@ -402,12 +445,6 @@ def load_table(folder: Path) -> list:
     return [answers.label, answers.answer]  # no confidence is NaN
 
 
-def load_classes(folder: Path) -> list:
-    from utils.data.recordings import load_classes as load
-
-    return [load("ann", folder) and []]
-
-
 def load_calibration(folder: Path) -> list:
     from train_model import read_calibration
 
@@ -427,7 +464,8 @@ def load_picture(folder: Path) -> list:
 KINDS = {
     "set of faces": Kind("a.faces", good_set, forge_set, lambda folder: load_set(folder, "a.faces")),
     "set of faces, .txt": Kind("a.txt", good_txt, forge_text, lambda folder: load_set(folder, "a.txt")),
-    "session": Kind("ann/1.jsonl", good_session, forge_session, load_session),
+    "recordings": Kind("ann/recordings.sqlite", good_recordings, forge_recordings, load_recordings),
+    "session of an earlier version": Kind("ann/1.jsonl", good_session, forge_session, load_recordings),
     "neutral baseline": Kind("ann/neutral.npz", good_neutral, forge_npz, load_neutral),
     "FER+ table": Kind("votes.csv", good_ferplus, forge_text, load_ferplus),
     "model's JSON": Kind(
@@ -438,7 +476,9 @@ KINDS = {
         "emotion_mlp.keras", lambda: (MODELS / "emotion_mlp.keras").read_bytes(), forge_keras, load_keras
     ),
     "table of answers": Kind("a.csv", good_table, forge_text, load_table),
-    "own classes": Kind("ann/classes.json", lambda: b'{"classes": ["cat", "dog"]}', forge_json, load_classes),
+    "classes of an earlier version": Kind(
+        "ann/classes.json", lambda: b'{"classes": ["cat", "dog"]}', forge_json, load_old_classes
+    ),
     "calibration": Kind(
         "report.json",
         lambda: b'{"calibration": {"temperature": 1.5, "threshold": 0.5}, "table": []}',

@@ -12,7 +12,7 @@ from conftest import run_here, user_error
 
 from utils.config import EMOTIONS, MODELS
 from utils.data.face_set import load_face_set, save_face_set
-from utils.data.recordings import SessionWriter
+from utils.data.recordings import open_recordings
 from utils.model.bundle import NAME
 from utils.model.classifier import EmotionClassifier
 from utils.training.fine_tuning import (
@@ -56,10 +56,11 @@ def recordings(moved, tmp_path_factory):
     embedding = classifier.predict_crops(data.crop).embedding
     for session in (0, 1):
         for subject in ("ann", "bob"):
-            with SessionWriter(subject, str(session), folder) as writer:
+            with open_recordings(subject, folder) as store:
                 for row in range(session, len(data), 2):
                     kept = (embedding[row], classifier.crop_sha256) if subject == "ann" else ()
-                    writer.append(data.landmarks[row], data.blendshapes[row], data.label[row], *kept)
+                    face = data.landmarks[row], data.blendshapes[row], data.label[row]
+                    store.append(str(session), *face, *kept)
     return folder
 
 
@@ -224,7 +225,7 @@ def test_what_a_person_s_model_forgets_is_measured(recordings, landmark_file, tm
 def test_what_can_not_be_trained_on_is_one_line(options, fragment, recordings, tmp_path):
     folder = shutil.copytree(recordings, tmp_path / "personal") if "cid" in options else recordings
     if "cid" in options:
-        with SessionWriter("cid", "1", folder) as writer:
+        with open_recordings("cid", folder) as store:
             for _ in range(3):
-                writer.append(np.zeros((478, 3)), np.zeros(52), "happy")
+                store.append("1", np.zeros((478, 3)), np.zeros(52), "happy")
     assert fragment in user_error(run_here("train_personal.py", "--data", folder, *options))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import DEMO, SMILE, frames_of, run, run_here, user_error
 
-from utils.data.recordings import SessionWriter, load_subject
+from utils.data.recordings import load_subject, open_recordings
 from utils.faces.landmarker import FaceLandmarker
 
 OPEN, SHUT = "mouth open", "mouth shut"
@@ -122,12 +122,12 @@ def test_what_was_not_recorded_is_read_live(trained, tmp_path):
 
 def test_recordings_that_contradict_each_other_make_no_model_and_say_what_to_record_again(trained, tmp_path):
     """Labels that say nothing about the face: guessing can't be beaten."""
-    faces, _ = load_subject("ann", trained[0] / "personal")
+    faces = load_subject("ann", trained[0] / "personal")
     for session in ("1", "2"):
-        with SessionWriter("bob", session, tmp_path) as writer:
+        with open_recordings("bob", tmp_path) as store:
             for number, face in enumerate(faces[:40]):
                 label = ("wink", "kiss")[(number // 2 + int(session)) % 2]
-                writer.append(face.landmarks, face.blendshapes, label)
+                store.append(session, face.landmarks, face.blendshapes, label)
     arguments = "--subject", "bob", "--data", tmp_path, "--output", tmp_path / "model"
     error = user_error(run_here("train_personal.py", *arguments))
     assert "nothing is surely better than guessing" in error and "is taken for" in error

@@ -25,19 +25,19 @@ class Doubts:
         self.kept = Counter()
         """samples kept without having been asked about, by (label, emotion)"""
         try:
-            self._classifier = EmotionClassifier(model)
+            self.classifier = EmotionClassifier(model)
         except UserError:  # no general model at hand: nobody doubts
-            self._classifier = None
+            self.classifier = None
 
     def looks(self, face, label: str, image: np.ndarray) -> str:
         """Return the emotion that a face labelled `label` on an image surely shows instead, or ""."""
-        if self._classifier is None or label not in self._classifier.classes:
+        if self.classifier is None or label not in self.classifier.classes:
             return ""
-        crops = crop_faces(image, [face.landmarks]) if self._classifier.needs_crops else None
-        prediction = self._classifier.predict(face.landmarks[None], face.blendshapes[None], crops)
+        crops = crop_faces(image, [face.landmarks]) if self.classifier.needs_crops else None
+        prediction = self.classifier.predict(face.landmarks[None], face.blendshapes[None], crops)
         probabilities = prediction.probabilities[0]
         best = int(probabilities.argmax())
-        seen = self._classifier.classes[best]
+        seen = self.classifier.classes[best]
         return seen if seen != label and probabilities[best] >= SURE else ""
 
 

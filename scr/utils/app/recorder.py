@@ -6,9 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+
 from ..config import note
-from ..data.recordings import SampleFilter, SessionWriter, has_consent, store_consent
+from ..data.recordings import Recordings
 from ..faces.crops import crop_faces
+from ..faces.features import MESH_POINTS, face_box
+from ..faces.images import sharpness
 from ..faces.landmarker import FaceLandmarker
 from ..model.classifier import EmotionClassifier
 from .label_check import Doubts, question
@@ -16,22 +20,78 @@ from .session_plan import COUNTDOWN_S, SessionPlan
 from .windows.window import QUIT_KEYS, Window
 
 
+class SampleFilter:
+    """Says what would spoil a set: no face, a face cut off, blur, or nearly the last sample again."""
+
+    MIN_SHARPNESS = 25.0
+    """Variance of the Laplacian of the face at 128 pixels width. Measured: sharp clips and portraits 105 and
+    more, the same clips blurred by a Gaussian of 2% of the face's width 9 to 35."""
+    MIN_CHANGE = 0.003
+    """Least mean move of the mesh since the last sample of the class, in face widths. Measured: from frame to
+    frame of a face that holds still .0004 to .001, of one that moves .004 to .006."""
+    MIN_EXPRESSION = 0.1
+    """Or the least change of one blendshape, which sees an eyelid that moves alone. Measured: from frame to
+    frame of a face that holds still .02; where a smile grew slowly one had moved by .5 while the mesh had by
+    less than MIN_CHANGE."""
+    MAX_OUTSIDE = 0.05
+    """How far the mesh may reach over the picture's edge, in face widths: tight crops cut the outline, not
+    the features."""
+
+    SAME = "nearly the same as the last"
+
+    def __init__(self):
+        self._last: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def problem(self, face, frame_bgr: np.ndarray | None, label: str) -> str:
+        """Return why a frame's face (landmarks in image widths, or None) must not be recorded under a label,
+        or ""."""
+        if face is None:
+            return "no face" if frame_bgr is not None else "unreadable picture"
+        height, width = frame_bgr.shape[:2]
+        left, top, box_width, box_height = face_box(face.landmarks) * width
+        margin = self.MAX_OUTSIDE * box_width
+        if min(left, top, width - left - box_width, height - top - box_height) < -margin:
+            return "face cut off"
+        rows, columns = (
+            slice(max(0, int(top)), int(top + box_height)),
+            slice(max(0, int(left)), int(left + box_width)),
+        )
+        if sharpness(frame_bgr[rows, columns]) < self.MIN_SHARPNESS:
+            return "blurred"
+        if label in self._last:
+            shape, blendshapes = self._last[label]
+            moved = np.abs(shape - _shape(face.landmarks)).mean() >= self.MIN_CHANGE
+            if not moved and np.abs(blendshapes - face.blendshapes).max() < self.MIN_EXPRESSION:
+                return self.SAME
+        return ""
+
+    def accept(self, face, label: str) -> None:
+        """Remember the sample that was stored."""
+        self._last[label] = _shape(face.landmarks), face.blendshapes
+
+
+def _shape(landmarks: np.ndarray) -> np.ndarray:
+    """Return the mesh (468, 2) relative to its middle, in face widths."""
+    mesh = landmarks[:MESH_POINTS, :2]
+    return (mesh - mesh.mean(axis=0)) / max(float(np.ptp(mesh[:, 0])), 1e-6)
+
+
 class Recorder:
     """One recording, from as many sources as are given; a context manager, which closes its landmarkers.
 
-    known: bytes of the landmarks that are recorded already. doubts: who is asked for a second opinion, if
-    anybody. classifier: the model whose crop network, if any, gives the embedding that is kept of a face.
+    doubts: who is asked for a second opinion, if anybody. classifier: the model whose crop network, if any,
+    gives the embedding that is kept of a face.
     """
 
     def __init__(
         self,
-        writer: SessionWriter,
+        recordings: Recordings,
+        session: str,
         plan: SessionPlan,
-        known: set[bytes],
         doubts: Doubts | None = None,
         classifier: EmotionClassifier | None = None,
     ):
-        self.writer, self.plan, self.known, self.doubts = writer, plan, known, doubts
+        self.recordings, self.session, self.plan, self.doubts = recordings, session, plan, doubts
         self.filter = SampleFilter()
         self._classifier = classifier if classifier and classifier.needs_crops else None
         self._image = None
@@ -90,7 +150,7 @@ class Recorder:
         uncounted.
         """
         label = self.plan.label
-        if not self.problem and face.landmarks.tobytes() in self.known:
+        if not self.problem and self.recordings.holds(face.landmarks):
             self.problem = "already recorded"
             # Accepted all the same, so that a run that was cut short goes on as it would have.
             self.filter.accept(face, label)
@@ -106,9 +166,8 @@ class Recorder:
             if self._picture:
                 self.refused_pictures[self._picture] = self.problem
             return False
-        self.writer.append(face.landmarks, face.blendshapes, label, *self._embed(face))
+        self.recordings.append(self.session, face.landmarks, face.blendshapes, label, *self._embed(face))
         self.filter.accept(face, label)
-        self.known.add(face.landmarks.tobytes())
         self.plan.count()
         return True
 
@@ -153,7 +212,7 @@ class Recorder:
 
     def _show(self, source, window: Window, view) -> bool:
         """Show a source to its end; return whether the user would go on."""
-        self.agreed = source.kind in ("picture", "folder") or has_consent(self.writer.path.parent)
+        self.agreed = source.kind in ("picture", "folder") or self.recordings.has_consent
         begun = ("", 0.0)
         for frame in source:
             now = time.monotonic()
@@ -177,7 +236,7 @@ class Recorder:
             ahead = 0 if source.live else begun[1] + frame.timestamp_ms / 1000 - time.monotonic()
             key = window.read_key(3600 if frame.still else max(0.001, ahead))
             if not self.agreed and key == "y":
-                store_consent(self.writer.path.parent)
+                self.recordings.store_consent()
                 self.agreed = True
             elif frame.still and key == "space":
                 if not self._store_still(frame, face, window, view):

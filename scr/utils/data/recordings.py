@@ -1,50 +1,54 @@
-"""Recordings of a person: landmarks only, one line for each sample, on disk before the counter moves.
+"""Recordings of a person: landmarks only, one SQLite database for each subject.
 
-`data/personal/<subject>/<session>.jsonl`; a line is the CRC-32 of the rest, a space, and a JSON object with
-label, ISO time (UTC), and float32 landmarks and blendshapes in base64. A line that was cut off or damaged
-fails its checksum; it is dropped and reported, all others are read. Samples also keep what a crop network's
-last hidden layer made of the face, if the model had one: some hundred numbers, from which no picture can be
-made. One run at a time writes a session. A subject's folder and all in it can be read by its owner only.
+`data/personal/<subject>/recordings.sqlite` holds the samples, the classes where they are not the usual four,
+and when the person agreed to be recorded. A sample keeps landmarks, blendshapes and the embedding (a crop
+network's last hidden layer): some thousand numbers, from which no picture can be made. It is on disk when
+`append` returns. The folder, and all in it, can be read by its owner only.
+
+SQLite's own lock, which falls with its process, says who may do what: one run at a time records or deletes,
+and none does while others read, as training does.
 """
 
 import base64
 import contextlib
-import json
-import os
 import re
+import shutil
+import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from ..config import EMOTIONS, PERSONAL_DATA, UserError, relative
-from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS, face_box
-from ..faces.images import sharpness
-from ..files import atomic_path, write_json, writing
+from ..config import EMOTIONS, PERSONAL_DATA, UserError, note, note_once, relative
+from ..faces.features import ALL_POINTS
+from ..files import atomic_path
 from .checks import check_faces, parse_json
 from .classes import check_classes, class_name, name_problem
 
-NEUTRAL_FILE = "neutral.npz"
-"""In a subject's folder: the neutral baseline of live use, some frames of the face; not trained on."""
-
-CLASSES_FILE = "classes.json"
-"""In a subject's folder: the classes of the recordings, in order, where they are not the usual four."""
-
-CONSENT_FILE = "consent.json"
-"""In a subject's folder: that and when the person agreed to be recorded."""
+DATABASE = "recordings.sqlite"
+TABLES = (
+    "samples (session TEXT, label TEXT, time TEXT, landmarks BLOB, blendshapes BLOB, embedding BLOB,"
+    " crop_network TEXT)",
+    "facts (name TEXT PRIMARY KEY, value TEXT)",  # classes, a line each; agreed, when the person did
+)
+"""Times are ISO texts in UTC; arrays are little-endian float32."""
+OLD_SESSIONS, OLD_CLASSES, OLD_CONSENT = "*.jsonl", "classes.json", "consent.json"
+"""What earlier versions kept in a subject's folder; it is taken over when the folder is next opened."""
+PATIENCE_S = 2.0
+"""How long to wait for another run: one that lists what is recorded takes a moment."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One recorded face: landmarks (478, 3) and blendshapes (52,) float32, its label, who, when (UTC)."""
+    """One recorded face: landmarks (478, 3) and blendshapes (52,) float32, its label, when (UTC)."""
 
     landmarks: np.ndarray
     blendshapes: np.ndarray
     label: str
-    subject: str
     session: str
     time: datetime
     embedding: np.ndarray | None = None
@@ -53,8 +57,12 @@ class Sample:
     """sha256 of the crop network that the embedding is of"""
 
 
+class DamagedError(UserError):
+    """Recordings that SQLite can't read."""
+
+
 def check_name(name: str) -> str:
-    """Return `name` if it can be a folder and a file on every system; raises UserError otherwise."""
+    """Return `name` if it can be a folder on every system; raises UserError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise UserError(f"{name!r} can't be used as a name; use letters, digits, - and _ (at most 64)")
     return name
@@ -71,268 +79,322 @@ def record_command(subject: str, folder: Path = PERSONAL_DATA, *more: str) -> st
     return f"python scr/record_dataset.py --subject {' '.join(map(quoted, (subject, *place, *more)))}"
 
 
-def open_folder(subject: str, folder: Path = PERSONAL_DATA) -> Path:
-    """Return the folder of a subject, made if need be, for its owner's eyes only."""
-    path = folder / check_name(subject)
+def private_folder(path: Path) -> Path:
+    """Return a folder, made if need be, which its owner alone can open, with all that is in it."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
-        if path.stat().st_mode & 0o077:  # made by an earlier version
-            path.chmod(0o700)
-            for file in path.glob("*"):
-                file.chmod(0o700 if file.is_dir() else 0o600)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (path, *path.rglob("*")):
+            each.chmod(0o700 if each.is_dir() else 0o600)
     except OSError as error:
         raise UserError(f"can't write {relative(path)}: {error.strerror}; check its rights") from error
     return path
 
 
-def session_path(subject: str, session: str, folder: Path = PERSONAL_DATA) -> Path:
-    """Return where a session is kept, if it is."""
-    return folder / check_name(subject) / f"{check_name(session)}.jsonl"
+def list_subjects(folder: Path = PERSONAL_DATA) -> list[str]:
+    """Return the names of everyone who is recorded."""
+    return sorted(path.name for path in folder.glob("*/") if _is_recorded(path))
 
 
-def writing_session(path: Path) -> contextlib.AbstractContextManager:
-    """Hold the only right to change a session's file; raises UserError that names who else does."""
-    return writing(path, "wait for its end, or record another session: --session NAME")
+def _is_recorded(folder: Path) -> bool:
+    path = folder / DATABASE
+    return any(folder.glob(OLD_SESSIONS)) or (path.is_file() and path.stat().st_size > 0)
 
 
-class SessionWriter:
-    """Appends samples to one session's file; a context manager. A sample is on disk when `append` returns.
+def _nothing_recorded(subject: str, folder: Path) -> UserError:
+    known = ", ".join(list_subjects(folder)) or "nobody yet"
+    return UserError(
+        f"no recordings of {subject} in {relative(folder)} (recorded: {known}); "
+        f"run: {record_command(subject, folder)}"
+    )
 
-    Where none was written, nothing is left: no file, and no folder that was made for it.
-    Raises UserError if another run is writing this session, and if the disk refuses.
+
+@contextlib.contextmanager
+def open_recordings(
+    subject: str, folder: Path = PERSONAL_DATA, to_read: bool = False
+) -> Iterator["Recordings"]:
+    """Yield the recordings of a subject, which no other run changes meanwhile.
+
+    to_read: others may read them too. Else the folder is made if need be, and in the end, where nothing is
+    recorded, it goes. Raises UserError if another run is at them, if there are none to read, and if the disk
+    refuses.
     """
+    path = folder / check_name(subject) / DATABASE
+    if not to_read:
+        private_folder(path.parent)
+    elif not _is_recorded(path.parent):
+        raise _nothing_recorded(subject, folder)
+    elif any(path.parent.glob(OLD_SESSIONS)):
+        with open_recordings(subject, folder):
+            pass  # takes them over
+    nothing_left = False
+    try:
+        with _connect(path, to_read) as database:
+            recordings = Recordings(subject, database)
+            if not to_read:
+                _take_over(recordings, path.parent)
+            try:
+                yield recordings
+            finally:
+                nothing_left = not to_read and not recordings.sessions
+    finally:
+        if nothing_left:
+            with contextlib.suppress(OSError):  # something else is in the folder
+                path.unlink()
+                path.parent.rmdir()
 
-    def __init__(self, subject: str, session: str, folder: Path = PERSONAL_DATA):
-        self.path = session_path(subject, session, folder)
-        self._made_folder = not self.path.parent.exists()
-        open_folder(subject, folder)
-        self._again = record_command(subject, folder, "--session", session)
-        self._lock = contextlib.ExitStack()
-        self._lock.enter_context(writing_session(self.path))
-        try:
-            self._file = open(self.path, "ab", buffering=0, opener=_open_private)
-            if self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n":
-                self._file.write(b"\n")  # ends the line that a power cut tore
-        except OSError as error:
-            self._lock.close()
+
+@contextlib.contextmanager
+def _connect(path: Path, to_read: bool) -> Iterator[sqlite3.Connection]:
+    """Yield a database, locked against changes by others, or against all others; turns what SQLite refuses
+    into UserErrors."""
+    where = relative(path)
+    try:
+        if not to_read:
+            path.touch(mode=0o600)
+        with contextlib.closing(sqlite3.connect(path, PATIENCE_S, isolation_level=None)) as database:
+            if to_read:
+                database.execute("BEGIN")
+                database.execute("SELECT count(*) FROM samples")  # takes the lock that readers share
+            else:
+                database.execute("PRAGMA locking_mode = EXCLUSIVE")
+                database.execute("PRAGMA synchronous = EXTRA")  # a power cut takes nothing back
+                database.execute("PRAGMA secure_delete = ON")
+                database.execute("BEGIN EXCLUSIVE")
+                for table in TABLES:
+                    database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+                database.execute("COMMIT")
+            yield database
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged name can't even be told
+        kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if kind == sqlite3.SQLITE_BUSY:
             raise UserError(
-                f"can't write {relative(self.path)}: {error.strerror}; free space or check its rights, "
-                f"then run: {self._again}"
+                f"another run records, trains on or deletes what is in {where}; wait for its end"
             ) from error
+        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+            raise DamagedError(
+                f"{where} is damaged ({error}); restore a copy of it, or begin anew after: "
+                f"python scr/record_dataset.py --forget {path.parent.name}"
+            ) from error
+        raise UserError(
+            f"can't write {where}: {error}; samples so far are safe: free space or check its rights, and run "
+            "the same command again"
+        ) from error
+
+
+class Recordings:
+    """The samples, classes and consent of one person, in an open database."""
+
+    def __init__(self, subject: str, database: sqlite3.Connection):
+        self.subject, self.database = subject, database
+
+    @property
+    def sessions(self) -> list[str]:
+        """The names of the sessions."""
+        return [name for (name,) in self.database.execute("SELECT DISTINCT session FROM samples ORDER BY 1")]
+
+    def next_session(self) -> str:
+        """Return the first number that is not yet a session."""
+        return next(name for name in map(str, range(1, 10**6)) if name not in self.sessions)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes chosen for this person, in order; None if none were, which means `EMOTIONS`."""
+        kept = self._fact("classes")
+        return check_classes(kept.split("\n"), "the classes kept with the recordings") if kept else None
+
+    def keep_classes(self, classes: Sequence[str]) -> None:
+        """Keep the classes of this person's recordings; the default needs no keeping."""
+        if tuple(classes) != (self.classes or EMOTIONS):
+            self._keep("classes", "\n".join(classes))
+
+    @property
+    def has_consent(self) -> bool:
+        """Whether the person has agreed to be recorded."""
+        return bool(self._fact("agreed"))
+
+    def store_consent(self, when: datetime | None = None) -> None:
+        """Note that the person agreed, and when (now)."""
+        self._keep("agreed", _as_text(when or datetime.now(UTC)))
+
+    def _fact(self, name: str) -> str:
+        query = "SELECT CAST(value AS TEXT) FROM facts WHERE name = ?"
+        return next((value or "" for (value,) in self.database.execute(query, (name,))), "")
+
+    def _keep(self, name: str, value: str) -> None:
+        self.database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def count(self, session: str | None = None) -> Counter[str]:
+        """Return the number of samples of each label, of one session or of all."""
+        chosen = ("WHERE session = ?", (session,)) if session is not None else ("", ())
+        query = f"SELECT label, count(*) FROM samples {chosen[0]} GROUP BY label"
+        return Counter(dict(self.database.execute(query, chosen[1])))
+
+    def holds(self, landmarks: np.ndarray) -> bool:
+        """Tell whether these very landmarks are recorded already."""
+        query = "SELECT 1 FROM samples WHERE landmarks = ? LIMIT 1"
+        return self.database.execute(query, (_as_blob(landmarks),)).fetchone() is not None
 
     def append(
         self,
+        session: str,
         landmarks: np.ndarray,
         blendshapes: np.ndarray,
         label: str,
         embedding: np.ndarray | None = None,
         crop_network: str = "",
+        time: datetime | None = None,
     ) -> None:
-        """Write one sample, wait until the disk has it; if it refuses, leave whole lines, raise UserError."""
-        row = {
-            "label": label,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "landmarks": _encode(landmarks),
-            "blendshapes": _encode(blendshapes),
-        }
-        if embedding is not None:
-            row |= {"embedding": _encode(embedding), "crop_network": crop_network}
-        body = json.dumps(row)
-        size = os.fstat(self._file.fileno()).st_size
-        line = f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError("the disk is full")
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):  # a half line that stays fails its checksum
-                self._file.truncate(size)
+        """Store a sample (of now); when this returns it is on disk, unless a transaction is open."""
+        self.database.execute(
+            "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                session,
+                label,
+                _as_text(time or datetime.now(UTC)),
+                _as_blob(landmarks),
+                _as_blob(blendshapes),
+                None if embedding is None else _as_blob(embedding),
+                crop_network,
+            ),
+        )
+
+    def samples(self) -> list[Sample]:
+        """Return all samples in order of time; says once how many are damaged, and leaves them out."""
+        samples, damaged = [], 0
+        for row in self.database.execute("SELECT * FROM samples ORDER BY time, rowid"):
+            try:
+                samples.append(_read_sample(*row))
+            except (ValueError, TypeError):
+                damaged += 1
+        if damaged:
+            note_once(f"{damaged} damaged samples of {self.subject} are left out; {len(samples)} are whole")
+        return samples
+
+    def delete_session(self, session: str) -> None:
+        """Delete a session; raises UserError if there is none of that name."""
+        if session not in self.sessions:
             raise UserError(
-                f"can't write {relative(self.path)}: {error.strerror or error}; samples so far are safe: "
-                f"free space and go on with: {self._again}"
-            ) from error
-
-    def __enter__(self) -> "SessionWriter":
-        return self
-
-    def __exit__(self, *_) -> None:
-        with self._lock:
-            self._file.close()
-            if self.path.stat().st_size:
-                return
-            self.path.unlink()
-        if self._made_folder and not any(self.path.parent.glob("*.jsonl")):
-            for name in (CLASSES_FILE, CONSENT_FILE):
-                (self.path.parent / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # another run keeps something in it
-                self.path.parent.rmdir()
+                f"{self.subject} has no session {session}; see: python scr/record_dataset.py --list"
+            )
+        self.database.execute("DELETE FROM samples WHERE session = ?", (session,))
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _as_text(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")  # so that texts sort as times do
 
 
-def _encode(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
+def _as_blob(values: np.ndarray) -> bytes:
+    return np.asarray(values, "<f4").tobytes()
 
 
-def _decode(text: str, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape)
+def _read_sample(
+    session: str,
+    label: str,
+    time: str,
+    landmarks: bytes,
+    blendshapes: bytes,
+    embedding: bytes | None,
+    crop_network: str,
+) -> Sample:
+    """Return the sample in a row of the table; raises ValueError or TypeError if it is none."""
+    points = np.frombuffer(landmarks, "<f4").reshape(ALL_POINTS, 3)
+    shapes = np.frombuffer(blendshapes, "<f4")
+    check_faces(points[None], shapes[None])
+    if label != class_name(label) or name_problem(label):
+        raise ValueError(f"label {label}")
+    hidden = None if embedding is None else np.frombuffer(embedding, "<f4")
+    if hidden is not None and not np.isfinite(hidden).all():
+        raise ValueError("an embedding that is no number")
+    return Sample(points, shapes, label, session, datetime.fromisoformat(time), hidden, crop_network)
 
 
-def read_session(path: Path) -> tuple[list[Sample], int]:
-    """Return the samples in a session's file and the number of damaged lines that were dropped."""
-    samples, dropped = [], 0
+def load_subject(subject: str, folder: Path = PERSONAL_DATA) -> list[Sample]:
+    """Return all samples of a subject in order of time; raises UserError if there are none."""
+    with open_recordings(subject, folder, to_read=True) as recordings:
+        if samples := recordings.samples():
+            return samples
+    raise _nothing_recorded(subject, folder)
+
+
+def load_classes(subject: str, folder: Path = PERSONAL_DATA) -> tuple[str, ...] | None:
+    """Return `Recordings.classes` of a subject; raises UserError if there are no recordings."""
+    with open_recordings(subject, folder, to_read=True) as recordings:
+        return recordings.classes
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder of a subject, recorded samples overwritten; raises UserError while another run is at
+    them."""
+    if (path / DATABASE).is_file():
+        with contextlib.suppress(DamagedError), _connect(path / DATABASE, to_read=False) as database:
+            database.execute("PRAGMA journal_mode = OFF")  # no copy of a face, no space on a full disk
+            database.execute("DELETE FROM samples")
     try:
-        data = path.read_bytes()
+        shutil.rmtree(path)
     except OSError as error:
-        raise UserError(f"can't read {relative(path)}: {error.strerror}; check its rights") from error
-    for line in data.split(b"\n"):
-        if not line:
-            continue
+        raise UserError(f"can't delete {relative(path)}: {error.strerror}; check its rights") from error
+
+
+def _take_over(recordings: Recordings, folder: Path) -> None:
+    """Move what earlier versions kept in a folder into its database; a file goes after that is on disk."""
+    sessions = sorted(folder.glob(OLD_SESSIONS))
+    others = [path for path in (folder / OLD_CLASSES, folder / OLD_CONSENT) if path.is_file()]
+    if not sessions + others:
+        return
+    # Of a run that was killed before it deleted the files.
+    known = set(recordings.database.execute("SELECT session, time, landmarks FROM samples"))
+    damaged = 0
+    try:
+        recordings.database.execute("BEGIN")
+        with recordings.database:
+            for path in sessions:
+                for sample in _read_old_session(path):
+                    if sample is None:
+                        damaged += 1
+                    elif (sample.session, _as_text(sample.time), _as_blob(sample.landmarks)) not in known:
+                        recordings.append(**vars(sample))
+            for path in others:
+                _take_over_old_file(recordings, path)
+        for path in sessions + others:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"can't take over {relative(folder)}: {error.strerror}; check its rights") from error
+    lost = f"; {damaged} damaged samples could not be read" if damaged else ""
+    note(f"recordings of an earlier version are taken over into {relative(folder / DATABASE)}{lost}")
+
+
+def _read_old_session(path: Path) -> Iterator[Sample | None]:
+    """Yield the samples of a session's file, None for a damaged one: a line is the CRC-32 of the rest, a
+    space, and JSON with arrays in base64."""
+
+    for line in filter(None, path.read_bytes().split(b"\n")):
         checksum, _, body = line.partition(b" ")
         try:
             if int(checksum, 16) != zlib.crc32(body):
                 raise ValueError("checksum")
-            samples.append(_read_sample(parse_json(body), path))
+            row = parse_json(body)
+            arrays = (
+                base64.b64decode(row[name], validate=True) if name in row else None
+                for name in ("landmarks", "blendshapes", "embedding")
+            )
+            yield _read_sample(path.stem, row["label"], row["time"], *arrays, row.get("crop_network", ""))
         except (ValueError, KeyError, TypeError, OverflowError):
-            dropped += 1
-    return samples, dropped
+            yield None
 
 
-def _read_sample(row: dict, path: Path) -> Sample:
-    """Return the sample in a line of a session's file; raises ValueError, and others, if it is none."""
-    if row["label"] != class_name(row["label"]) or name_problem(row["label"]):
-        raise ValueError(f"label {row['label']}")
-    landmarks = _decode(row["landmarks"], (ALL_POINTS, 3))
-    blendshapes = _decode(row["blendshapes"], (BLENDSHAPES,))
-    check_faces(landmarks[None], blendshapes[None])
-    time = datetime.fromisoformat(row["time"]).astimezone(UTC)  # a time without zone is a local one
-    embedding = _decode(row["embedding"], (-1,)) if "embedding" in row else None
-    if embedding is not None and not np.isfinite(embedding).all():
-        raise ValueError("an embedding that is no number")
-    crop_network = str(row.get("crop_network", ""))
-    names = row["label"], path.parent.name, path.stem
-    return Sample(landmarks, blendshapes, *names, time, embedding, crop_network)
-
-
-def list_sessions(folder: Path = PERSONAL_DATA) -> list[Path]:
-    """Return the session files of everyone, by subject and session."""
-    return sorted(folder.glob("*/*.jsonl"))
-
-
-def load_subject(subject: str, folder: Path = PERSONAL_DATA) -> tuple[list[Sample], int]:
-    """Return all samples of a subject, session by session in order of time, and the number of damaged lines.
-
-    Raises UserError if there are none.
-    """
-    paths = [path for path in list_sessions(folder) if path.parent.name == check_name(subject)]
-    parts = [read_session(path) for path in paths]
-    samples = sorted((sample for part, _ in parts for sample in part), key=lambda sample: sample.time)
-    if not samples:
-        known = ", ".join(sorted({path.parent.name for path in list_sessions(folder)})) or "nobody yet"
-        raise UserError(
-            f"no recordings of {subject} in {relative(folder)} (recorded: {known}); "
-            f"run: {record_command(subject, folder)}"
-        )
-    return samples, sum(dropped for _, dropped in parts)
-
-
-def count_labels(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
-    """Return the number of samples of each class, in the order of `classes`."""
-    return {name: sum(sample.label == name for sample in samples) for name in classes}
-
-
-def load_classes(subject: str, folder: Path = PERSONAL_DATA) -> tuple[str, ...] | None:
-    """Return the classes chosen for a subject's recordings; None if none were, which means `EMOTIONS`.
-
-    Raises UserError if the file that keeps them is damaged.
-    """
-    path = folder / check_name(subject) / CLASSES_FILE
-    if not path.is_file():
-        return None
+def _take_over_old_file(recordings: Recordings, path: Path) -> None:
+    """Take over the classes or the consent of a subject."""
     try:
-        return check_classes(parse_json(path.read_bytes())["classes"], relative(path))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{relative(path)} is damaged ({error}); name the classes again: "
-            f"{record_command(subject, folder)} --classes NAME NAME"
-        ) from error
+        content = parse_json(path.read_bytes())
+        if path.name == OLD_CLASSES:
+            recordings.keep_classes(check_classes(content["classes"], relative(path)))
+        else:
+            recordings.store_consent(datetime.fromisoformat(content["agreed"]))
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        note(f"{relative(path)} is damaged ({error}) and left out; name the classes, or agree, once more")
 
 
-def keep_classes(subject: str, classes: Sequence[str], folder: Path = PERSONAL_DATA) -> None:
-    """Keep the classes of a subject's recordings beside them; the default needs no file."""
-    path = open_folder(subject, folder) / CLASSES_FILE
-    if tuple(classes) != EMOTIONS or path.is_file():
-        write_json(path, {"classes": list(classes)}, private=True)
-
-
-class SampleFilter:
-    """Says what would spoil a set: no face, a face cut off, blur, or nearly the last sample again."""
-
-    MIN_SHARPNESS = 25.0
-    """Variance of the Laplacian of the face at 128 pixels width. Measured: sharp clips and portraits 105 and
-    more, the same clips blurred by a Gaussian of 2% of the face's width 9 to 35."""
-    MIN_CHANGE = 0.003
-    """Least mean move of the mesh since the last sample of the class, in face widths. Measured: from frame to
-    frame of a face that holds still .0004 to .001, of one that moves .004 to .006."""
-    MIN_EXPRESSION = 0.1
-    """Or the least change of one blendshape, which sees an eyelid that moves alone. Measured: from frame to
-    frame of a face that holds still .02; where a smile grew slowly one had moved by .5 while the mesh had by
-    less than MIN_CHANGE."""
-    MAX_OUTSIDE = 0.05
-    """How far the mesh may reach over the picture's edge, in face widths: tight crops cut the outline, not
-    the features."""
-
-    SAME = "same as last: move a bit"
-
-    def __init__(self):
-        self._last: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-
-    def problem(self, face, frame_bgr: np.ndarray | None, label: str) -> str:
-        """Return why a frame's face (landmarks in image widths, or None) must not be recorded under a label,
-        or ""."""
-        if face is None:
-            return "no face" if frame_bgr is not None else "unreadable picture"
-        height, width = frame_bgr.shape[:2]
-        left, top, box_width, box_height = face_box(face.landmarks) * width
-        margin = self.MAX_OUTSIDE * box_width
-        if min(left, top, width - left - box_width, height - top - box_height) < -margin:
-            return "face cut off"
-        rows, columns = (
-            slice(max(0, int(top)), int(top + box_height)),
-            slice(max(0, int(left)), int(left + box_width)),
-        )
-        if sharpness(frame_bgr[rows, columns]) < self.MIN_SHARPNESS:
-            return "blurred"
-        if label in self._last:
-            shape, blendshapes = self._last[label]
-            moved = np.abs(shape - _shape(face.landmarks)).mean() >= self.MIN_CHANGE
-            if not moved and np.abs(blendshapes - face.blendshapes).max() < self.MIN_EXPRESSION:
-                return self.SAME
-        return ""
-
-    def accept(self, face, label: str) -> None:
-        """Remember the sample that was stored."""
-        self._last[label] = _shape(face.landmarks), face.blendshapes
-
-
-def _shape(landmarks: np.ndarray) -> np.ndarray:
-    """Return the mesh (468, 2) relative to its middle, in face widths."""
-    mesh = landmarks[:MESH_POINTS, :2]
-    return (mesh - mesh.mean(axis=0)) / max(float(np.ptp(mesh[:, 0])), 1e-6)
-
-
-def has_consent(folder: Path) -> bool:
-    """Tell whether the subject of a folder has agreed to be recorded."""
-    return (folder / CONSENT_FILE).is_file()
-
-
-def store_consent(folder: Path) -> None:
-    """Note that, and when, the subject of a folder agreed."""
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / CONSENT_FILE, {"agreed": when}, private=True)
+NEUTRAL_FILE = "neutral.npz"
 
 
 def neutral_path(subject: str, folder: Path) -> Path:
@@ -342,7 +404,7 @@ def neutral_path(subject: str, folder: Path) -> Path:
 
 def save_neutral(subject: str, landmarks: np.ndarray, blendshapes: np.ndarray, folder: Path) -> Path:
     """Keep a subject's neutral baseline, landmarks (n, 478, 3) and blendshapes (n, 52); return where."""
-    path = open_folder(subject, folder) / NEUTRAL_FILE
+    path = private_folder(folder / check_name(subject)) / NEUTRAL_FILE
     with atomic_path(path, private=True) as partial:
         np.savez(
             partial, landmarks=np.asarray(landmarks, np.float32), blendshapes=blendshapes.astype(np.float32)

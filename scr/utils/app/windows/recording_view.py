@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ...data.recordings import SampleFilter
+from ..recorder import SampleFilter
 from ..session_plan import SessionPlan
 from .canvas import AMBER, DIM, FAINT, INK, PANEL, PAPER, Canvas, RowLayout, class_colours
 
