@@ -41,6 +41,7 @@ OWNERS = {
     "filelock": {"files"},
     "distributed": {"extraction"},
     "av": {"video_reader"},
+    "pebble": {"pool"},
 }
 
 
@@ -109,7 +110,7 @@ def test_heavy_packages_have_one_owner():
 
 
 def test_no_pickle_is_opened():
-    """joblib writes `scaler.pkl`, and shares work out; what it and numpy would open is not asked of them."""
+    """joblib writes `scaler.pkl`; what it and numpy would open is not asked of them."""
     for path in SCR.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not imports(path) & {"pickle", "cPickle", "dill", "cloudpickle", "shelve"}, path.name

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -82,19 +81,6 @@ def native_log_silenced() -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
             os.close(null)
-
-
-@contextlib.contextmanager
-def interrupts_withheld() -> Iterator[None]:
-    """Hold Ctrl-C back: a process that is started meanwhile does not hear it, this one does so afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def note(text: str) -> None:

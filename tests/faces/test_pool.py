@@ -14,8 +14,8 @@ from utils.faces.pool import DIED, HUNG, work_through
 
 def work(folder, task):
     kind, number = task
-    if kind == "kill" or (kind == "kill once" and not (folder / "killed").exists()):
-        (folder / "killed").touch()
+    (folder / str(number)).touch()
+    if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "hang":
         time.sleep(600)
@@ -27,12 +27,6 @@ def work(folder, task):
 @contextlib.contextmanager
 def open_worker(folder):
     yield partial(work, folder)
-
-
-@contextlib.contextmanager
-def open_nothing():
-    os._exit(3)
-    yield
 
 
 def results_of(folder, kinds, **options):
@@ -47,10 +41,6 @@ def test_a_task_that_kills_its_worker_costs_itself_alone(tmp_path):
     assert results == [DIED if kind == "kill" else number * 10 for number, kind in enumerate(kinds)]
 
 
-def test_a_task_whose_worker_died_of_something_else_gets_a_second_chance(tmp_path):
-    assert results_of(tmp_path, ["well", "kill once", "well"]) == [0, 10, 20]
-
-
 def test_a_worker_that_hangs_is_ended(tmp_path):
     assert results_of(tmp_path, ["well", "hang", "well"], patience_s=2) == [0, HUNG, 20]
 
@@ -60,14 +50,21 @@ def test_what_the_work_raises_is_raised_here(tmp_path):
         results_of(tmp_path, ["well", "raise", "well"])
 
 
-def test_workers_that_never_start_are_said():
-    with pytest.raises(UserError, match="exit code 3"):
-        list(work_through(open_nothing, [1, 2], jobs=2))
-
-
 def test_leaving_early_ends_the_workers(tmp_path):
     results = work_through(partial(open_worker, tmp_path), [("well", 1), ("hang", 2)], jobs=2)
     assert next(results) == 10
     start = time.monotonic()
     results.close()
     assert time.monotonic() - start < 60  # of the 600 s that the task takes
+
+
+def test_no_more_than_some_tasks_are_done_ahead(tmp_path):
+    results = work_through(partial(open_worker, tmp_path), [("well", n) for n in range(20)], jobs=2, ahead=2)
+    assert next(results) == 0
+    time.sleep(1)
+    assert len(list(tmp_path.iterdir())) <= 5
+    assert list(results) == [10 * number for number in range(1, 20)]
+
+
+def test_nothing_to_do_starts_nothing(tmp_path):
+    assert list(work_through(partial(open_worker, tmp_path), [], jobs=2)) == []
