@@ -253,19 +253,21 @@ def ask_live(name: str, model: str, classes: tuple[str, ...], pictures: Pictures
     """Return what a model answers to the largest face of each picture, by main.py's own way."""
     from tqdm import tqdm
 
-    from utils.app.still_workers import FEWEST_PICTURES, read_pictures
+    from utils.app.pipeline import FaceReader, read_pictures
+    from utils.video.sources import InputFile
 
-    files = list(zip(pictures.name.tolist(), pictures.files))
-    frames = read_pictures(files, model, 1, jobs if len(files) >= FEWEST_PICTURES else 1, images=False)
+    files = [InputFile(name, path, True) for name, path in zip(pictures.name.tolist(), pictures.files)]
     answer = np.full(len(files), MISSED)
     confidence, width = np.full(len(files), np.nan), np.zeros(len(files))
-    for number, frame in enumerate(tqdm(frames, total=len(files), unit="img", desc=name)):
-        if frame.problem:
-            note(frame.problem)
-        if frame.readings:
-            reading = frame.readings[0]
-            answer[number] = classes.index(reading.emotion)
-            confidence[number], width[number] = reading.confidence, reading.box[2]
+    with FaceReader(model, max_faces=1) as reader:
+        results = tqdm(read_pictures(reader, files, jobs), total=len(files), unit="img", desc=name)
+        for number, result in enumerate(results):
+            if result.problem:
+                note(result.problem)
+            if result.faces:
+                face = result.faces[0]
+                answer[number] = face.probabilities.argmax()
+                confidence[number], width[number] = face.confidence, face.box[2]
     return Predictions(
         name, classes, label_index(pictures, classes), answer, confidence, pictures.source, width
     )

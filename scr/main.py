@@ -3,26 +3,29 @@
     python scr/main.py
     python scr/main.py --source clip.mp4 --no-display --save annotated.mp4 --output emotions.csv
 
-Keys: q or Esc quits, m mirrors, l shows the landmarks, n takes a second of your neutral face as baseline
-(again: without it), h helps, s saves a picture, space goes to the next picture.
-Videos and cameras are smoothed in time and may be `uncertain`; the rows of still pictures are neither.
+Keys: q or Esc quits, m mirrors, l shows the landmarks, h helps, s saves a picture, space goes to the next
+picture. Videos and cameras are smoothed in time. A face of which the model is not sure is `uncertain`.
 """
 
 from utils.cli import add_trust_flag, make_parser, number, positive_int, run_script
 
 import os
+import sys
 import time
 from argparse import BooleanOptionalAction
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
-from utils.config import MODELS, UserError, note
+from utils.config import MODELS, UserError, note, relative
 
 
 def build_parser():
     parser = make_parser(__doc__, "--source")
     parser.add_argument(
-        "--source", default="0", help="camera number, video, picture, folder of pictures, or stream address"
+        "--source",
+        help="camera number, video, picture, folder of pictures, numbered pictures (img%%03d.png), or stream "
+        "address (default: camera 0; without one a clip that comes along)",
     )
     parser.add_argument(
         "--model",
@@ -38,13 +41,10 @@ def build_parser():
         help="write what is shown: a video, a picture, or for a folder a folder",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write a row for each face and frame: .csv or .jsonl"
-    )
-    parser.add_argument(
         "--plot",
         type=Path,
         metavar="FILE",
-        help="draw what was read: .png or .html; over time for videos, counted by class for pictures",
+        help="draw what was read as a .png: over time for videos, counted by class for pictures",
     )
     parser.add_argument(
         "--max-faces",
@@ -61,28 +61,30 @@ def build_parser():
     parser.add_argument(
         "--smoothing-ms",
         type=number(0, 60_000),
-        default=300,
         metavar="MS",
-        help="time constant of the smoothing; 0: none",
-    )
-    parser.add_argument(
-        "--calibrate", action="store_true", help="first take a second of the face as neutral baseline (key n)"
-    )
-    parser.add_argument(
-        "--subject",
-        metavar="NAME",
-        help="use the neutral face kept of NAME, and keep it when it is taken (data/personal/NAME)",
+        help="time constant of the smoothing of videos and cameras; 0: none (default: 300)",
     )
     parser.add_argument(
         "--mirror", action=BooleanOptionalAction, help="mirror what is shown (default: cameras only)"
     )
+    table = parser.add_argument_group("table")
+    table.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write a row for each face and frame: .csv, .jsonl, or - for CSV on standard output",
+    )
+    table.add_argument("--append", action="store_true", help="add to the rows that FILE has")
+    table.add_argument(
+        "--delimiter", choices=(",", ";", "tab"), metavar="CHAR", help="of columns: , (default), ; or tab"
+    )
+    table.add_argument("--decimal", choices=(".", ","), metavar="CHAR", help="of numbers: . (default) or ,")
     camera = parser.add_argument_group("camera")
     camera.add_argument(
         "--camera-backend",
-        default="auto",
         metavar="NAME",
         choices=("auto", "any", "v4l2", "dshow", "msmf", "avfoundation", "gstreamer"),
-        help="auto, any, v4l2, dshow, msmf, avfoundation or gstreamer",
+        help="auto (default), any, v4l2, dshow, msmf, avfoundation or gstreamer",
     )
     camera.add_argument("--width", type=positive_int, metavar="PX", help="ask the camera for this width")
     camera.add_argument("--height", type=positive_int, metavar="PX", help="ask the camera for this height")
@@ -95,58 +97,122 @@ def build_parser():
 
 
 def main(args):
-    from utils.app.outputs import check_save
-    from utils.app.plot import check_plot
-    from utils.app.table import check_name
+    from utils.app.doctor import diagnose, version
+    from utils.app.table import check_names
     from utils.model.bundle import find_model
-    from utils.video.camera import CameraSettings, list_cameras
-    from utils.video.sources import DEMO_CLIP, open_source
+    from utils.video.camera import list_cameras
 
     if args.version:
-        return print_version()
+        return print(version())
     if args.list_cameras:
         return print("\n".join(list_cameras()) or "no camera found")
     if args.doctor:
-        return print_diagnosis(args.model)
-    if args.output:
-        check_name(args.output)
-    if args.plot:
-        check_plot(args.plot)
+        return print(diagnose(args.model))
+    check_names(args.output, args.plot)
     find_model(args.model)  # before a camera is opened in vain
-    settings = CameraSettings(args.camera_backend, args.width, args.height, args.fps)
-    demo = DEMO_CLIP if args.source == "0" else None
-    outputs = [path for path in (args.save, args.output, args.plot) if path]
-    with open_source(args.source, settings, demo, outputs) as source:
-        check_save(args.save, source)
-        tell_news(source)
-        with Demo(args, source) as demo:
-            demo.run()
-    demo.summary.print(demo.seconds, "" if source.live else source.failure, demo.outputs.paths)
-    if demo.interrupted:
+    interrupted = False
+    with ExitStack() as stack:
+        source = stack.enter_context(open_input(args))
+        check_options(args, source)
+        demo = open_demo(args, source, stack)
+        start = time.perf_counter()
+        try:
+            demo.run(source, args.jobs)
+        except KeyboardInterrupt:  # all files are completed
+            interrupted = True
+        seconds = time.perf_counter() - start
+    report(demo, seconds, source)
+    if interrupted:
         raise KeyboardInterrupt
     if source.failure and source.live:
         raise UserError(source.failure)
     if demo.summary.read_nothing:
         raise UserError(f"nothing in {source.name} can be read; choose another folder")
-    if args.calibrate and demo.reader.taker and not source.live:
-        raise UserError(
-            "no neutral face was taken: that needs a face on a whole second of the video, "
-            "from its first face on"
-        )
 
 
-def print_version() -> None:
-    """Print version and commit."""
-    from utils.app.doctor import version
+def open_input(args):
+    """Return the source that was named, or else the camera; the bundled clip is for a bare `main.py`."""
+    from utils.video.camera import CameraSettings
+    from utils.video.sources import DEMO_CLIP, open_source
 
-    print(version())
+    asks = (args.source, args.save, args.output, args.plot, *camera_options(args).values())
+    is_bare = not args.no_display and all(value is None for value in asks)
+    settings = CameraSettings(args.camera_backend or "auto", args.width, args.height, args.fps)
+    folders = [args.save] if args.save and args.save.is_dir() else []  # of an earlier run: not read
+    return open_source(args.source or "0", settings, DEMO_CLIP if is_bare else None, folders)
 
 
-def print_diagnosis(model: str) -> None:
-    """Print what a bug report needs, and try the landmarker and the network."""
-    from utils.app.doctor import diagnose
+def camera_options(args) -> dict:
+    """Return the options that only a camera knows, and what was given for them."""
+    return {
+        "--camera-backend": args.camera_backend,
+        "--width": args.width,
+        "--height": args.height,
+        "--fps": args.fps,
+    }
 
-    print(diagnose(model))
+
+def check_options(args, source) -> None:
+    """Raise UserError for an option that does nothing with this source and these outputs."""
+    is_csv = args.output and args.output.suffix.lower() != ".jsonl"
+    has_videos = source.kind not in ("picture", "folder") or any(not file.is_picture for file in source.files)
+    idle = camera_options(args) if source.kind != "camera" else {}
+    idle |= {"--jobs": args.jobs} if source.kind != "folder" else {}
+    idle |= {"--smoothing-ms": args.smoothing_ms} if not has_videos else {}
+    idle |= {"--mirror": args.mirror} if args.no_display and not args.save else {}
+    for option, value in idle.items():
+        if value is not None:
+            raise UserError(f"{option} does nothing for this {source.kind} and these outputs; leave it out")
+    if (args.delimiter or args.decimal) and not is_csv:
+        raise UserError("--delimiter and --decimal are for --output FILE.csv; leave them out")
+    if args.append and str(args.output or "-") == "-":
+        raise UserError("--append is for --output FILE; leave it out")
+
+
+def open_demo(args, source, stack) -> "Demo":
+    """Return what the arguments ask for, closed with the stack; raises UserError before a file is touched."""
+    from utils.app.pipeline import FaceReader
+    from utils.app.smoothing import TIME_CONSTANT_MS
+    from utils.app.summary import Summary
+    from utils.app.table import Outputs
+
+    outputs = Outputs(source, args.output, args.save, args.plot)
+    smoothing_ms = TIME_CONSTANT_MS if args.smoothing_ms is None else args.smoothing_ms
+    reader = stack.enter_context(FaceReader(args.model, args.max_faces, smoothing_ms))
+    stack.enter_context(outputs.open(reader.classifier.classes, table_format(args)))
+    view, window = open_view(args, source, reader.classifier, stack)
+    return Demo(reader, outputs, Summary(source, bool(window)), view, window)
+
+
+def table_format(args):
+    """Return how the table is written."""
+    from utils.app.table import TableFormat
+
+    delimiter, decimal = args.delimiter or ",", args.decimal or "."
+    if delimiter == decimal:
+        raise UserError("a comma between columns and in numbers can't be told apart; add: --delimiter ';'")
+    return TableFormat("\t" if delimiter == "tab" else delimiter, decimal, args.append)
+
+
+def open_view(args, source, classifier, stack):
+    """Return what draws the frames, and the window that shows them; None where nothing is drawn or shown."""
+    from utils.app.windows.live_view import LiveWindow, View
+    from utils.app.windows.window import Window, display_problem
+    from utils.model.swap import NAME
+
+    problem = display_problem() if not args.no_display else ""
+    if problem:
+        note(f"no display ({problem}): going on without a window")
+    has_window = not args.no_display and not problem
+    if not (has_window or args.save):
+        return None, None
+    mirror = source.live if args.mirror is None else args.mirror
+    view = View(classifier.classes, "" if classifier.name == NAME else classifier.name, mirror)
+    if not has_window:
+        return view, None
+    source.loops = True  # the clip, in a window
+    waits = not (args.save or args.output or args.plot)
+    return view, LiveWindow(view, stack.enter_context(Window()), source, waits)
 
 
 def tell_news(source) -> None:
@@ -155,119 +221,105 @@ def tell_news(source) -> None:
         note(source.news.popleft())
 
 
+def report(demo: "Demo", seconds: float, source) -> None:
+    """Print what was seen and what was written; on stderr if the table went to stdout."""
+    place = sys.stderr if demo.outputs.to_stdout else sys.stdout
+    first, *others = demo.summary.lines(seconds) or [""]
+    if first:
+        print(first, file=place)
+    if source.failure and not source.live:
+        note(source.failure)
+    for path in demo.outputs.paths:
+        if path.exists():
+            print(f"written: {relative(path)}", file=place)
+    for line in others:
+        print(line, file=place)
+
+
+@dataclass
 class Demo:
-    """One run from a source to window and files; a context manager. `step` is the way of a frame."""
+    """A run: what reads faces, and where they go; view and window are None if nothing is drawn or shown."""
 
-    def __init__(self, args, source):
-        self.args, self.source = args, source
-        self.still = source.kind in ("picture", "folder")
-        self.interrupted = False
-        self._stack = ExitStack()
+    reader: object
+    outputs: object
+    summary: object
+    view: object | None
+    window: object | None
 
-    def __enter__(self) -> "Demo":
-        from utils.app.outputs import Outputs
-        from utils.app.pipeline import FaceReader
-        from utils.app.screen import Screen
-        from utils.app.summary import Summary
+    def run(self, source, jobs: int | None = None) -> None:
+        """Work through a source until it or the user ends; jobs: processes that read pictures."""
+        if source.kind in ("picture", "folder"):
+            self.run_files(source, jobs)
+        else:
+            self.run_video(source)
+        tell_news(source)
 
-        args, source = self.args, self.source
-        with ExitStack() as stack:
-            self.reader = stack.enter_context(
-                FaceReader(
-                    args.model,
-                    self.still,
-                    args.max_faces,
-                    args.smoothing_ms,
-                    args.subject,
-                    keeps=not source.is_demo,
-                )
-            )
-            self.reader.begin_neutral(args.calibrate)
-            classes = self.reader.classifier.classes
-            self.outputs = stack.enter_context(Outputs(source, classes, args.output, args.save, args.plot))
-            mirror = source.live if args.mirror is None else args.mirror
-            waits = not (args.save or args.output or args.plot)
-            self.screen = stack.enter_context(Screen(source, self.reader, mirror, not args.no_display, waits))
-            self.draws = bool(args.save or self.screen.window)
-            stack.enter_context(self._share_out_pictures())
-            source.loops = source.is_demo and bool(self.screen.window) and waits
-            self.summary = Summary(source, bool(self.screen.window))
-            self._stack = stack.pop_all()
-        return self
+    def run_files(self, source, jobs: int | None) -> None:
+        """Go through pictures and videos in their order until they end or the user does."""
+        from utils.app.pipeline import read_pictures
 
-    def _share_out_pictures(self):
-        """Return a context in which other processes read the pictures: one may kill its process."""
-        from utils.app.still_workers import FEWEST_PICTURES, read_pictures
+        pictures = [file for file in source.files if file.is_picture]
+        jobs = jobs or (1 if self.window else os.cpu_count())
+        images = bool(self.view or self.outputs.plot)
+        with closing(read_pictures(self.reader, pictures, jobs, images)) as results:
+            for file in source.files:
+                tell_news(source)
+                result = next(results) if file.is_picture else None
+                if result and result.problem and source.kind == "picture":
+                    raise UserError(f"{result.problem}; choose another")
+                if not (self.take_picture(result) if result else self.run_video_file(file)):
+                    return
 
-        args, source = self.args, self.source
-        if not self.still or not source.pictures:
-            return nullcontext()
-        few = len(source.pictures) < FEWEST_PICTURES
-        jobs = 1 if few else args.jobs or (1 if self.screen.window else os.cpu_count())
-        images = bool(self.draws or args.plot)
-        source.readers = read_pictures(source.pictures, args.model, args.max_faces, jobs, images)
-        return closing(source.readers)
-
-    def __exit__(self, *exception) -> None:
-        self._stack.__exit__(*exception)
-
-    def run(self) -> None:
-        """Work through the source until it ends or the user does; Ctrl-C ends it with all files complete."""
-        start = time.perf_counter()
-        try:
-            with self.frames() as frames:
-                for frame, found in frames:
-                    tell_news(self.source)
-                    if not (self.screen.idle() if frame is None else self.step(frame, found)):
-                        break
-        except KeyboardInterrupt:
-            self.interrupted = True
-        tell_news(self.source)
-        self.seconds = time.perf_counter() - start
-
-    @contextmanager
-    def frames(self):
-        """Yield frames with their faces: while one is read and drawn, faces are found on the next one, and a
-        video's next but one is decoded."""
-        from utils.app.look_ahead import LookAhead
-
-        frames = self.source
-        if self.still and not self.draws:
-            yield ((frame, self.find(frame)) for frame in frames)
-            return
-        with ExitStack() as stack:
-            if self.source.kind == "video":
-                decoded = stack.enter_context(LookAhead(frames, lambda frame: None))
-                frames = (frame for frame, _ in decoded)
-            yield stack.enter_context(LookAhead(frames, self.find))
-
-    def find(self, frame) -> tuple[list, float]:
-        """Return the faces of a video's frame and the seconds it took; still pictures are read as a whole."""
-        start = time.perf_counter()
-        still = frame is None or frame.image is None or frame.still
-        return [] if still else self.reader.find(frame), time.perf_counter() - start
-
-    def step(self, frame, found: tuple[list, float]) -> bool:
-        """Read, write and show a frame on which faces were found; return whether to go on."""
-        start = time.perf_counter()
-        readings = self.read(frame, found[0])
-        self.summary.count(frame, readings)
-        self.outputs.write_rows(frame, readings)
-        if frame.problem:
-            note(frame.problem)
-        elif self.draws:
-            image = self.screen.draw(frame, readings, found[1] + time.perf_counter() - start)
-            self.outputs.write_image(frame, image)
-            return self.screen.show(image, frame)
+    def take_picture(self, result) -> bool:
+        """Write and show what was read from a file; return whether to go on."""
+        self.summary.add_picture(result)
+        self.outputs.add_picture(result)
+        if result.problem:
+            note(result.problem)
+        elif self.view:
+            image = self.view.draw(result.image, result.faces, caption=Path(result.name).name)
+            self.outputs.save_picture(result.name, image)
+            return not self.window or self.window.show_picture(result.faces)
         return True
 
-    def read(self, frame, faces: list) -> list:
-        """Return the readings of a frame's faces."""
-        if frame.problem:
-            return []
-        if frame.readings is not None:
-            return frame.readings
-        return self.reader.read_still(frame) if frame.still else self.reader.read(frame, faces)
+    def run_video_file(self, file) -> bool:
+        """Go through a video of a folder; return whether to go on."""
+        from utils.app.pipeline import PictureResult
+        from utils.video.sources import VideoSource
+
+        try:
+            video = VideoSource(file.name, file.path)
+        except UserError as error:
+            return self.take_picture(PictureResult(file.name, problem=str(error)))
+        with video:
+            goes_on = self.run_video(video)
+        if video.failure:
+            note(video.failure)
+        return goes_on
+
+    def run_video(self, source) -> bool:
+        """Go through frames until they end or the user does; return whether to go on."""
+        from utils.app.pipeline import read_video
+
+        with closing(read_video(self.reader, source)) as frames:
+            for frame, faces in frames:
+                tell_news(source)
+                if frame is None:
+                    goes_on = not self.window or self.window.idle()
+                else:
+                    goes_on = self.take_frame(source, frame, faces)
+                if not goes_on:
+                    return False
+        return True
+
+    def take_frame(self, source, frame, faces: list) -> bool:
+        """Write and show what was read from a frame; return whether to go on."""
+        self.summary.add_frame(frame, faces)
+        self.outputs.add_frame(frame, faces)
+        if self.view:
+            image = self.view.draw(frame.image, faces, frame.timestamp_ms)
+            self.outputs.save_frame(source, frame, image)
+        return not self.window or self.window.show_frame(frame, faces)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""Each face is read by its own crop, whoever comes, goes or takes its place."""
+"""Frames are worked on ahead and in order, and each face is read by its own crop, whoever comes or goes."""
 
+import contextlib
+import threading
+import time
 from dataclasses import replace
 
 import cv2
@@ -7,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import DEMO, SMILE, frames_of
 
-from utils.app.pipeline import FaceReader
+from utils.app.pipeline import FaceReader, box_px, look_ahead
+from utils.app.smoothing import UNCERTAIN
 from utils.config import MODELS
 from utils.faces.landmarker import Face, FaceLandmarker
 from utils.video.frames import Frame
@@ -29,7 +33,7 @@ def people() -> list[list[tuple[np.ndarray, Face]]]:
 
 @pytest.fixture(scope="module")
 def reader():
-    with FaceReader(str(MODELS), still=False, max_faces=2, smoothing_ms=0) as reader:
+    with FaceReader(str(MODELS), max_faces=2, smoothing_ms=0) as reader:
         yield reader
 
 
@@ -44,10 +48,11 @@ def find_fresh(reader: FaceReader, frames: list[tuple[np.ndarray, list[Face]]]) 
     """Return for each frame and face whether it is read by its crop on this very frame."""
     fresh = []
     for index, (image, faces) in enumerate(frames):
-        readings = reader.read(Frame(image, index, 40 * index, f"clip {id(frames)}", 0.0), faces)
-        by_face = {reading.landmarks.tobytes(): reading.probabilities for reading in readings}
+        results = reader.read(Frame(image, index, 40 * index, "clip", 0.0), faces)
+        by_face = {result.landmarks.tobytes(): result.probabilities for result in results}
         used = [by_face[face.landmarks.tobytes()] for face in faces]
-        fresh.append([np.array_equal(*pair) for pair in zip(used, reader.predict(faces, image))])
+        anew = reader.predict(faces, image).probabilities
+        fresh.append([np.array_equal(*pair) for pair in zip(used, anew)])
     return fresh
 
 
@@ -55,7 +60,7 @@ def alone(frames: list[tuple[np.ndarray, Face]]) -> list[tuple[np.ndarray, list[
     return [(image, [face]) for image, face in frames]
 
 
-def test_one_face_is_looked_at_once_in_130_ms(people, reader):
+def test_one_face_is_cropped_once_in_130_ms(people, reader):
     assert find_fresh(reader, alone(people[0])) == [[True], [False], [False], [False], [True], [False]]
 
 
@@ -71,3 +76,60 @@ def test_all_are_read_by_their_own_crops_when_somebody_comes_goes_or_crosses(peo
     together, crossed = beside(woman[2], man[2]), beside(man[3], woman[3])
     frames = [*alone(man[:1]), together, crossed, *alone(man[4:])]
     assert find_fresh(reader, frames) == [[True], [True, True], [True, True], [True], [False]]
+
+
+def test_a_still_picture_is_labelled_as_it_is_or_uncertain(people, reader):
+    (image, face), *_ = people[0]
+    frame = Frame(image, 0, 0, "picture", 0.0, still=True)
+    (result,) = reader.read(frame, [replace(face, person=None)])
+    (probabilities,) = reader.predict([face], image).probabilities
+    np.testing.assert_array_equal(result.probabilities, probabilities)
+    assert result.face == 0 and result.confidence == probabilities.max()
+    sure = reader.classifier.classes[int(probabilities.argmax())]
+    before = reader.classifier.threshold
+    try:
+        for threshold, emotion in ((result.confidence - 0.01, sure), (result.confidence + 0.01, UNCERTAIN)):
+            reader.classifier.threshold = threshold
+            assert reader.read(frame, [face])[0].emotion == emotion
+    finally:
+        reader.classifier.threshold = before
+
+
+def test_another_video_begins_afresh(people, reader):
+    woman, man = people
+    (image, face), (other, of_other) = woman[0], man[0]
+    alone_at_first = reader.read(Frame(other, 0, 0, "b", 0.0), [of_other])[0].probabilities
+    for index in range(3):
+        reader.read(Frame(image, index, 40 * index, "a", 0.0), [face])
+    again = reader.read(Frame(other, 0, 0, "b", 0.0), [of_other])[0].probabilities
+    np.testing.assert_array_equal(again, alone_at_first)
+
+
+def test_boxes_are_cut_at_the_frame():
+    assert box_px((-0.1, 0.5, 0.3, 0.9), (480, 640, 3)) == (0, 320, 128, 160)
+    assert box_px((1.2, 0.1, 0.3, 0.3), (480, 640, 3))[2] == 0
+
+
+def test_work_is_done_ahead_in_order_and_no_further():
+    done = []
+    with contextlib.closing(look_ahead(range(50), done.append)) as ahead:
+        for item, _ in ahead:
+            time.sleep(0.02)
+            assert len(done) <= item + 3
+            if item == 5:
+                break
+    assert 6 <= len(done) < 12 and done == sorted(done)
+    assert list(look_ahead(range(9), lambda number: -number)) == [(number, -number) for number in range(9)]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_the_thread_raises_is_raised_after_all_before_it(error):
+    def numbers():
+        yield from range(5)
+        raise error
+
+    seen, before = [], threading.active_count()
+    with pytest.raises(error):
+        for item, _ in look_ahead(numbers(), lambda number: number):
+            seen.append(item)
+    assert seen == list(range(5)) and threading.active_count() == before

@@ -3,27 +3,11 @@
 import numpy as np
 import pytest
 
-from utils.app.smoothing import (
-    FORGET_MS,
-    MARGIN,
-    RESET_MS,
-    TIME_CONSTANT_MS,
-    UNCERTAIN,
-    EmotionSmoother,
-    FaceTracker,
-    box_px,
-    read_picture,
-)
+from utils.app.smoothing import MARGIN, RESET_MS, TIME_CONSTANT_MS, UNCERTAIN, EmotionSmoother, FaceSmoothers
 
 CLASSES = ("fear", "happy", "neutral", "sad")
 HAPPY = np.array([0.02, 0.9, 0.05, 0.03], np.float32)
 SAD = np.array([0.03, 0.02, 0.05, 0.9], np.float32)
-SHAPE = (480, 640, 3)
-
-
-def face_at(x: float, y: float = 0.3, side: float = 0.2) -> np.ndarray:
-    points = np.random.default_rng(0).random((478, 3)).astype(np.float32)
-    return points * side + np.array([x, y, 0], np.float32)
 
 
 @pytest.mark.parametrize("fps", [5, 24, 30, 120])
@@ -60,40 +44,13 @@ def test_uncertain_when_no_class_is_sure_and_never_without_threshold():
     assert EmotionSmoother(CLASSES).update(unsure, 0)[0] in CLASSES
 
 
-def test_a_lost_face_starts_afresh_but_keeps_its_number_for_a_while():
-    tracker = FaceTracker(CLASSES)
-    tracker.update([7], [face_at(0.3)], HAPPY[None], 0, SHAPE)
-    occluded = tracker.update([7], [face_at(0.32)], SAD[None], RESET_MS, SHAPE)[0]
-    assert occluded.face == 0 and occluded.probabilities[1] > 0.1  # still remembers
-    back = tracker.update([7], [face_at(0.32)], SAD[None], 2 * RESET_MS + 1, SHAPE)[0]
-    assert back.face == 0 and back.probabilities == pytest.approx(SAD)
-    assert tracker.update([], [], np.empty((0, 4), np.float32), 2 * RESET_MS + 50, SHAPE) == []
-    later = tracker.update([7], [face_at(0.32)], SAD[None], 2 * RESET_MS + 2 + FORGET_MS, SHAPE)[0]
-    assert later.face == 1
-
-
-def test_two_faces_keep_their_numbers_when_the_detector_swaps_them():
-    tracker = FaceTracker(CLASSES)
-    tracker.update([7, 3], [face_at(0.1), face_at(0.7)], np.stack([HAPPY, SAD]), 0, SHAPE)
-    for step in range(1, 10):
-        left, right = face_at(0.1 + step * 0.01), face_at(0.7 - step * 0.01)
-        readings = tracker.update([3, 7], [right, left], np.stack([SAD, HAPPY]), step * 40, SHAPE)
-        assert [(reading.face, reading.emotion) for reading in readings] == [(0, "happy"), (1, "sad")]
-
-
-def test_another_person_in_the_same_place_begins_afresh():
-    tracker = FaceTracker(CLASSES)
-    tracker.update([0], [face_at(0.3)], HAPPY[None], 0, SHAPE)
-    other = tracker.update([1], [face_at(0.3)], SAD[None], 40, SHAPE)[0]
-    assert other.face == 1 and other.probabilities == pytest.approx(SAD)
-
-
-def test_boxes_are_cut_at_the_frame():
-    assert box_px((-0.1, 0.5, 0.3, 0.9), SHAPE) == (0, 320, 128, 160)
-    assert box_px((1.2, 0.1, 0.3, 0.3), SHAPE)[2] == 0
-
-
-def test_still_pictures_are_neither_smoothed_nor_uncertain():
-    unsure = np.array([[0.26, 0.24, 0.25, 0.25]], np.float32)
-    reading = read_picture(CLASSES, [face_at(0.3)], unsure, SHAPE)[0]
-    assert (reading.emotion, reading.face) == ("fear", 0) and (reading.probabilities == unsure[0]).all()
+def test_a_face_unseen_for_long_starts_afresh_and_people_are_smoothed_apart():
+    smoothers = FaceSmoothers(CLASSES)
+    smoothers.of_person(7, 0).update(HAPPY, 0)
+    smoothers.of_person(3, 0).update(SAD, 0)
+    hidden = smoothers.of_person(7, RESET_MS)
+    hidden.update(SAD, RESET_MS)
+    assert hidden.probabilities[1] > 0.1  # still remembers
+    back = smoothers.of_person(7, 2 * RESET_MS + 1)
+    assert back.update(SAD, 2 * RESET_MS + 1) == ("sad", pytest.approx(0.9))
+    assert smoothers.of_person(3, 2 * RESET_MS + 1).probabilities is None

@@ -4,12 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.app.smoothing import FaceResult, read_picture
+from utils.app.pipeline import FaceResult, box_px
 from utils.app.windows.canvas import COLOURS, CONTOURS, PANEL, PAPER, UNSURE, Canvas, class_colours
 from utils.app.windows.live_view import BARS_TOP, Timeline, View
 from utils.app.windows.window import display_problem
 from utils.config import ASSETS, EMOTIONS
 from utils.data.classes import MOST_CLASSES
+from utils.faces.features import face_box
 from utils.faces.landmarker import FaceLandmarker
 from utils.video.sources import open_source
 
@@ -26,11 +27,10 @@ def portrait():
         return frame.image, landmarker.detect_picture(frame.image)[0].landmarks
 
 
-def reading_on(landmarks: np.ndarray, shape, face: int = 0) -> FaceResult:
-    reading = read_picture(EMOTIONS, [landmarks], PROBABILITIES[None], shape)[0]
-    return FaceResult(
-        face, reading.landmarks, reading.box, reading.emotion, reading.confidence, reading.probabilities
-    )
+def reading_on(landmarks: np.ndarray, shape, classes=EMOTIONS, probabilities=PROBABILITIES) -> FaceResult:
+    best = int(probabilities.argmax())
+    box = box_px(face_box(landmarks).tolist(), shape)
+    return FaceResult(0, landmarks, box, classes[best], float(probabilities[best]), probabilities)
 
 
 def is_drawn(image: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -64,9 +64,8 @@ def test_the_picture_stays_free_of_text_and_the_panel_is_beside_it(portrait, siz
     landmarks = portrait[1] * (1, (size[1] / size[0]) / (360 / 640), 1)
     view = View(EMOTIONS, "emotion_mlp")
     view.show_help = True
-    image = view.draw(
-        frame, [reading_on(landmarks, frame.shape)], 1000, 30, 12, message="camera 0 is lost, trying again"
-    )
+    view.draw(frame, [reading_on(landmarks, frame.shape)], 1000)
+    image = view.add_hints("30 fps  delay 12 ms", "camera 0 is lost, trying again")
     zoom = max(1, min(360 / min(size), 1600 / max(size)))
     width, height = round(size[0] * zoom), round(size[1] * zoom)
     assert image.shape[0] % 2 == image.shape[1] % 2 == 0
@@ -88,13 +87,13 @@ def test_contours_have_the_emotion_s_colour_and_follow_the_mirror(portrait):
     grey = np.full_like(frame, 90)
     readings = [reading_on(landmarks, frame.shape)]
     straight = view.draw(grey, readings)[:, :640].copy()
-    view.press("m")
+    view.mirror = True
     mirrored = view.draw(grey, readings)[:, :640].copy()
     drawn = is_drawn(straight, grey)
     assert np.median(straight[drawn], axis=0) == pytest.approx(0.75 * np.array(COLOURS["happy"]), abs=40)
     overlap = drawn & is_drawn(mirrored[:, ::-1], grey)
     assert overlap.sum() > 0.5 * drawn.sum()
-    view.press("m"), view.press("l")
+    view.mirror, view.show_landmarks = False, True
     assert is_drawn(view.draw(grey, readings)[:, :640], grey).sum() > drawn.sum() + 200
 
 
@@ -132,12 +131,27 @@ def test_help_lists_the_keys_that_do_something(portrait, monkeypatch):
     texts = []
     monkeypatch.setattr(Canvas, "text", lambda canvas, text, *rest, **more: texts.append(text))
     view = View(EMOTIONS)
-    view.press("h")
+    view.show_help = True
     view.draw(portrait[0], [], 1000)
-    assert "your neutral face" in texts and "next picture" not in texts
-    texts.clear()
+    assert "mirror" not in texts
+    view.add_hints()
+    assert "mirror" in texts and "next picture" not in texts
     view.draw(portrait[0], [])
-    assert "next picture" in texts and "your neutral face" not in texts
+    view.add_hints()
+    assert "next picture" in texts
+
+
+def test_what_is_drawn_for_a_file_has_no_hints_though_a_window_had(portrait):
+    frame, landmarks = portrait
+    for timestamp_ms in (0, None):
+        view = View(EMOTIONS)
+        faces = [reading_on(landmarks, frame.shape)]
+        clean = view.draw(frame, faces, timestamp_ms).copy()
+        for show_help in (False, True):
+            view.show_help = show_help
+            hinted = view.add_hints("30 fps", "saved in data/snapshots").copy()
+            assert (hinted != clean).any()
+            assert (view.draw(frame, faces, timestamp_ms) == clean).all()
 
 
 def test_tags_show_the_panel_s_numbers_though_those_change_less_often(portrait, monkeypatch):
@@ -192,6 +206,17 @@ def test_timeline_shows_ten_seconds_in_colour_and_height():
     strip = timeline.render(200, 40)
     sad, happy = ((strip == np.array(COLOURS[name], np.uint8)).all(axis=2) for name in ("sad", "happy"))
     assert sad[:, :98].all() and happy[20:, 102:].all() and not happy[:19].any()
+
+
+def test_another_video_begins_another_timeline():
+    timeline = Timeline()
+    for stamp in range(0, 9000, 40):
+        timeline.add(stamp, 1.0, COLOURS["anger"])
+    for stamp in range(0, 1000, 40):
+        timeline.add(stamp, 1.0, COLOURS["sad"])
+    strip = timeline.render(200, 40)
+    sad, anger = ((strip == np.array(COLOURS[name], np.uint8)).all(axis=2) for name in ("sad", "anger"))
+    assert sad[:, -15:].all() and not anger.any()
 
 
 def test_timeline_does_not_grow():
@@ -252,10 +277,9 @@ def test_nine_bars_stand_below_each_other_and_inside_the_panel(portrait, size):
     )
     frame = cv2.resize(portrait[0], size)
     probabilities = np.full(9, 1 / 9, np.float32)
-    reading = read_picture(classes, [portrait[1]], probabilities[None], frame.shape)[0]
+    reading = reading_on(portrait[1], frame.shape, classes, probabilities)
     view = View(classes)
-    view.neutral = "neutral baseline: on"
-    panel = view.draw(frame, [reading], 1000, 30, 12)[:, 640:]
+    panel = view.draw(frame, [reading], 1000)[:, 640:]
     rows = []
     for colour in class_colours(classes).values():
         bar = (panel[:, 12:] == np.array(colour, np.uint8)).all(axis=2).sum(axis=1) >= 15
@@ -268,7 +292,7 @@ def test_nine_bars_stand_below_each_other_and_inside_the_panel(portrait, size):
 def test_a_long_name_is_cut_inside_the_panel(portrait):
     classes = ("x" * 24, "W" * 24)
     frame, landmarks = portrait
-    reading = read_picture(classes, [landmarks], np.array([[0.2, 0.8]], np.float32), frame.shape)[0]
+    reading = reading_on(landmarks, frame.shape, classes, np.array([0.2, 0.8], np.float32))
     assert (View(classes).draw(frame, [reading])[:, -10:] == np.array(PAPER)).all()
 
 

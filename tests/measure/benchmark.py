@@ -141,23 +141,27 @@ class NoWindow:
 
 
 @contextlib.contextmanager
-def open_demo():
-    """Open the live demo on the clip, drawing into no window."""
-    import main as demo_script
-    from utils.video.sources import open_source
+def open_demo(source):
+    """Open the live demo on a source, drawing into no window."""
+    from main import Demo
+    from utils.app.pipeline import FaceReader
+    from utils.app.summary import Summary
+    from utils.app.table import Outputs
+    from utils.app.windows.live_view import LiveWindow, View
 
-    with open_source(str(CLIP)) as source:
-        args = demo_script.build_parser().parse_args(["--source", str(CLIP), "--no-display"])
-        with demo_script.Demo(args, source) as demo:
-            demo.screen.window, demo.draws = NoWindow(), True
-            yield demo
+    with FaceReader(str(ROOT / "models")) as reader:
+        view = View(reader.classifier.classes)
+        window = LiveWindow(view, NoWindow(), source)
+        yield Demo(reader, Outputs(source), Summary(source, True), view, window)
 
 
 def whole_loop() -> float:
     """Return the seconds of the live demo's own loop for the clip."""
-    with open_demo() as demo:
+    from utils.video.sources import open_source
+
+    with open_source(str(CLIP)) as source, open_demo(source) as demo:
         start = time.perf_counter()
-        demo.run()
+        demo.run(source)
         return time.perf_counter() - start
 
 
@@ -175,32 +179,33 @@ def measure_shares() -> dict:
     """Return what follows the landmarks, and the crop network's share of a bare detection, frame by frame."""
     from utils.faces.crops import crop_faces
     from utils.model.bundle import find_model
+    from utils.video.sources import open_source
 
     mediapipe, landmarker = open_landmarker(video=True)
-    bare, after, looks, asked = [], [], [], 0
-    with landmarker, open_demo() as demo:
-        for frame in filter(None, demo.source):
+    bare, after, crop, calls = [], [], [], []
+    with landmarker, open_source(str(CLIP)) as source, open_demo(source) as demo:
+        predict_crops = demo.reader.classifier.predict_crops
+        demo.reader.classifier.predict_crops = lambda crops: calls.append(1) or predict_crops(crops)
+        for frame in filter(None, source):
             image = to_image(mediapipe, frame.image)
             start = time.perf_counter()
             landmarker.detect_for_video(image, frame.timestamp_ms)
             bare.append(time.perf_counter() - start)
-            found = demo.find(frame)
-            seen = demo.reader._looked_at
+            found = demo.reader.find(frame)
             start = time.perf_counter()
-            demo.step(frame, found)
+            demo.take_frame(source, frame, demo.reader.read(frame, found))
             after.append(time.perf_counter() - start)
-            asked += demo.reader._looked_at != seen
-            landmarks = [face.landmarks for face in found[0]]
+            landmarks = [face.landmarks for face in found]
             landmarker.detect_for_video(image, frame.timestamp_ms + 1)  # caches are as cold as in the loop
             start = time.perf_counter()
-            demo.reader.classifier.predict_crops(crop_faces(frame.image, landmarks))
-            looks.append(time.perf_counter() - start)
-    share = statistics.median(looks) / statistics.median(bare)
+            predict_crops(crop_faces(frame.image, landmarks))
+            crop.append(time.perf_counter() - start)
+    share = statistics.median(crop) / statistics.median(bare)
     files = find_model(ROOT / "models").parts
     return {
         "after_landmarks_ms": statistics.mean(after) * 1000,
         "crop_share_each_frame": share,
-        "crop_share": share * asked / len(after),
+        "crop_share": share * len(calls) / len(after),
         "live_files_mb": sum(map(len, files.values())) / 1e6,
     }
 
@@ -255,16 +260,16 @@ def measure_startup(rounds: int = 5) -> float:
 
 def measure_memory(frames: int) -> float:
     """Return how much the resident memory grows between frame 500 and the end, in MB."""
-    with open_demo() as demo:
-        demo.source = Rewound(read_clip(), frames)
-        demo.run()
-        return resident_mb() - demo.source.start_mb
+    source = Rewound(read_clip(), frames)
+    with open_demo(source) as demo:
+        demo.run(source)
+        return resident_mb() - source.start_mb
 
 
 class Rewound:
     """A source that shows a clip over and over, and notes the memory at frame 500."""
 
-    kind, live, message, failure, news = "video", False, "", "", ()
+    kind, live, message, news = "video", True, "", ()
 
     def __init__(self, clip: list[np.ndarray], frames: int):
         self.clip, self.frames, self.start_mb = clip, frames, 0.0
@@ -303,16 +308,13 @@ def measure_labels() -> dict:
     from utils.video.sources import open_source
 
     labels = []
-    with (
-        FaceReader(str(ROOT / "models"), still=False, max_faces=1, smoothing_ms=0) as reader,
-        open_source(str(CLIP)) as source,
-    ):
+    with FaceReader(str(ROOT / "models"), smoothing_ms=0) as reader, open_source(str(CLIP)) as source:
         classes, threshold = reader.classifier.classes, reader.classifier.threshold
         raw = EmotionSmoother(classes, threshold, time_constant_ms=0, margin=0)
         calm = EmotionSmoother(classes, threshold)
         for frame in filter(None, source):
-            for reading in reader.read(frame, reader.find(frame)):
-                values = reading.probabilities, frame.timestamp_ms
+            for face in reader.read(frame, reader.find(frame)):
+                values = face.probabilities, frame.timestamp_ms
                 labels.append((frame.timestamp_ms, raw.update(*values)[0], calm.update(*values)[0]))
     raw_turns, calm_turns = find_turns(labels, 1), find_turns(labels, 2)
     minutes = labels[-1][0] / 60_000

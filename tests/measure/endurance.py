@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from utils.config import UserError
+from utils.config import MODELS, UserError
 
 ROUND = 1000
 """Frames of the scene."""
@@ -45,18 +45,16 @@ def build_parser():
 
 def main(args):
     import main as demo_script
-    from utils.video.sources import open_source
+    from utils.app.pipeline import FaceReader
+    from utils.app.table import Outputs
+    from utils.app.windows.live_view import LiveWindow, View
 
     rounds = max(2, args.frames // ROUND)
-    clip = str(ROOT / "assets" / "demo.mp4")
-    with open_source(clip) as source:
-        flags = ["--source", clip, "--no-display", "--max-faces", str(PEOPLE)]
-        with demo_script.Demo(demo_script.build_parser().parse_args(flags), source) as demo:
-            watched = Watched(make_scene(), rounds)
-            demo.source = watched
-            demo.screen.window, demo.draws = NoWindow(), True
-            demo.read, read = (lambda frame, faces: watched.saw(frame, read(frame, faces))), demo.read
-            demo.run()
+    watched = Watched(make_scene(), rounds)
+    with FaceReader(str(MODELS), PEOPLE) as reader:
+        view = View(reader.classifier.classes)
+        window = LiveWindow(view, NoWindow(), watched)
+        demo_script.Demo(reader, Outputs(watched), watched, view, window).run(watched)
     report(watched)
 
 
@@ -101,9 +99,12 @@ def make_scene() -> list[np.ndarray]:
 
 
 class Watched:
-    """A source that shows a scene over and over, and notes after every round how the process does."""
+    """A source that shows a scene over and over, and notes after every round how the process does.
 
-    kind, live, message, failure, news = "video", False, "", "", ()
+    It also stands in the place of the summary, which each frame's faces are given to.
+    """
+
+    kind, live, message, news = "video", True, "", ()
 
     def __init__(self, scene: list[np.ndarray], rounds: int):
         self.scene, self.rounds = scene, rounds
@@ -120,16 +121,15 @@ class Watched:
                 yield Frame(image, index, index * FRAME_MS, "scene", time.monotonic())
             self.states.append((*count_resources(), time.monotonic() - start))
 
-    def saw(self, frame, readings: list) -> list:
-        """Note the labels of a frame, and pass its readings on."""
-        labels = tuple(sorted(reading.emotion for reading in readings))
+    def add_frame(self, frame, faces: list) -> None:
+        """Note the labels of a frame."""
+        labels = tuple(sorted(face.emotion for face in faces))
         number, index = divmod(frame.index, ROUND)
         if number == 0:
             self.first.append(labels)
         if len(self.same) <= number:
             self.same.append(0)
         self.same[number] += labels == self.first[index]
-        return readings
 
 
 def count_resources() -> tuple[float, int, int]:

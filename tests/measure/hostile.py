@@ -126,7 +126,7 @@ def open_examiner(folder: Path, keep: bool):
     from utils.faces.images import import_cv2
 
     import_cv2().setNumThreads(1)
-    with FaceReader(str(MODELS), True, None, 0) as reader:
+    with FaceReader(str(MODELS)) as reader:
         classifier = reader.classifier
         yield partial(examine, folder, keep, reader, View(classifier.classes, classifier.name))
 
@@ -164,11 +164,9 @@ def look_at(path: Path, reader, view) -> str:
             for frame in filter(None, source):
                 if frame.index >= MOST_FRAMES:
                     break
-                if frame.problem:
-                    return frame.problem.rpartition("(")[2]
-                readings = reader.read_still(frame) if frame.still else reader.read(frame, reader.find(frame))
-                view.draw(frame.image, readings, caption=path.name)
-                check_rows(frame, readings, reader.classifier.classes, path.parent)
+                faces = reader.read(frame, reader.find(frame))
+                view.draw(frame.image, faces, caption=path.name)
+                check_rows(frame, faces, reader.classifier.classes, path.parent)
     except UserError as error:
         words = str(error).replace(str(path), "FILE")
         if "\n" in words.replace(path.name, ""):
@@ -176,27 +174,27 @@ def look_at(path: Path, reader, view) -> str:
     return words[-60:]
 
 
-def check_rows(frame, readings: list, classes: tuple, folder: Path) -> None:
+def check_rows(frame, faces: list, classes: tuple, folder: Path) -> None:
     """Write the rows of a frame in both formats; raise if they can't be read back."""
-    from utils.app.table import ResultWriter
+    from utils.app.table import Table
 
     for suffix in (".csv", ".jsonl"):
         path = folder / f".rows-{os.getpid()}{suffix}"
-        with ResultWriter(path, classes) as writer:
-            writer.write(frame.source, frame.index, frame.timestamp_ms, readings)
+        with Table(path, classes) as table:
+            table.write(frame.source, frame.index, frame.timestamp_ms, faces)
         text = path.read_bytes().decode("utf-8")
         if suffix == ".csv":
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
         else:
             rows = [json.loads(line, parse_constant=_no_number) for line in text.splitlines()]
-        if len(rows) != max(1, len(readings)):
-            raise RuntimeError(f"{len(rows)} rows for {len(readings)} faces")
+        if len(rows) != max(1, len(faces)):
+            raise RuntimeError(f"{len(rows)} rows for {len(faces)} faces")
         path.unlink()
         height, width = frame.shape
-        for reading in readings:
-            x, y, wide, high = reading.box
+        for face in faces:
+            x, y, wide, high = face.box
             if not (0 <= x and 0 <= y and x + wide <= width and y + high <= height):
-                raise RuntimeError(f"box {reading.box} leaves the picture of {width} x {height}")
+                raise RuntimeError(f"box {face.box} leaves the picture of {width} x {height}")
 
 
 def _no_number(name: str):

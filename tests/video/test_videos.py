@@ -319,16 +319,21 @@ def test_damage_in_the_middle_is_not_an_early_end(smile, tmp_path):
 
 
 def test_quitting_early_ends_the_sound_with_the_picture(tmp_path, monkeypatch):
-    from utils.app import screen
+    from utils.app.windows import window
 
     keys = iter([""] * 30 + ["q"])
 
     class Window:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_): ...
         def show(self, image): ...
         def read_key(self, wait_s=0.0):
             return next(keys, "q")
 
-    monkeypatch.setattr(screen, "open_window", lambda stack: Window())
+    monkeypatch.setattr(window, "display_problem", lambda: "")
+    monkeypatch.setattr(window, "Window", Window)
     main.main(main.build_parser().parse_args(["--source", str(SMILE), "--save", str(tmp_path / "s.mp4")]))
     with av.open(str(tmp_path / "s.mp4")) as file:
         assert 0.5 < file.duration / 1e6 < 1.2
@@ -562,9 +567,9 @@ def test_a_server_without_ranges_is_not_taken_for_damage(tmp_path):
         with contextlib.suppress(OSError):
             handler.wfile.write(SMILE.read_bytes())
 
-    with server(answer) as port, open_source(f"http://127.0.0.1:{port}/smile.mp4") as source:
+    with server(answer) as port:
         with pytest.raises(UserError, match="may not give parts of a file; download it first"):
-            list(source)
+            open_source(f"http://127.0.0.1:{port}/smile.mp4")
 
 
 def test_memory_stays_flat(smile, tmp_path):

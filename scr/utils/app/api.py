@@ -1,4 +1,4 @@
-"""Pictures -> emotions, for programs of others: what main.py answers, in three lines of Python."""
+"""Pictures -> emotions, for programs of others: what main.py reads, in three lines of Python."""
 
 import time
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import MODELS, UserError
+from ..config import MODELS
 from ..video.frames import Frame
 from ..video.sources import read_picture_file
 from .pipeline import FaceReader
@@ -17,6 +17,7 @@ from .pipeline import FaceReader
 class FaceEmotion:
     """What is read from a face: its likeliest emotion and the probability of it and of each class.
 
+    emotion is `uncertain` if no class reaches the model's threshold; confidence is the likeliest one's.
     box (x, y, width, height) in pixels of the upright picture; landmarks (478, 3) float32 in its widths.
     """
 
@@ -38,21 +39,19 @@ def read_faces(picture: Path | str | np.ndarray, model: Path | str = MODELS) -> 
         frame = Frame(np.ascontiguousarray(picture), 0, 0, "pixels", time.monotonic(), still=True)
     else:
         frame = read_picture_file(str(picture), Path(picture))
-    if frame.problem:
-        raise UserError(frame.problem)
     reader = _open_reader(str(model))
     return [
         FaceEmotion(
-            reading.emotion,
-            float(reading.confidence),
-            dict(zip(reader.classifier.classes, map(float, reading.probabilities))),
-            reading.box,
-            reading.landmarks,
+            result.emotion,
+            result.confidence,
+            dict(zip(reader.classifier.classes, map(float, result.probabilities))),
+            result.box,
+            result.landmarks,
         )
-        for reading in reader.read_still(frame)
+        for result in reader.read(frame, reader.find(frame))
     ]
 
 
 @cache
 def _open_reader(model: str) -> FaceReader:
-    return FaceReader(model, still=True, max_faces=None, smoothing_ms=0)
+    return FaceReader(model)

@@ -1,32 +1,20 @@
-"""What a bug report needs: versions, OpenCV's build, display, cameras, model files, and what is wrong."""
+"""What a bug report needs: versions, display, cameras, and whether the landmarker and the network work."""
 
-import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 
-from ..config import MODELS, ROOT, VERSION, UserError, relative
+from ..config import ROOT, VERSION, UserError
 
 PACKAGES = (
-    "opencv-contrib-python",
-    "opencv-python",
-    "opencv-python-headless",
-    "numpy",
-    "ai-edge-litert",
-    "av",
-    "keras",
-    "tensorflow",
-    "scikit-learn",
-    "joblib",
-    "kagglehub",
+    *("opencv-contrib-python", "opencv-python", "opencv-python-headless", "numpy"),
+    *("ai-edge-litert", "av", "keras", "tensorflow", "scikit-learn"),
 )
-BUILD_FACTS = ("GUI", "FFMPEG", "GStreamer", "v4l/v4l2", "DirectShow", "Media Foundation", "AVFoundation")
-MODEL_SUFFIXES = (".task", ".tflite", ".keras", ".pkl", ".json", ".onnx")
+BUILD_FACTS = ("GUI", "v4l/v4l2", "DirectShow", "Media Foundation", "AVFoundation", "GStreamer")
 
 
 def diagnose(model: str) -> str:
@@ -41,14 +29,10 @@ def diagnose(model: str) -> str:
         version(),
         f"python    {platform.python_version()} {sys.executable}",
         f"system    {platform.platform()}, {os.cpu_count()} cores",
-    ]
-    lines += [f"package   {name} {version}" for name, version in _versions()]
-    lines += [f"opencv    {name}: {build[name]}" for name in BUILD_FACTS if name in build]
-    lines += [f"display   {display or os.environ.get('DISPLAY') or 'ok'}"]
-    lines += [f"camera    {camera}" for camera in cameras] or ["camera    none"]
-    lines += [
-        f"file      {relative(path)} {path.stat().st_size} bytes, sha256 {_sha256(path)}"
-        for path in _model_files()
+        *(f"package   {name} {_version_of(name)}" for name in PACKAGES),
+        *(f"opencv    {name}: {build[name]}" for name in BUILD_FACTS if name in build),
+        f"display   {display or os.environ.get('DISPLAY') or 'ok'}",
+        *([f"camera    {camera}" for camera in cameras] or ["camera    none"]),
     ]
     for name, check in {"landmarker": _try_landmarker, "network": lambda: _try_network(model)}.items():
         try:
@@ -62,17 +46,20 @@ def diagnose(model: str) -> str:
 
 def version() -> str:
     """Return the version, and the commit if this is a clone: `-dirty` if its files were changed."""
+    command = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        done = subprocess.run(
-            ["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
         commit = done.stdout.strip() if done.returncode == 0 else ""
     except (OSError, subprocess.TimeoutExpired):  # no git here
         commit = ""
     return f"Emotion Detection {VERSION}" + (f", commit {commit}" if commit else "")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _try_landmarker() -> str:
@@ -89,23 +76,3 @@ def _try_network(model: str) -> str:
     classifier = EmotionClassifier(model)
     classes = ", ".join(classifier.classes)
     return f"{classifier.name} reads {classes}; uncertain under {classifier.threshold:.2f}"
-
-
-def _versions() -> list[tuple[str, str]]:
-    versions = []
-    for name in PACKAGES:
-        try:
-            versions.append((name, importlib.metadata.version(name)))
-        except importlib.metadata.PackageNotFoundError:
-            versions.append((name, "not installed"))
-    return versions
-
-
-def _model_files() -> list[Path]:
-    return (
-        sorted(path for path in MODELS.rglob("*") if path.suffix in MODEL_SUFFIXES) if MODELS.is_dir() else []
-    )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,232 +1,147 @@
-"""Frames -> readings, the live demo's way: landmarks, features, network; in videos also smoothing.
+"""Frames -> what their faces show: landmarks, networks, smoothing. `main.py` is its script.
 
-Stands on the modules of each step; `main.py` is its script.
+Two ways lead through here: `read_video` goes frame by frame, `read_pictures` through files of their own,
+which other processes may read.
 """
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from ..config import MODELS, PERSONAL_DATA, UserError, note, relative
-from ..data import recordings
+from ..config import UserError, note
 from ..faces.crops import crop_faces
+from ..faces.features import face_box
 from ..faces.images import import_cv2
 from ..faces.landmarker import Face, FaceLandmarker
+from ..faces.pool import Lost, work_through
 from ..model.classifier import EmotionClassifier, Prediction
-from .neutral import NeutralTaker, find_movement
-from .smoothing import FaceTracker, read_picture
+from ..video.frames import Frame
+from ..video.sources import InputFile, read_picture_file
+from .smoothing import TIME_CONSTANT_MS, FaceSmoothers
 
-LOOK_EVERY_MS = 130
-"""How long an answer of the crop network holds for a person alone: four frames of thirty a second."""
+CROP_EVERY_MS = 130
+"""How long an output of the crop network holds for a person alone: four frames of thirty a second."""
+FRAMES_AHEAD = 2
+"""Frames on which faces are found while the caller is at one."""
+FEWEST_PICTURES = 16
+"""For fewer, this process reads them: starting others takes longer."""
+AHEAD_WITH_IMAGES, AHEAD = 2, 64
+"""Pictures for each process that may wait for the caller; an image takes up to 48 MB."""
+
+
+@dataclass(frozen=True)
+class FaceResult:
+    """What is known of one face on one frame.
+
+    face: its number, in a video the same for the same person; landmarks (478, 3) float32 in image widths;
+    box (x, y, width, height) in pixels within the frame; probabilities (classes,) float32; confidence: the
+    probability of the emotion, or of the likeliest class if the emotion is `uncertain`.
+    """
+
+    face: int
+    landmarks: np.ndarray
+    box: tuple[int, int, int, int]
+    emotion: str
+    confidence: float
+    probabilities: np.ndarray
 
 
 class FaceReader:
-    """Frames -> readings: landmarks, features, network, and in videos smoothing. A context manager.
+    """Reads the faces of frames with a model; a context manager.
 
-    subject: whose neutral face is used, and kept when it is taken; kept only if `keeps`.
+    max_faces: the largest; None: all of a picture, one of a video. smoothing_ms: time constant in videos.
+    Raises UserError if the model can't be read.
     """
 
-    def __init__(
-        self,
-        model: str,
-        still: bool,
-        max_faces: int | None,
-        smoothing_ms: float,
-        subject: str | None = None,
-        keeps: bool = True,
-    ):
-        self._model, self._keeps = model, keeps
-        self.still, self.max_faces, self.subject = still, max_faces, subject
+    def __init__(self, model: str, max_faces: int | None = None, smoothing_ms: float = TIME_CONSTANT_MS):
+        self.model, self.max_faces = model, max_faces
         self.classifier = EmotionClassifier(model)
-        self._needs_crops = getattr(self.classifier, "needs_crops", False)
-        self._new_tracker = lambda: FaceTracker(
-            self.classifier.classes, self.classifier.threshold, smoothing_ms
-        )
-        self.tracker = self._new_tracker()
-        self.offset: np.ndarray | None = None
-        """neutral_offset of the face, once its neutral is known"""
-        self._looked: Prediction | None = None
-        self._looked_at: tuple[list[int | None], int] = ([], 0)
-        """the crop network's newest answer, and whom it is about, and when"""
-        self.taker = None
-        """of a neutral face, while it is being taken"""
+        self._smoothing_ms = smoothing_ms
         self._landmarkers: dict[bool, FaceLandmarker] = {}
-        """by whether they are for still pictures; a folder may need both"""
-        if not still:  # pictures are mostly read by processes of their own
-            self._landmarker(still)
-        self.doubt = ""
-        """what is wrong with the neutral face just taken, for the display"""
-        self._found_on = self._read_from = ""
-        """names of the videos at hand"""
+        """by whether they are for still pictures"""
+        self._begin()
 
-    def _landmarker(self, still: bool) -> FaceLandmarker:
-        if still not in self._landmarkers:
-            most = self.max_faces if still else self.max_faces or 1
-            self._landmarkers[still] = FaceLandmarker(video=not still, max_faces=most)
-        return self._landmarkers[still]
+    def _begin(self) -> None:
+        """Forget the video before; a picture is a video of one frame."""
+        classifier = self.classifier
+        self._smoothers = FaceSmoothers(classifier.classes, classifier.threshold, self._smoothing_ms)
+        self._crop_output: Prediction | None = None
+        self._cropped: tuple[list, int] = ([], 0)
+        """whom the crop network saw last, and when"""
 
-    def find(self, frame) -> list[Face]:
-        """Return the faces of a video's frame; none if a network fails on it.
+    def find(self, frame: Frame) -> list[Face]:
+        """Return the faces of a frame, the largest first; none, with a note, if the detector fails on it.
 
-        Frames must come in order. `find` may run in another thread than `read`, ahead of it.
+        The frames of a video come in order. May run in another thread than `read`, ahead of it.
         """
-        if self._found_on not in ("", frame.source):  # another video, whose time begins anew
-            self._landmarkers.pop(False).close()
-        self._found_on = frame.source
         try:
-            return self._landmarker(still=False).detect(frame.image, frame.timestamp_ms)
-        except RuntimeError as error:
-            note(f"{frame.source}, frame {frame.index}: {error}")
-            return []
-
-    def read(self, frame, faces: list[Face]) -> list:
-        """Return the readings of a video's frame and the `faces` that `find` found on it."""
-        if self._read_from not in ("", frame.source):
-            self.tracker, self._looked = self._new_tracker(), None
-        self._read_from = frame.source
-        if (
-            self.taker
-            and faces
-            and self.taker.add(faces[0].landmarks, faces[0].blendshapes, frame.timestamp_ms)
-        ):
-            self._use_taken_neutral()
-        return self.tracker.update(
-            [face.person for face in faces],
-            [face.landmarks for face in faces],
-            self.predict(faces, frame.image, self._look_now_and_then(faces, frame)),
-            frame.timestamp_ms,
-            frame.shape,
-        )
-
-    def read_still(self, frame) -> list:
-        """Return the readings of a still picture; none if a network fails on it."""
-        try:
-            faces = self._landmarker(still=True).detect_picture(frame.image)
-            probabilities = self.predict(faces, frame.image)
+            landmarker = self._landmarker_for(frame)
+            if frame.still:
+                return landmarker.detect_picture(frame.image)
+            return landmarker.detect(frame.image, frame.timestamp_ms)
         except (RuntimeError, MemoryError, import_cv2().error) as error:
-            note(f"{frame.source}: {error}")
+            note(f"{frame.source}{'' if frame.still else f', frame {frame.index}'}: {error}")
             return []
-        landmarks = [face.landmarks for face in faces]
-        return read_picture(self.classifier.classes, landmarks, probabilities, frame.shape)
 
-    def neutral_problem(self) -> str:
-        """Return why no neutral baseline can be taken, or ""."""
-        if self.still:
-            return (
-                "a neutral baseline is taken from, and used for, cameras and videos only;"
-                " leave --calibrate and --subject out"
-            )
-        if (self.max_faces or 1) > 1:
-            return "a neutral baseline is for one face; leave --max-faces out"
-        if not self.classifier.knows_neutral:
-            return "this model knows no neutral face; leave --model out, or train it again"
-        return ""
+    def _landmarker_for(self, frame: Frame) -> FaceLandmarker:
+        if frame.index == 0 and not frame.still and False in self._landmarkers:
+            self._landmarkers.pop(False).close()  # another video, whose time begins anew
+        if frame.still not in self._landmarkers:
+            most = self.max_faces if frame.still else self.max_faces or 1
+            self._landmarkers[frame.still] = FaceLandmarker(video=not frame.still, max_faces=most)
+        return self._landmarkers[frame.still]
 
-    @property
-    def neutral_state(self) -> str:
-        """What to say of the neutral face: that it is being taken, that it is in use, or ""."""
-        if self.taker:
-            return "neutral face: hold still"
-        return "neutral baseline: on" if self.offset is not None else ""
+    def read(self, frame: Frame, faces: list[Face]) -> list[FaceResult]:
+        """Return what the faces found on a frame show, by their numbers; smoothed in time in a video."""
+        if frame.index == 0:
+            self._begin()
+        probabilities = self.predict(faces, frame.image, self._crop_output_of(faces, frame)).probabilities
+        results = []
+        for number, (face, row) in enumerate(zip(faces, probabilities)):
+            person = number if face.person is None else face.person
+            smoother = self._smoothers.of_person(person, frame.timestamp_ms)
+            label = smoother.update(row, frame.timestamp_ms)
+            box = box_px(face_box(face.landmarks).tolist(), frame.shape)
+            results.append(FaceResult(person, face.landmarks, box, *label, smoother.probabilities))
+        return sorted(results, key=lambda result: result.face)
 
-    def begin_neutral(self, calibrate: bool) -> None:
-        """Take the neutral face, or use the one kept of the subject, if the command line says so.
+    def _crop_output_of(self, faces: list[Face], frame: Frame) -> Prediction | None:
+        """Return the crop network's output of a frame's faces, if the model has one.
 
-        Raises UserError where no neutral face can be used.
-        """
-        if not calibrate and self.subject is None:
-            return
-        if problem := self.neutral_problem():
-            raise UserError(problem)
-        if calibrate:
-            self.take_neutral()
-        else:
-            self.load_neutral()
-
-    def take_neutral(self) -> None:
-        """Start to take the neutral face from the coming frames; it is used when a second of it is there."""
-        self.offset, self.taker = None, NeutralTaker()
-
-    def load_neutral(self) -> None:
-        """Use the neutral face that is kept of the subject, if there is one."""
-        if kept := recordings.load_neutral(self.subject, PERSONAL_DATA):
-            self.offset = self.classifier.neutral_offset(*kept)
-            note(f"faces are read against the neutral face of {self.subject}{self._little_gain}")
-        else:
-            note(f"no neutral face of {self.subject} is kept yet: press n, or run again with --calibrate")
-
-    @property
-    def _little_gain(self) -> str:
-        """What to add where a neutral baseline is used with a crop network, which it does not reach."""
-        return "; --model landmarks gains by that, this model hardly" if self._needs_crops else ""
-
-    def drop_neutral(self) -> None:
-        """Read faces against the mean neutral face again."""
-        self.offset = self.taker = None
-
-    def _use_taken_neutral(self) -> None:
-        taken, self.taker = self.taker.taken(), None
-        self.offset = self.classifier.neutral_offset(*taken)
-        note(f"the neutral face is taken: from here on faces are read against it{self._little_gain}")
-        if movement := find_movement(taken[1]):
-            self.doubt = f"{movement}: press n twice"
-            kept = ", and is not kept" if self.subject and self._keeps else ""
-            note(
-                f"that face was not at rest, though ({movement}): it is used in this run{kept}; "
-                "take it again with your face relaxed"
-            )
-        if self.subject and not self._keeps:
-            note(f"it is not kept as {self.subject}'s: the bundled clip shows another face")
-        elif self.subject and not movement:
-            self._keep_neutral(taken)
-
-    def _keep_neutral(self, taken: tuple[np.ndarray, np.ndarray]) -> None:
-        """Keep a neutral face as the subject's and say where, or why that fails."""
-        before = (
-            " in place of the one before"
-            if recordings.neutral_path(self.subject, PERSONAL_DATA).is_file()
-            else ""
-        )
-        try:
-            kept = relative(recordings.save_neutral(self.subject, *taken, PERSONAL_DATA))
-        except UserError as error:
-            note(f"{error}; it is in use, but not kept")
-            return
-        model = "" if self._model == str(MODELS) else f" --model {self._model}"
-        note(
-            f"kept in {kept}{before}; next time: python scr/main.py --subject {self.subject}{model}; "
-            f"delete it with: python scr/record_dataset.py --forget-neutral {self.subject}"
-        )
-
-    def _look_now_and_then(self, faces: list[Face], frame) -> Prediction | None:
-        """Return what the crop network makes of the faces on a video's frame.
-
-        A person alone is looked at once in `LOOK_EVERY_MS`, and read by that answer until then: answers are
+        A person alone is cropped once in `CROP_EVERY_MS` and read by that output until then: labels are
         smoothed over more than that, and the crop network costs the most after detection.
         """
         people = [face.person for face in faces]
-        if not self._needs_crops or not faces:
-            self._looked = None
+        if not self.classifier.needs_crops or not faces:
+            self._crop_output = None
             return None
-        whom, when = self._looked_at
-        recent = 0 <= frame.timestamp_ms - when < LOOK_EVERY_MS
-        if self._looked is None or not recent or len(people) > 1 or people != whom:
+        whom, when = self._cropped
+        recent = frame.timestamp_ms - when < CROP_EVERY_MS
+        if self._crop_output is None or not recent or len(people) > 1 or people != whom:
             crops = crop_faces(frame.image, [face.landmarks for face in faces])
-            self._looked, self._looked_at = self.classifier.predict_crops(crops), (people, frame.timestamp_ms)
-        return self._looked
+            self._crop_output = self.classifier.predict_crops(crops)
+            self._cropped = people, frame.timestamp_ms
+        return self._crop_output
 
-    def predict(self, faces: list[Face], image: np.ndarray, looked: Prediction | None = None) -> np.ndarray:
-        """Return the probabilities (n, classes) of an image's faces; looked: the crop network's output."""
+    def predict(
+        self, faces: list[Face], image: np.ndarray, crop_output: Prediction | None = None
+    ) -> Prediction:
+        """Return the model's prediction for an image's faces; crop_output: its crop network's, if at hand."""
         landmarks = [face.landmarks for face in faces]
-        seen = {}
-        if looked is not None:
-            seen["crop_output"] = looked
-        elif self._needs_crops:
-            seen["crops"] = crop_faces(image, landmarks)
+        crops = None
+        if self.classifier.needs_crops and crop_output is None:
+            crops = crop_faces(image, landmarks)
         return self.classifier.predict(
             np.array(landmarks, np.float32).reshape(-1, 478, 3),
             np.array([face.blendshapes for face in faces], np.float32).reshape(-1, 52),
-            offset=self.offset,
-            **seen,
-        ).probabilities
+            crops,
+            crop_output,
+        )
 
     def __enter__(self) -> "FaceReader":
         return self
@@ -234,3 +149,93 @@ class FaceReader:
     def __exit__(self, *_) -> None:
         for landmarker in self._landmarkers.values():
             landmarker.close()
+
+
+def box_px(box: Sequence[float], frame_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return the part of a box (x, y, width, height in image widths) within the frame, in whole pixels."""
+    height, width = frame_shape[:2]
+    left, right = (min(max(round(x * width), 0), width) for x in (box[0], box[0] + box[2]))
+    top, bottom = (min(max(round(y * width), 0), height) for y in (box[1], box[1] + box[3]))
+    return left, top, right - left, bottom - top
+
+
+def read_video(
+    reader: FaceReader, frames: Iterable[Frame | None]
+) -> Iterator[tuple[Frame | None, list[FaceResult]]]:
+    """Yield each frame with its faces, found while the caller deals with the frame before.
+
+    None, without faces, is passed on from a source that has nothing new yet.
+    """
+    found = look_ahead(frames, lambda frame: reader.find(frame) if frame else [])
+    with contextlib.closing(found):
+        for frame, faces in found:
+            yield frame, reader.read(frame, faces) if frame else []
+
+
+def look_ahead(items: Iterable, work: Callable) -> Iterator[tuple]:
+    """Yield (item, work(item)) in order, worked on in a thread, `FRAMES_AHEAD` at most before the caller.
+
+    What the thread raises is raised to the caller, after all pairs before it. Close it to end its thread.
+    """
+    items = iter(items)
+
+    def step() -> tuple | None:
+        for item in items:
+            return item, work(item)
+        return None
+
+    thread = ThreadPoolExecutor(1)
+    try:
+        steps = deque(thread.submit(step) for _ in range(FRAMES_AHEAD))
+        while (pair := steps.popleft().result()) is not None:
+            steps.append(thread.submit(step))
+            yield pair
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """What was read from a picture file: its faces, or the `problem` why it can't be read.
+
+    image: the picture (height, width, 3) uint8 BGR, if it was asked for.
+    """
+
+    name: str
+    faces: list[FaceResult] = field(default_factory=list)
+    problem: str = ""
+    image: np.ndarray | None = None
+
+
+def read_pictures(
+    reader: FaceReader, files: Sequence[InputFile], jobs: int, images: bool = False
+) -> Iterator[PictureResult]:
+    """Yield what is on each picture file, in order; many are read by `jobs` processes of their own.
+
+    There, a picture that kills its process costs itself.
+    """
+    if len(files) < FEWEST_PICTURES:
+        yield from (_read_file(reader, images, file) for file in files)
+        return
+    open_worker = partial(_open_worker, reader.model, reader.max_faces, images)
+    ahead = AHEAD_WITH_IMAGES if images else AHEAD
+    for file, result in zip(files, work_through(open_worker, files, jobs, ahead=ahead)):
+        if isinstance(result, Lost):
+            result = PictureResult(file.name, problem=f"{file.name}: the detector failed on it")
+        yield result
+
+
+@contextlib.contextmanager
+def _open_worker(model: str, max_faces: int | None, images: bool):
+    import_cv2().setNumThreads(1)  # the other cores have processes of their own
+    with FaceReader(model, max_faces) as reader:
+        yield partial(_read_file, reader, images)
+
+
+def _read_file(reader: FaceReader, images: bool, file: InputFile) -> PictureResult:
+    try:
+        frame = read_picture_file(file.name, file.path)
+    except UserError as error:
+        return PictureResult(file.name, problem=str(error))
+    faces = reader.read(frame, reader.find(frame))
+    return PictureResult(file.name, faces, image=frame.image if images else None)

@@ -3,7 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
-from ..config import note, relative
+from ..video.frames import Frame, Source
+from .pipeline import FaceResult, PictureResult
 
 LINES = 10
 """Files and faces that get a line of their own."""
@@ -12,60 +13,59 @@ LONGEST_GAP_MS = 1000
 
 
 class Summary:
-    """Counts frames and faces, and prints what was seen, how fast, and where it was written.
+    """Counts pictures, frames and faces, and says what was seen.
 
     `watched`: in a window, where the user sets the pace.
     """
 
-    def __init__(self, source, watched: bool = False):
+    def __init__(self, source: Source, watched: bool = False):
         self.source, self.watched = source, watched
-        self.frames = self.stills = self.unreadable = self.faces = self.frames_with_face = 0
-        self.lines: list[str] = []
-        """of still pictures, the first few"""
-        self.counts: Counter[str] = Counter()
-        """still pictures' faces by emotion"""
-        self.faceless = self.unreadable_stills = 0
-        self.times_ms: dict[tuple[str, int], Counter[str]] = {}
+        self.pictures = self.frames = self.unreadable = self.faces = self.with_face = 0
+        """pictures and frames read, files that could not be, faces, pictures and frames with a face"""
+        self._lines: list[str] = []
+        """of pictures, the first few"""
+        self._counts: Counter[str] = Counter()
+        """pictures' faces by emotion"""
+        self._faceless = 0
+        """pictures without a face"""
+        self._times_ms: dict[tuple[str, int], Counter[str]] = {}
         """by video and face: how long it showed each emotion"""
-        self._before = ("", 0, 0, ())
+        self._before: tuple[Frame | None, list[FaceResult], int] = (None, [], 0)
+        """the frame before, its faces, and how long it lasted"""
 
-    def count(self, frame, readings: list) -> None:
-        """Count a frame and its readings."""
+    def add_picture(self, result: PictureResult) -> None:
+        """Count a picture, or a file that can't be read."""
+        self.pictures += not result.problem
+        self.unreadable += bool(result.problem)
+        self._count_faces(result.faces)
+        self._faceless += not (result.faces or result.problem)
+        self._counts.update(face.emotion for face in result.faces)
+        if len(self._lines) < LINES:
+            what = _list_faces(result.faces) or ("not readable" if result.problem else "no face")
+            self._lines.append(f"{self._name(result.name)}: {what}")
+
+    def add_frame(self, frame: Frame, faces: list[FaceResult]) -> None:
+        """Count a video's frame, and what each face showed since the frame before."""
         self.frames += 1
-        self.unreadable += bool(frame.problem)
-        self.faces += len(readings)
-        self.frames_with_face += bool(readings)
-        if frame.still:
-            self._count_still(frame, readings)
-        elif not frame.problem:
-            self._count_time(frame, readings)
+        self._count_faces(faces)
+        before, shown, lasted_ms = self._before
+        if before and frame.index:
+            lasted_ms = min(frame.timestamp_ms - before.timestamp_ms, LONGEST_GAP_MS)
+        self._add_time(before, shown, lasted_ms)
+        self._before = frame, faces, lasted_ms
+
+    def _count_faces(self, faces: list[FaceResult]) -> None:
+        self.faces += len(faces)
+        self.with_face += bool(faces)
+
+    def _add_time(self, frame: Frame | None, faces: list[FaceResult], lasted_ms: int) -> None:
+        for face in faces:
+            self._times_ms.setdefault((frame.source, face.face), Counter())[face.emotion] += lasted_ms
 
     @property
     def read_nothing(self) -> bool:
         """Whether no file of all that were tried can be read."""
-        return 0 < self.frames == self.unreadable
-
-    def _count_still(self, frame, readings: list) -> None:
-        self.stills += 1
-        self.unreadable_stills += bool(frame.problem)
-        self.faceless += not (readings or frame.problem)
-        self.counts.update(reading.emotion for reading in readings)
-        if len(self.lines) < LINES:
-            what = _list_faces(readings) or ("not readable" if frame.problem else "no face")
-            self.lines.append(f"{self._name(frame.source)}: {what}")
-
-    def _count_time(self, frame, readings: list) -> None:
-        """Count what each face showed since the frame before; a video's last frame lasts as long as that."""
-        source, before_ms, step_ms, shown = self._before
-        if source == frame.source:
-            step_ms = min(frame.timestamp_ms - before_ms, LONGEST_GAP_MS)
-        self._add_time(source, shown, step_ms)
-        now = [(reading.face, reading.emotion) for reading in readings]
-        self._before = (frame.source, frame.timestamp_ms, step_ms, now)
-
-    def _add_time(self, source: str, shown, step_ms: int) -> None:
-        for face, emotion in shown:
-            self.times_ms.setdefault((source, face), Counter())[emotion] += step_ms
+        return self.unreadable > 0 == self.pictures + self.frames
 
     def _name(self, source: str) -> str:
         if self.source.kind == "folder":
@@ -74,61 +74,53 @@ class Summary:
             return f"{self.source.kind} {source}"
         return source if "://" in source else Path(source).name
 
-    def print(self, seconds: float, failure: str, paths: list) -> None:
-        """Print the summary of a run of some seconds; `failure` says why its source ended, if not well."""
-        if self.frames:
-            print(self._first_line(seconds))
-        if failure:
-            note(failure)
-        for path in paths:
-            if path.exists():
-                print(f"written: {relative(path)}")
-        for line in [*self._still_lines(), *self._video_lines()]:
-            print(line)
+    def lines(self, seconds: float) -> list[str]:
+        """Return what a run of some seconds saw: one line on it all, then one for each picture and face."""
+        if not self.pictures + self.frames + self.unreadable:
+            return []
+        return [self._first_line(seconds), *self._picture_lines(), *self._video_lines()]
 
     def _first_line(self, seconds: float) -> str:
-        """Return how many pictures and frames were read, how fast, and how many faces are on them."""
-        all_stills = len(self.source.pictures) if self.source.kind == "folder" else self.stills
-        what = [_number(self.stills, "picture")] if self.stills else []
-        if self.stills < all_stills:
-            what = [f"{self.stills} of {_number(all_stills, 'picture')} (stopped)"]
-        if moments := self.frames - self.stills - (self.unreadable - self.unreadable_stills):
-            what.append(_number(moments, "frame"))
+        count = self.pictures + self.frames
+        what = [_number(self.pictures, "picture")] if self.pictures else []
+        expected = sum(file.is_picture for file in self.source.files) if self.source.kind == "folder" else 0
+        if self.pictures + self.unreadable < expected:
+            what = [f"{self.pictures} of {_number(expected, 'picture')} (stopped)"]
+        what += [_number(self.frames, "frame")] if self.frames else []
         line = f"{' and '.join(what) or 'nothing read'} in {seconds:.1f} s"
-        if self.frames == 1:
+        if count == 1:
             return f"{line}, {_number(self.faces, 'face')}"
         if not self.watched:
-            rate = self.frames / max(seconds, 1e-6)
+            rate = count / max(seconds, 1e-6)
             line += f" ({rate:.{0 if rate >= 10 else 1}f} a second)"
-        return f"{line}, {_number(self.faces, 'face')} on {self.frames_with_face} of them"
+        return f"{line}, {_number(self.faces, 'face')} on {self.with_face} of them"
 
-    def _still_lines(self) -> list[str]:
-        more = self.stills - len(self.lines)
-        lines = self.lines + ([f"... and {_number(more, 'more picture')}"] if more else [])
-        if self.stills > 1:
-            counts = [f"{count} {emotion}" for emotion, count in self.counts.most_common()]
+    def _picture_lines(self) -> list[str]:
+        more = self.pictures + self.unreadable - len(self._lines)
+        lines = self._lines + ([f"... and {_number(more, 'more picture')}"] if more else [])
+        if self.pictures + self.unreadable > 1:
+            counts = [f"{count} {emotion}" for emotion, count in self._counts.most_common()]
             line = f"faces on the pictures: {', '.join(counts) or 'none'}"
-            if self.faceless:
-                line += f"; {_number(self.faceless, 'picture')} without a face"
-            if self.unreadable_stills:
-                line += f"; {self.unreadable_stills} not readable"
-            lines.append(line)
+            line += f"; {_number(self._faceless, 'picture')} without a face" if self._faceless else ""
+            lines.append(line + (f"; {self.unreadable} not readable" if self.unreadable else ""))
         return lines
 
     def _video_lines(self) -> list[str]:
         """Return a line for each face of each video, the longest seen first, with the shares of its time."""
-        source, _, step_ms, shown = self._before
-        self._add_time(source, shown, step_ms)
-        self._before = ("", 0, 0, ())
-        ranked = sorted(self.times_ms.items(), key=lambda item: -item[1].total())
-        faces = Counter(source for source, _ in self.times_ms)
+        self._add_time(*self._before)
+        self._before = (None, [], 0)
+        ranked = sorted(self._times_ms.items(), key=lambda item: -item[1].total())
+        faces = Counter(source for source, _ in self._times_ms)
         lines = []
         for (source, face), times in ranked[:LINES]:
-            total = max(times.total(), 1)
-            shares = [(emotion, f"{time / total:.0%}") for emotion, time in times.most_common()]
-            (emotion, share), *others = shares
-            seen = [f"{emotion} {share} of the time", *(" ".join(one) for one in others if one[1] != "0%")]
+            total = times.total()
+            (emotion, time), *others = times.most_common()
             which = f", face {face}" if faces[source] > 1 else ""
+            if not total:  # a video of one frame
+                lines.append(f"{self._name(source)}{which}: {emotion} on one frame")
+                continue
+            seen = [f"{emotion} {time / total:.0%} of the time"]
+            seen += [f"{name} {time / total:.0%}" for name, time in others if time / total >= 0.005]
             # A clip that goes round was watched for longer than it is.
             duration = "" if self.source.loops else f" ({total / 1000:.1f} s)"
             lines.append(f"{self._name(source)}{which}: {', '.join(seen)}{duration}")
@@ -141,12 +133,9 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _list_faces(readings: list) -> str:
+def _list_faces(faces: list[FaceResult]) -> str:
     """Return what a picture's faces show, and of several their numbers: those in picture and table."""
-    seen = [f"{reading.emotion} {reading.confidence:.0%}" for reading in readings[:LINES]]
-    if len(readings) > 1:
-        seen = [f"{reading.face} {what}" for reading, what in zip(readings, seen)]
-        seen[0] = f"face {seen[0]}"
-    if seen:
-        seen[0] += " sure"
-    return ", ".join(seen + ([f"{len(readings) - LINES} more"] if len(readings) > LINES else []))
+    seen = [f"{face.emotion} ({face.confidence:.0%})" for face in faces[:LINES]]
+    if len(faces) > 1:
+        seen = [f"face {face.face} {what}" for face, what in zip(faces, seen)]
+    return ", ".join(seen + ([f"{len(faces) - LINES} more"] if len(faces) > LINES else []))

@@ -1,23 +1,116 @@
-"""Readings -> CSV or JSON lines: a row for each face of a frame, on disk as soon as the frame is done."""
+"""Where the results of a run go: a table of rows, the annotated pictures and videos, a plot."""
 
 import contextlib
 import csv
 import json
 import math
 import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import UserError, relative
+from ..files import LONGEST_NAME
+from ..video.frames import Frame, Source
+from ..video.video_writer import CODECS, Sound, VideoRecorder, write_picture
+from .pipeline import FaceResult, PictureResult
+from .plot import Plot, check_plot
 
 COLUMNS = ("source", "frame", "timestamp_ms", "face", "x", "y", "width", "height", "emotion", "confidence")
 """Of each row; the probabilities of the model's classes follow, each under its name."""
 SUFFIXES = (".csv", ".jsonl")
+STDOUT = Path("-")
+PICTURE_SUFFIXES = tuple(".jpg .png .jpeg .bmp .jpe .tif .tiff .ppm".split())
+"""That pictures of any size and colour are written as; WebP and AVIF have limits."""
 
 
-def check_name(path: Path) -> None:
-    """Raise UserError unless the suffix names a format of ours."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path} is not a name for results; end it in {' or '.join(SUFFIXES)}")
+@dataclass(frozen=True)
+class TableFormat:
+    """How a CSV file is written; `append`: after the rows that it has."""
+
+    delimiter: str = ","
+    decimal: str = "."
+    append: bool = False
+
+
+class Table:
+    """Writes face results to a `.csv` or `.jsonl` file, or as CSV to stdout; a context manager.
+
+    Boxes are whole pixels of the frame, cut at its edges; a frame without a face gives one row with those
+    fields empty (null in JSON lines). Every row is handed to the system at once, so stopping the program
+    loses none. A new CSV file begins with a byte order mark where class names or `names`, those of the
+    sources, go beyond ASCII: Excel would misread them. Raises UserError if it can't be written.
+    """
+
+    def __init__(
+        self, path: Path, classes: tuple[str, ...], names: list[str] = (), style: TableFormat = TableFormat()
+    ):
+        self.path, self._style = path, style
+        self._columns = (*COLUMNS, *classes)
+        self._is_csv = path.suffix.lower() != ".jsonl"
+        begins = True
+        try:
+            if path == STDOUT:
+                self._file = sys.stdout
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                begins = not (style.append and path.exists() and path.stat().st_size)
+                if self._is_csv and not begins:
+                    self._check_header()
+                self._file = path.open("a" if style.append else "w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"can't write {relative(path)}: {error.strerror}; choose another place"
+            ) from error
+        if self._is_csv and begins:
+            if path != STDOUT and not "".join((*classes, *names)).isascii():
+                self._file.write("\ufeff")
+            self._write_line(self._columns)
+
+    def _check_header(self) -> None:
+        with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            header = next(csv.reader(file, delimiter=self._style.delimiter), [])
+        if tuple(header) != self._columns:
+            raise UserError(
+                f"{relative(self.path)} has other columns than this run; leave --append out or choose "
+                "another name"
+            )
+
+    def write(self, source: str, frame: int, timestamp_ms: int, faces: list[FaceResult]) -> None:
+        """Add the rows of a frame and its faces; raises UserError if the disk refuses."""
+        rows = [_row(face) for face in faces] or [(None,) * (len(self._columns) - 3)]
+        name = readable_name(source, self._is_csv)
+        try:
+            for row in rows:
+                row = (name, frame, timestamp_ms, *row)
+                if self._is_csv:
+                    self._write_line([self._as_text(value) for value in row])
+                else:
+                    self._file.write(json.dumps(dict(zip(self._columns, row)), allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            if self.path == STDOUT:
+                raise
+            raise UserError(
+                f"can't write {relative(self.path)}: {error.strerror}; free space or choose another place"
+            ) from error
+
+    def _as_text(self, value):
+        return f"{value:.5f}".replace(".", self._style.decimal) if isinstance(value, float) else value
+
+    def _write_line(self, values) -> None:
+        odd = "\r" in values[0]  # which csv does not quote by itself
+        quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
+        writer = csv.writer(self._file, lineterminator="\n", quoting=quoting, delimiter=self._style.delimiter)
+        writer.writerow(values)
+
+    def __enter__(self) -> "Table":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.path != STDOUT:
+            with contextlib.suppress(OSError):  # what a full disk refuses at the end was reported by write()
+                self._file.close()
 
 
 def readable_name(name: str, table: bool = False) -> str:
@@ -30,61 +123,136 @@ def readable_name(name: str, table: bool = False) -> str:
     return f"./{name}" if table and name.startswith(tuple("=+-@\t\r")) else name
 
 
-class ResultWriter:
-    """Writes readings to a `.csv` or `.jsonl` file; a context manager.
+def _row(face: FaceResult) -> tuple:
+    """Return the fields of a face, in the order of the columns; what is no number is left empty."""
+    numbers = [float(value) for value in (face.confidence, *face.probabilities)]
+    numbers = [round(value, 5) if math.isfinite(value) else None for value in numbers]
+    return face.face, *face.box, face.emotion, *numbers
 
-    Boxes are whole pixels of the frame, cut at its edges; a frame without a face gives one row with those
-    fields empty (null in JSON lines). Every row is handed to the system at once, so stopping the program
-    loses none.
+
+def check_names(output: Path | None, plot: Path | None) -> None:
+    """Raise UserError unless the names of a table and a plot end in formats that are written."""
+    if output and output != STDOUT and output.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{output} is not a name for results; end it in {' or '.join(SUFFIXES)}")
+    if plot:
+        check_plot(plot)
+
+
+class Outputs:
+    """The files of a run, as many as were asked for; a context manager that completes them.
+
+    `output` takes a row for each face and frame, `save` what is shown: a video, a picture, or a folder,
+    `plot` a picture of it all. Raises UserError for a name that does not fit the source, and if a file would
+    overwrite one that is read, or another output, by whatever name or link.
     """
 
-    def __init__(self, path: Path, classes: tuple[str, ...]):
-        check_name(path)
-        self.path = path
-        self._columns = (*COLUMNS, *classes)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", newline="", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"can't write {relative(path)}: {error.strerror}; choose another place"
-            ) from error
-        self._table = path.suffix.lower() == ".csv"
-        if self._table:
-            self._write_line(self._columns)
+    def __init__(
+        self, source: Source, output: Path | None = None, save: Path | None = None, plot: Path | None = None
+    ):
+        self.source, self.save, self._output, self.plot = source, save, output, plot
+        self.to_stdout = output == STDOUT
+        self.paths = [path for path in (output, plot, save) if path and path != STDOUT]
+        self._taken: dict = {}
+        """files that must not be written, and what they are, by their identity"""
+        if self.paths:
+            self._check_files()
+        self._table = self._plot = self._video = None
+        self._files = contextlib.ExitStack()
 
-    def write(self, source: str, frame: int, timestamp_ms: int, readings: list) -> None:
-        """Add the rows of a frame and its `smoothing.FaceResult`s; raises UserError if the disk refuses."""
-        rows = [_row(reading) for reading in readings] or [(None,) * (len(self._columns) - 3)]
-        name = readable_name(source, self._table)
-        try:
-            for row in rows:
-                row = (name, frame, timestamp_ms, *row)
-                if self._table:
-                    self._write_line([f"{value:.5f}" if isinstance(value, float) else value for value in row])
-                else:
-                    self._file.write(json.dumps(dict(zip(self._columns, row)), allow_nan=False) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise UserError(
-                f"can't write {relative(self.path)}: {error.strerror}; free space or choose another place"
-            ) from error
+    def _check_files(self) -> None:
+        source, save = self.source, self.save
+        what = "is read by this run" if source.kind == "folder" else "is the source itself"
+        self._taken = {_identity(file.path): what for file in source.files}
+        if source.kind == "folder":
+            self._taken[_identity(Path(source.name))] = "is the source itself"
+            if save and (save.suffix or save.is_file()):
+                raise UserError(f"--save {save}: for a folder of pictures, name a folder")
+        elif save:
+            wanted = PICTURE_SUFFIXES if source.kind == "picture" else tuple(CODECS)
+            if save.suffix.lower() not in wanted:
+                raise UserError(
+                    f"--save {save}: for a {source.kind}, end the name in {' or '.join(wanted[:4])}"
+                )
+        for option, path in {"--output": self._output, "--plot": self.plot, "--save": save}.items():
+            if path and path != STDOUT:
+                self._check_free(path, option)
+                self._taken[_identity(path)] = f"is written by {option}"
+        if save:  # its files are checked one by one in a folder
+            del self._taken[_identity(save)]
 
-    def _write_line(self, values) -> None:
-        odd = "\r" in values[0]  # which csv does not quote by itself
-        quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
-        csv.writer(self._file, lineterminator="\n", quoting=quoting).writerow(values)
+    def _check_free(self, path: Path, option: str = "--save") -> None:
+        if what := self._taken.get(_identity(path)):
+            raise UserError(f"{option} {path} {what}; choose another name")
 
-    def __enter__(self) -> "ResultWriter":
+    def open(self, classes: tuple[str, ...], style: TableFormat = TableFormat()) -> "Outputs":
+        """Begin the files; classes: the model's."""
+        if self._output:
+            names = [file.name for file in self.source.files] or [self.source.name]
+            self._table = self._files.enter_context(Table(self._output, classes, names, style))
+        if self.plot:
+            folder = self.source.name if self.source.kind == "folder" else ""
+            self._plot = Plot(self.plot, classes, folder)
         return self
 
-    def __exit__(self, *_) -> None:
-        with contextlib.suppress(OSError):  # what a full disk refuses at the end was reported by write()
-            self._file.close()
+    def add_frame(self, frame: Frame, faces: list[FaceResult]) -> None:
+        """Add what was read from a video's frame to table and plot."""
+        if self._table:
+            self._table.write(frame.source, frame.index, frame.timestamp_ms, faces)
+        if self._plot:
+            self._plot.add_frame(frame, faces)
+
+    def add_picture(self, result: PictureResult) -> None:
+        """Add what was read from a file to table and plot: a picture, or what can't be read."""
+        if self._table:
+            self._table.write(result.name, 0, 0, result.faces)
+        if self._plot and not result.problem:
+            self._plot.add_picture(result)
+
+    def save_picture(self, name: str, image) -> None:
+        """Write an annotated picture (height, width, 3) uint8."""
+        if self.save:
+            write_picture(self._path_for(name, PICTURE_SUFFIXES, ".png"), image)
+
+    def save_frame(self, source: Source, frame: Frame, image) -> None:
+        """Add the annotated frame (height, width, 3) uint8 to the video of its source."""
+        if not self.save:
+            return
+        if frame.index == 0:
+            self._end_video()
+            path = self._path_for(frame.source, tuple(CODECS), ".mp4")
+            sound = Sound(source.sound, source.start_s) if source.sound else None
+            self._video = VideoRecorder(path, source.fps, sound)
+        self._video.write(image, frame.timestamp_ms)
+
+    def _path_for(self, name: str, suffixes: tuple[str, ...], suffix: str) -> Path:
+        """Return where an annotated file goes; in a folder, those of other kinds get one more suffix."""
+        if self.source.kind != "folder":
+            return self.save
+        path = self.save / Path(name).relative_to(self.source.name)
+        if path.suffix.lower() not in suffixes:
+            path = path.with_name(os.fsdecode(os.fsencode(path.name)[: LONGEST_NAME - len(suffix)]) + suffix)
+        self._check_free(path)
+        return path
+
+    def _end_video(self, *exception) -> None:
+        video, self._video = self._video, None
+        if video:
+            video.__exit__(*(exception or (None, None, None)))
+
+    def __enter__(self) -> "Outputs":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        with self._files:
+            self._end_video(*exception)
+            if self._plot and exception[0] is None:
+                self._plot.write()
 
 
-def _row(reading) -> tuple:
-    """Return the fields of a reading, in the order of the columns; what is no number is left empty."""
-    numbers = [float(value) for value in (reading.confidence, *reading.probabilities)]
-    numbers = [round(value, 5) if math.isfinite(value) else None for value in numbers]
-    return reading.face, *reading.box, reading.emotion, *numbers
+def _identity(path: Path):
+    """Return what two names of one file have in common; of one that is not there yet, whatever its case."""
+    try:
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    except OSError:
+        return os.path.realpath(path).casefold()

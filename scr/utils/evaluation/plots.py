@@ -1,6 +1,5 @@
 """Figures for a report. The sole owner of matplotlib."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,16 +28,6 @@ def save_figure(figure, path: Path) -> None:
     """Write a figure as PNG, atomically."""
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
-
-
-def figure_to_svg(figure) -> str:
-    """Return a figure as SVG whose text stays text; pictures are inside."""
-    import matplotlib
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:

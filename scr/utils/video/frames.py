@@ -7,6 +7,7 @@ must never show an old face.
 import collections
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,23 +18,20 @@ FALLBACK_FPS = 30.0
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame; image is None, and `problem` says why, for a file that can't be read.
+    """One frame of a video or one picture: image (height, width, 3) uint8 BGR.
 
     `index` and `timestamp_ms` begin at 0 with each picture and each video; `captured` is on the clock of
-    time.monotonic(). `still`: a picture of its own. `full_size` (width, height) is that of a picture whose
-    image is a smaller copy. `readings`: of a picture that another process has read; its image may have stayed
-    there.
+    time.monotonic(). `still`: a picture. `full_size` (width, height) is that of a picture whose image is a
+    smaller copy.
     """
 
-    image: np.ndarray | None
+    image: np.ndarray
     index: int
     timestamp_ms: int
     source: str
     captured: float
     still: bool = False
     full_size: tuple[int, int] | None = None
-    problem: str = ""
-    readings: list | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,12 +45,14 @@ class Source:
     live = False
     fps = FALLBACK_FPS
     """frames a second, roughly: what a file format without time stamps is told"""
-    is_demo = loops = False
-    """the bundled clip, played for want of a camera; a video that begins again at its end"""
+    loops = False
+    """whether a video begins again at its end"""
     sound = None
     """the file or address whose sound goes with the frames, if any"""
     start_s = 0.0
     """where on the clock of `sound` the first frame lies"""
+    files: list[tuple[str, Path]] = []
+    """the files that it reads, each by its name as given and its path"""
 
     def __init__(self, name: str, kind: str):
         self.name = name

@@ -1,9 +1,9 @@
 """Where frames come from: cameras, streams, video files, pictures, folders of both.
 
-with open_source("0", demo=DEMO_CLIP) as source:
+with open_source("0") as source:
     for frame in source:
         if frame is None: ...    # nothing new yet: keep the window alive; `source.message` says why
-        else: ...                # frame.image (height, width, 3) uint8 BGR, None if it can't be read
+        else: ...                # frame.image (height, width, 3) uint8 BGR
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config import ASSETS, UserError, relative
 from ..faces.images import PictureError, check_picture, is_animated, is_image, load_picture
@@ -20,15 +21,21 @@ from ..folders import HEIF_SUFFIXES, list_files, list_reasons
 from .camera import CameraSettings, open_camera
 from .frames import TICK_S, Frame, Source
 from .live_source import LiveSource
-from .video_reader import VideoReader, open_video
+from .video_reader import VideoReader, first_number, open_video
 
 DEMO_CLIP = ASSETS / "demo.mp4"
-DEMO_BEGIN_S = 12.5
-"""Where the clip begins in a window, once; then it goes round: she laughs from here on."""
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .asf .flv .f4v .ts .mts .m2ts .vob .3gp .3g2 .ogv"
     " .mxf .dv .mjpeg .mjpg .y4m .h264 .hevc".split()
 )
+
+
+class InputFile(NamedTuple):
+    """A file that a source reads: its name as given, its path, and whether it is a picture or a video."""
+
+    name: str
+    path: Path
+    is_picture: bool
 
 
 def open_source(
@@ -41,24 +48,20 @@ def open_source(
     If there is no such camera and `demo` is given, plays that clip and says so in `source.news`.
     Raises UserError if a camera (without `demo`), a file or a stream can't be opened.
     """
-    settings = settings or CameraSettings()
     if "://" in text:
         return _open_stream(text)
-    if (camera := _camera_of(text)) is not None:
-        capture, problem = open_camera(camera, settings)
-        if capture is not None:
-            return LiveSource(text, capture, lambda: open_camera(camera, settings)[0], "camera")
-        if demo is None:
-            raise UserError(f"no camera {text} ({problem}); plug one in, or name another with --source")
-        if not demo.is_file():
-            raise UserError(
-                f"no camera {text} ({problem}) and no clip at {relative(demo)}; name a file with --source"
-            )
-        source = VideoSource(relative(demo), demo)
-        source.is_demo = True
-        source.news.append(f"no camera {text} ({problem}): playing {relative(demo)}")
-        return source
-    return _open_path(text, outputs)
+    camera = _camera_of(text)
+    if camera is None:
+        return _open_path(text, outputs)
+    settings = settings or CameraSettings()
+    capture, problem = open_camera(camera, settings)
+    if capture is not None:
+        return LiveSource(text, capture, lambda: open_camera(camera, settings)[0], "camera")
+    if demo is None:
+        raise UserError(f"no camera {text} ({problem}); plug one in, or name another source: --source FILE")
+    source = ClipSource(relative(demo), demo)
+    source.news.append(f"no camera {text} ({problem}): playing {relative(demo)}")
+    return source
 
 
 def names_file(text: str) -> bool:
@@ -76,13 +79,17 @@ def _open_path(text: str, outputs: Sequence[Path]) -> Source:
     path = _local_path(text)
     if path.is_dir():
         return FolderSource(text, path, outputs)
+    if first_number(path) is not None:
+        source = VideoSource(text, path)
+        source.files = [InputFile(text, one, True) for one in path.parent.glob(f"*{path.suffix}")]
+        return source
     if not os.path.lexists(path):
         raise UserError(f"no file or folder {text}; check --source")
     if not path.is_file():
         raise UserError(f"{text} is neither a file nor a folder; check --source")
-    if _is_still(path):
+    if _is_picture(path):
         return PictureSource(text, path)
-    if path.suffix.lower() in VIDEO_SUFFIXES or is_animated(path):
+    if path.suffix.lower() in VIDEO_SUFFIXES or is_image(path):
         return VideoSource(text, path)
     if path.suffix.lower() in HEIF_SUFFIXES:
         raise UserError(f"{text}: to read {path.suffix} pictures, run: pip install pillow-heif")
@@ -118,27 +125,22 @@ class PictureSource(Source):
 
     def __init__(self, name: str, path: Path):
         super().__init__(name, "picture")
-        self.pictures = [(name, path)]
-        self.readers: Iterator[Frame] | None = None
-        """the frame, if another process reads it"""
+        self.files = [InputFile(name, path, True)]
         try:
             check_picture(path)
         except PictureError as error:
             raise UserError(f"{_problem(name, error)}; choose another") from error
 
     def __iter__(self) -> Iterator[Frame]:
-        frame = next(self.readers) if self.readers else read_picture_file(*self.pictures[0])
-        if frame.problem:
-            raise UserError(f"{frame.problem}; choose another")
-        yield frame
+        yield read_picture_file(*self.files[0][:2])
 
 
 def read_picture_file(name: str, path: Path) -> Frame:
-    """Return the frame of a picture file, named as given; an unreadable one has a problem, no image."""
+    """Return the frame of a picture file, named as given; raises UserError if it can't be read."""
     try:
         picture = load_picture(path)
     except PictureError as error:
-        return Frame(None, 0, 0, name, time.monotonic(), still=True, problem=_problem(name, error))
+        raise UserError(_problem(name, error)) from error
     size = picture.width, picture.height
     return Frame(picture.image, 0, 0, name, time.monotonic(), still=True, full_size=size)
 
@@ -147,7 +149,8 @@ def _problem(name: str, error: PictureError) -> str:
     return f"{name}: not a picture that can be read ({error})"
 
 
-def _is_still(path: Path) -> bool:
+def _is_picture(path: Path) -> bool:
+    """Tell a picture from a video; an animated GIF, PNG or WebP is one by its content."""
     return is_image(path) and not is_animated(path)
 
 
@@ -168,46 +171,40 @@ class FolderSource(Source):
             )
         if left_out:
             self.news.append(f"left out of {name}: {list_reasons(left_out)}")
-        self.files = [(os.path.join(name, path.relative_to(folder)), path) for path in paths]
-        """each by its name as given, and its path"""
-        self.readers: Iterator[Frame] | None = None
-        """frames of the pictures in order, if other processes read them"""
-
-    @property
-    def pictures(self) -> list[tuple[str, Path]]:
-        """The files that are pictures."""
-        return [(name, path) for name, path in self.files if _is_still(path)]
+        self.files = [
+            InputFile(os.path.join(name, path.relative_to(folder)), path, _is_picture(path)) for path in paths
+        ]
 
     def __iter__(self) -> Iterator[Frame | None]:
-        for name, path in self.files:
-            if _is_still(path):
-                yield next(self.readers) if self.readers else read_picture_file(name, path)
-            else:
-                yield from self._frames_of(name, path)
-
-    def _frames_of(self, name: str, path: Path) -> Iterator[Frame | None]:
-        try:
-            with VideoSource(name, path) as video:
-                self.sound, self.fps = video.sound, video.fps
-                for frame in video:
-                    self.start_s = video.start_s
-                    yield frame
-            if video.failure:
-                self.news.append(video.failure)
-        except UserError as error:
-            yield Frame(None, 0, 0, name, time.monotonic(), problem=str(error))
+        for file in self.files:
+            try:
+                with PictureSource(*file[:2]) if file.is_picture else VideoSource(*file[:2]) as source:
+                    yield from source
+                if source.failure:
+                    self.news.append(source.failure)
+            except UserError as error:
+                self.news.append(str(error))
 
 
 class VideoSource(Source):
-    """Every frame of a video file, in order, decoded ahead in a thread of its own."""
+    """Every frame of a video file, in order, decoded ahead in a thread of its own.
+
+    Raises UserError if no frame can be read.
+    """
 
     AHEAD = 4
 
     def __init__(self, name: str, path: Path | None = None, reader: VideoReader | None = None):
         super().__init__(name, "video")
+        self.files = [InputFile(name, path, False)] if path else []
         self._reader = reader if reader is not None else open_video(path, name)
         self.fps = self._reader.fps
         self.sound = self._reader.address if self._reader.has_sound else None
+        self._first = next(self._reader, None)
+        if self._first is None:
+            self._reader.close()
+            raise UserError(f"{name} {self._reader.loss(0)}")
+        self.start_s = self._reader.start_s
         self._frames: queue.Queue[Frame | None] = queue.Queue(self.AHEAD)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._read_ahead, daemon=True)
@@ -227,26 +224,13 @@ class VideoSource(Source):
             yield frame
         if loss := self._reader.loss(count):
             self.failure = f"{self.name} {loss}"
-        if count == 0:
-            raise UserError(self.failure)
 
     def _read_ahead(self) -> None:
-        index, timestamp_ms, begin_ms = 0, -1, 0
-        if self.loops:  # only then may it begin elsewhere
-            self._reader.seek(DEMO_BEGIN_S)
-            begin_ms = -round(DEMO_BEGIN_S * 1000)
-        while not self._stopped.is_set():
-            image = next(self._reader, None)
-            if image is None and self.loops and index:
-                self._reader.seek(0)
-                begin_ms = timestamp_ms + round(1000 / self.fps)
-                continue
-            if image is None:
-                break
-            self.start_s = self._reader.start_s
-            timestamp_ms = max(timestamp_ms + 1, begin_ms + round(self._reader.time_s * 1000))
+        index, timestamp_ms, image = 0, -1, self._first
+        while not self._stopped.is_set() and image is not None:
+            timestamp_ms = max(timestamp_ms + 1, round(self._reader.time_s * 1000))
             self._put(Frame(image, index, timestamp_ms, self.name, time.monotonic()))
-            index += 1
+            index, image = index + 1, next(self._reader, None)
         self._put(None)
 
     def _put(self, frame: Frame | None) -> None:
@@ -260,3 +244,18 @@ class VideoSource(Source):
             self._thread.join(2.0)
         if not self._thread.is_alive():  # releasing under a read that hangs would crash
             self._reader.close()
+
+
+class ClipSource(Source):
+    """The bundled clip, played for want of a camera: once, or again and again if it `loops`."""
+
+    def __init__(self, name: str, path: Path):
+        super().__init__(name, "video")
+        self._path = path
+
+    def __iter__(self) -> Iterator[Frame | None]:
+        while True:
+            with VideoSource(self.name, self._path) as clip:
+                yield from clip
+            if not self.loops:
+                return

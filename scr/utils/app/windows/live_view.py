@@ -1,4 +1,4 @@
-"""The live demo's window: what it shows, at which pace, and what the keys do."""
+"""What the live demo shows: the annotated picture, its panel, and the window with its pace and keys."""
 
 import time
 from collections.abc import Sequence
@@ -6,17 +6,23 @@ from functools import lru_cache
 
 import numpy as np
 
+from ...config import DATA, note, relative
 from ...faces.images import import_cv2
-from .canvas import AMBER, DIM, FAINT, INK, PANEL, UNSURE, Canvas, RowLayout, class_colours
+from ...video.frames import Frame, Source
+from ...video.video_writer import write_picture
+from .canvas import AMBER, DIM, FAINT, INK, PANEL, PAPER, UNSURE, Canvas, RowLayout, class_colours
+from .window import QUIT_KEYS, Window
 
+SNAPSHOTS = DATA / "snapshots"
 BARS_TOP = 80
 PANEL_MS = 100
 """How often figures and bars change if nothing else does: numbers that dance at 30 a second can't be read."""
+SPEED_S = 0.5
+"""How often the window's frame rate and delay change."""
 HELP = (
     ("q  Esc", "quit"),
     ("m", "mirror"),
     ("l", "landmarks"),
-    ("n", "your neutral face"),
     ("s", "save a picture"),
     ("space", "next picture"),
     ("h", "close help"),
@@ -31,13 +37,14 @@ class Timeline:
 
     def __init__(self):
         self._times, self._values = np.zeros(self._ROOM, np.int64), np.zeros(self._ROOM, np.float32)
-        self._colours = np.zeros(
-            self._ROOM, np.uint32
-        )  # packed into one number each: five times faster to choose from
+        # Packed into one number each: five times faster to choose from.
+        self._colours = np.zeros(self._ROOM, np.uint32)
         self._count = 0
 
     def add(self, timestamp_ms: int, confidence: float, colour: tuple[int, int, int]) -> None:
-        """Enter a moment; confidence 0 for one without a face."""
+        """Enter a moment; confidence 0 for one without a face. Time that goes back begins another strip."""
+        if self._count and timestamp_ms < self._times[self._count - 1]:
+            self._count = 0
         if self._count == self._ROOM:
             keep = self._ROOM // 2
             for array in (self._times, self._values, self._colours):
@@ -74,72 +81,77 @@ def _pack(colour: tuple[int, int, int]) -> np.uint32:
 
 
 class View:
-    """Draws frames and the readings of their faces; keeps what the keys m, l and h switch."""
+    """Draws frames and their faces' results; what only a window's user needs is added by `add_hints`.
+
+    The keys m, l and h switch `mirror`, `show_landmarks` and `show_help`.
+    """
 
     def __init__(self, classes: Sequence[str], model_name: str = "", mirror: bool = False):
         self.classes, self.model_name, self.mirror = tuple(classes), model_name, mirror
         self.colours = class_colours(classes)
         self.show_landmarks = self.show_help = False
-        self.neutral = ""
-        """what to say of the reference that the face is read against"""
         self.canvas = Canvas()
         self.timeline = Timeline()
-        self._said, self._said_until = "", 0.0
+        self._last: tuple = ()
         self._shown, self._shown_ms = None, 0
         self._figures: dict[int, float] = {}
         """the confidences that the panel shows, by face: the tags beside the faces show the same"""
 
-    def say(self, text: str, seconds: float = 2.5) -> None:
-        """Show a message for some seconds."""
-        self._said, self._said_until = text, time.monotonic() + seconds
-
-    def press(self, key: str) -> bool:
-        """Take a key; return whether it was one that changes the view."""
-        if key == "m":
-            self.mirror = not self.mirror
-        elif key == "l":
-            self.show_landmarks = not self.show_landmarks
-        elif key == "h":
-            self.show_help = not self.show_help
-        else:
-            return False
-        return True
-
     def draw(
-        self,
-        frame_bgr: np.ndarray,
-        readings: Sequence,
-        timestamp_ms: int | None = None,
-        fps: float = 0.0,
-        latency_ms: float = 0.0,
-        message: str = "",
-        caption: str = "",
+        self, image: np.ndarray, faces: Sequence, timestamp_ms: int | None = None, caption: str = ""
     ) -> np.ndarray:
-        """Return the picture to show of frame_bgr (height, width, 3) and its `readings`, the main one first.
+        """Return the picture to show of an image (height, width, 3) uint8 BGR and its `FaceResult`s.
 
-        With a timestamp the panel shows the time line and the speed, without (still pictures) the caption.
-        The array is reused by the next call.
+        With a timestamp the panel shows the main face's last ten seconds, without (still pictures) the
+        caption. The array is reused by the next call.
         """
-        self.canvas.begin(frame_bgr, self.mirror, keep_panel=True)
-        if timestamp_ms is not None:
-            main = readings[0] if readings else None
-            self.timeline.add(
-                timestamp_ms, *((main.confidence, self.colour_of(main.emotion)) if main else (0.0, FAINT))
-            )
-        message = message or (self._said if time.monotonic() < self._said_until else "")
-        faces = [(reading.face, reading.emotion) for reading in readings]
+        self._last = image, timestamp_ms, caption
+        self.canvas.begin(image, self.mirror, keep_panel=True)
         timed = timestamp_ms is not None
-        shown = (frame_bgr.shape, timed, self.show_help, self.neutral, message, caption, faces)
+        if timed:
+            main = faces[0] if faces else None
+            moment = (main.confidence, self.colour_of(main.emotion)) if main else (0.0, FAINT)
+            self.timeline.add(timestamp_ms, *moment)
+        shown = (image.shape, timed, caption, [(face.face, face.emotion) for face in faces])
         changed = shown != self._shown
         if changed:
             self._shown = shown
-            self._draw_panel(timed, message, caption, bool(readings))
+            self._draw_panel(timed, caption, bool(faces))
         if changed or not timed or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
             self._shown_ms = timestamp_ms or 0
-            self._figures = {reading.face: reading.confidence for reading in readings}
-            self._draw_figures(readings, timed, f"{fps:.0f} fps  delay {latency_ms:.0f} ms")
-        self._draw_faces(readings)
+            self._figures = {face.face: face.confidence for face in faces}
+            self._draw_figures(faces, timed)
+        self._draw_hints("", "")
+        self._draw_faces(faces)
         return self.canvas.image
+
+    def draw_again(self, faces: Sequence) -> np.ndarray:
+        """Return what `draw` returned last, with these faces and as it is to be seen now."""
+        image, *when = self._last
+        return self.draw(image, faces, *when)
+
+    def add_hints(self, speed: str = "", message: str = "") -> np.ndarray:
+        """Add to what was drawn the way to the help, or the help, the speed and a message; return it."""
+        timed = self._last[1] is not None
+        self._draw_hints("h  help", speed if timed else "")
+        canvas = self.canvas
+        if self.show_help:
+            top, foot = BARS_TOP - 12, 92 if timed else 28
+            canvas.fill(0, top, PANEL, canvas.height - top - foot, PAPER)
+            for row, (key, meaning) in enumerate(item for item in HELP if not timed or item[0] != "space"):
+                canvas.text(key, 12, BARS_TOP + row * 19 + 10, 13, INK, 600)
+                canvas.text(meaning, 72, BARS_TOP + row * 19 + 10, 13, DIM)
+        if message:
+            y = canvas.height - (96 if timed else 12)
+            canvas.figure(canvas.fit_text(message, PANEL - 24, 12), 12, y, PANEL - 24, 12, AMBER)
+        if self.show_help or message:
+            self._shown = None  # the panel has to be drawn anew
+        return canvas.image
+
+    def _draw_hints(self, help_key: str, speed: str) -> None:
+        self.canvas.figure(help_key, PANEL - 12, 22, 60, 12, DIM, right=True)
+        if self._last[1] is not None:
+            self.canvas.figure(speed, PANEL - 12, self.canvas.height - 14, 122, 12, DIM, right=True)
 
     def colour_of(self, emotion: str) -> tuple[int, int, int]:
         """Return the BGR colour of a class; grey for `uncertain`."""
@@ -150,62 +162,48 @@ class View:
         below = 92 if timed else 12
         return RowLayout.fit(len(self.classes), self.canvas.height - below - BARS_TOP - 24, 25)
 
-    def _draw_panel(self, timed: bool, message: str, caption: str, has_face: bool) -> None:
-        """Draw what stays until the faces, their emotions or the view change."""
-        canvas = self.canvas
-        bottom = canvas.height - (92 if timed else 12)
+    def _draw_panel(self, timed: bool, caption: str, has_face: bool) -> None:
+        """Draw what stays until the faces or their emotions change."""
+        canvas, rows = self.canvas, self._rows(timed)
         canvas.clear_panel()
         canvas.text(canvas.fit_text(self.model_name, 110, 12), 12, 22, 12, DIM)
-        canvas.text("h  help", PANEL - 12, 22, 12, DIM, right=True)
-        if self.show_help:
-            self._draw_help(80, "space" if timed else "n")
-        else:
-            rows = self._rows(timed)
-            for row, name in enumerate(self.classes):
-                y, name = BARS_TOP + row * rows.pitch, canvas.fit_text(name, PANEL - 64, rows.size)
-                canvas.text(name, 12, y + rows.size - 2, rows.size, INK if has_face else DIM)
-                canvas.fill(12, y + rows.bar_top, PANEL - 24, rows.bar, FAINT)
-            canvas.text(self.neutral, 12, BARS_TOP + len(self.classes) * rows.pitch + 16, 12, INK)
-        if message:
-            canvas.text(canvas.fit_text(message, PANEL - 24, 12), 12, bottom - 4, 12, AMBER)
-        if timed:
-            canvas.text("last 10 s", 12, canvas.height - 14, 12, DIM)
-        elif not message:
-            canvas.text(canvas.fit_text(caption, PANEL - 24, 12), 12, canvas.height - 12, 12, DIM)
+        for row, name in enumerate(self.classes):
+            y, name = BARS_TOP + row * rows.pitch, canvas.fit_text(name, PANEL - 64, rows.size)
+            canvas.text(name, 12, y + rows.size - 2, rows.size, INK if has_face else DIM)
+            canvas.fill(12, y + rows.bar_top, PANEL - 24, rows.bar, FAINT)
+        foot = "last 10 s" if timed else canvas.fit_text(caption, PANEL - 24, 12)
+        canvas.text(foot, 12, canvas.height - (14 if timed else 12), 12, DIM)
 
-    def _draw_figures(self, readings: Sequence, timed: bool, speed: str) -> None:
+    def _draw_figures(self, faces: Sequence, timed: bool) -> None:
         """Draw what changes all the time over what stood there before."""
         canvas = self.canvas
-        self._draw_main_face(readings)
-        if readings and not self.show_help:
+        self._draw_main_face(faces)
+        if faces:
             rows = self._rows(timed)
-            self._draw_bars(rows, readings[0].probabilities)
+            self._draw_bars(rows, faces[0].probabilities)
             below = BARS_TOP + len(self.classes) * rows.pitch + 8
-            self._draw_other_faces(below, canvas.height - (116 if timed else 36), readings)
+            self._draw_other_faces(below, canvas.height - (116 if timed else 36), faces)
         if timed:
             strip = self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale))
             canvas.paste(12, canvas.height - 82, strip)
-            canvas.figure(speed, PANEL - 12, canvas.height - 14, 122, 12, DIM, right=True)
 
-    def _draw_faces(self, readings: Sequence) -> None:
+    def _draw_faces(self, faces: Sequence) -> None:
         canvas, tags = self.canvas, []
-        for reading in readings:
-            points, colour = canvas.to_pixels(reading.landmarks), self.colour_of(reading.emotion)
+        for face in faces:
+            points, colour = canvas.to_pixels(face.landmarks), self.colour_of(face.emotion)
             if self.show_landmarks:
                 canvas.draw_points(points)
             canvas.draw_contours(points, colour)
-            tags.append(
-                (points, f"{reading.face}  {reading.emotion} {self._figures[reading.face]:.0%}", colour)
-            )
+            tags.append((points, f"{face.face}  {face.emotion} {self._figures[face.face]:.0%}", colour))
         if len(tags) > 1:
             canvas.draw_tags(tags)
 
-    def _draw_main_face(self, readings: Sequence) -> None:
-        if not readings:
+    def _draw_main_face(self, faces: Sequence) -> None:
+        if not faces:
             self.canvas.figure("no face", 12, 62, 120, 24, UNSURE, 500)
             return
-        main = readings[0]
-        label = f"{main.face}  {main.emotion}" if len(readings) > 1 else main.emotion
+        main = faces[0]
+        label = f"{main.face}  {main.emotion}" if len(faces) > 1 else main.emotion
         label, size = self.canvas.fit_label(label, 120, 24)
         self.canvas.figure(label, 12, 62, 120, size, self.colour_of(main.emotion), 600)
         self.canvas.figure(f"{main.confidence:.0%}", PANEL - 12, 62, 56, 20, INK, 500, right=True)
@@ -218,17 +216,92 @@ class View:
             self.canvas.fill(12, y + rows.bar_top, length, rows.bar, self.colour_of(name))
             self.canvas.fill(12 + length, y + rows.bar_top, PANEL - 24 - length, rows.bar, FAINT)
 
-    def _draw_other_faces(self, top: float, bottom: float, readings: Sequence) -> None:
-        for row, reading in enumerate(readings[1:]):
+    def _draw_other_faces(self, top: float, bottom: float, faces: Sequence) -> None:
+        for row, face in enumerate(faces[1:]):
             y = top + row * 20 + 12
             if y > bottom:
                 break
-            label = self.canvas.fit_text(f"{reading.face}  {reading.emotion}", 120, 13, 500)
-            self.canvas.figure(label, 12, y, 120, 13, self.colour_of(reading.emotion), 500)
-            self.canvas.figure(f"{reading.confidence:.0%}", PANEL - 12, y, 40, 13, DIM, right=True)
+            label = self.canvas.fit_text(f"{face.face}  {face.emotion}", 120, 13, 500)
+            self.canvas.figure(label, 12, y, 120, 13, self.colour_of(face.emotion), 500)
+            self.canvas.figure(f"{face.confidence:.0%}", PANEL - 12, y, 40, 13, DIM, right=True)
 
-    def _draw_help(self, top: float, without: str) -> None:
-        """Draw what the keys do; one of them is for videos alone, one for pictures."""
-        for row, (key, meaning) in enumerate(item for item in HELP if item[0] != without):
-            self.canvas.text(key, 12, top + row * 19 + 10, 13, INK, 600)
-            self.canvas.text(meaning, 72, top + row * 19 + 10, 13, DIM)
+
+class LiveWindow:
+    """Shows in a window what a view has drawn of a source, at the pace of its videos, and obeys the keys.
+
+    `waits`: a still picture stays until a key is pressed.
+    """
+
+    def __init__(self, view: View, window: Window, source: Source, waits: bool = False):
+        self.view, self.window, self.source, self.waits = view, window, source, waits
+        self._faces: Sequence = ()
+        self._count = 0
+        """of frames shown"""
+        self._start = self._shown_at = self._speed_at = time.monotonic()
+        self._fps, self._speed = 0.0, ""
+        self._said, self._said_until = "", 0.0
+
+    def show_frame(self, frame: Frame, faces: Sequence) -> bool:
+        """Show the frame that the view has drawn, at its time, and obey a key; return whether to go on."""
+        now = time.monotonic()
+        if frame.index == 0:
+            self._start = now
+        rate = 1 / max(now - self._shown_at, 1e-6)
+        self._fps += (rate - self._fps) * (0.05 if self._count > 10 else 0.5)
+        self._shown_at = now
+        if now - self._speed_at > SPEED_S:
+            self._speed_at, self._speed = now, f"{self._fps:.0f} fps"
+            if self.source.live:
+                self._speed += f"  delay {(now - frame.captured) * 1000:.0f} ms"
+        self._show(faces)
+        ahead = 0.0 if self.source.live else self._start + frame.timestamp_ms / 1000 - time.monotonic()
+        return self._press(self.window.read_key(max(0.001, ahead)))
+
+    def show_picture(self, faces: Sequence) -> bool:
+        """Show the picture that the view has drawn until space is pressed; return whether to go on."""
+        self._show(faces)
+        if not self.waits:
+            return self._press(self.window.read_key())
+        while (key := self.window.read_key(0.05)) != "space":
+            if not self._press(key):
+                return False
+            if key:
+                self._show_again()
+        return True
+
+    def idle(self) -> bool:
+        """Look after the window while there is no new frame; return whether to go on."""
+        if self.source.message and self._count:
+            self._faces = ()
+            self._show_again()
+        return self._press(self.window.read_key())
+
+    def _show(self, faces: Sequence) -> None:
+        self._faces = faces
+        self._count += 1
+        said = self._said if time.monotonic() < self._said_until else ""
+        self.window.show(self.view.add_hints(self._speed, self.source.message or said))
+
+    def _show_again(self) -> None:
+        self.view.draw_again(self._faces)
+        self._show(self._faces)
+
+    def _press(self, key: str) -> bool:
+        """Obey a key; return whether to go on."""
+        view = self.view
+        if key == "m":
+            view.mirror = not view.mirror
+        elif key == "l":
+            view.show_landmarks = not view.show_landmarks
+        elif key == "h":
+            view.show_help = not view.show_help
+        elif key == "s" and self._count:
+            self._save_snapshot()
+        return key not in QUIT_KEYS
+
+    def _save_snapshot(self) -> None:
+        """Write what is shown, without hints, to data/snapshots."""
+        path = SNAPSHOTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{self._count:05}.png"
+        write_picture(path, self.view.draw_again(self._faces))
+        note(f"saved {relative(path)}")
+        self._said, self._said_until = f"saved in {relative(SNAPSHOTS)}", time.monotonic() + 2.5
