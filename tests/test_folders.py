@@ -8,6 +8,8 @@ import pytest
 from utils.faces.images import is_image
 from utils.folders import list_files, list_reasons
 
+links = pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+
 
 @pytest.fixture
 def tree(tmp_path):
@@ -40,6 +42,7 @@ def tree(tmp_path):
     return root
 
 
+@links
 def test_pictures_are_found_and_the_rest_is_counted(tree):
     found, left_out = list_files(tree, is_image, without=[tree / "drawn", tree / "drawn.csv"])
     names = [path.relative_to(tree).as_posix() for path in found]
@@ -59,6 +62,7 @@ def test_names_are_sorted_as_people_count(tmp_path):
     assert names == ["2/img9.png", "2/img9b.png", "2/img10.png", "2/IMG11.png", "10/1.png"]
 
 
+@links
 def test_a_web_of_links_comes_to_an_end(tmp_path):
     """Twelve folders, each with links to all: half a thousand million ways lead through them."""
     folders = [tmp_path / f"{number:02}" for number in range(12)]

@@ -372,6 +372,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path, kind, suffix)
     assert saved.read_bytes() == b"an older video" and len(list(folder.iterdir())) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals to a process")
 def test_ctrl_c_completes_the_video_and_its_index(tmp_path):
     command = [
         sys.executable,
@@ -450,6 +451,10 @@ def test_what_is_no_video_is_said_in_one_line_and_never_hangs(smile, tmp_path):
         with pytest.raises(UserError, match=f"{name}.mp4"):
             with open_source(str(tmp_path / f"{name}.mp4")) as source:
                 list(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_no_video(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(UserError, match="neither a file nor a folder"):
         open_source(str(tmp_path / "pipe.mp4"))
@@ -501,6 +506,7 @@ class server:
         self._server.server_close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals to a process")
 def test_a_stream_that_is_cut_comes_back(smile, tmp_path):
     """The user has a proxy that does not answer, and an exception for the camera's host."""
     jpegs = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in smile[:40]]

@@ -91,7 +91,6 @@ def _device_problem(camera: int | str) -> str:
 
 def _try_camera(camera: int | str, settings: CameraSettings) -> tuple[Camera | None, str]:
     cv2 = import_cv2()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # V4L2 has its own view of an error
     names = BACKENDS.get(sys.platform, ()) + ("any",) if settings.backend == "auto" else (settings.backend,)
     problem = "it does not open; another program may use it"
     for name in names:

@@ -152,7 +152,8 @@ class Sound:
                 self._stream = container.add_stream_from_template(stream)
             else:
                 rate = 48000 if codec.sound == "libopus" else min(stream.rate, 48000)
-                self._stream = container.add_stream(codec.sound, rate=rate, layout=_layout_of(stream))
+                layout = "mono" if stream.codec_context.layout.nb_channels == 1 else "stereo"
+                self._stream = container.add_stream(codec.sound, rate=rate, layout=layout)
         except (av.FFmpegError, IndexError, AttributeError, ValueError) as error:
             self._give_up(error)
 
@@ -200,10 +201,6 @@ class Sound:
             self._source = None
 
 
-def _layout_of(stream) -> str:
-    return "mono" if stream.codec_context.layout.nb_channels == 1 else "stereo"
-
-
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the picture scaled into `size` (width, height) with black bars."""
     width, height = size
@@ -214,7 +211,7 @@ def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if scale > 1.05 or scale < 1:  # a side made even is no reason to blur
         small = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
         image = cv2.resize(image, small)
-    fitted = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
-    fitted[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return fitted
+    down, right = height - image.shape[0], width - image.shape[1]
+    return cv2.copyMakeBorder(
+        image, down // 2, down - down // 2, right // 2, right - right // 2, cv2.BORDER_CONSTANT
+    )
