@@ -16,13 +16,12 @@ training gained.
 
 from utils.cli import make_parser, positive_int, run_script
 
-import sys
 from argparse import BooleanOptionalAction
 from contextlib import contextmanager
 from pathlib import Path
 
 from utils.app.session_plan import SessionPlan
-from utils.config import EMOTIONS, PERSONAL_DATA, PERSONAL_MODELS, UserError, note, relative
+from utils.config import EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, UserError, ask, note, relative
 from utils.data.classes import check_classes, class_name, given_class, list_names, name_problem
 from utils.data.recordings import (
     Recordings,
@@ -41,6 +40,12 @@ REMEDIES = {
     "blurred": "sharper pictures, in more light",
 }
 """What to do about a reason for which all was refused; about others, take other pictures."""
+CONSENT = (
+    "What is stored in {folder}, on this computer: 478 points of the face, some hundred numbers made of it, "
+    "and the label; no picture, and none can be made from them. What for: to train a model of one's own. "
+    "Delete it all at any time: python scr/record_dataset.py --forget {subject}\n"
+    "Does {subject} agree to be recorded? [y/N]"
+)
 
 
 def build_parser():
@@ -73,6 +78,16 @@ def build_parser():
     parser.add_argument(
         "--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings"
     )
+    parser.add_argument(
+        "--model",
+        default=str(MODELS),
+        metavar="PATH",
+        help="model that checks the labels, and whose embedding of each face is kept: the --base of "
+        "train_personal.py",
+    )
+    parser.add_argument(
+        "--consent", action="store_true", help="the person agreed to be recorded: it is not asked"
+    )
     parser.add_argument("--mirror", action=BooleanOptionalAction, default=True, help="mirror what is shown")
     manage = parser.add_argument_group("manage")
     manage.add_argument("--list", action="store_true", help="list subjects, sessions and counts, and end")
@@ -99,7 +114,7 @@ def main(args):
 
 def record(args) -> None:
     """Record from the source, under labels given before or in a window, and report what was recorded."""
-    from utils.app.label_check import Doubts
+    from utils.app.pipeline import FaceReader
     from utils.app.recorder import Recorder
     from utils.video.sources import names_file, open_source
 
@@ -113,14 +128,13 @@ def record(args) -> None:
         parts = choose_parts(args, classes, folders)
         if not parts:
             check_display(args, classes, is_file)
+        if args.consent or parts:
+            store_consent(args, recordings)
         recordings.keep_classes(classes)
         counts = recordings.count(session)
         plan = SessionPlan({name: counts[name] for name in classes}, args.wanted, args.label)
-        doubts = Doubts()
-        with (
-            Recorder(recordings, session, plan, doubts, doubts.classifier) as recorder,
-            telling_kept(plan, session),
-        ):
+        with FaceReader(args.model, max_faces=1) as reader, telling_kept(plan, session):
+            recorder = Recorder(recordings, session, plan, reader)
             for label, place in parts:
                 plan.choose(label)
                 with open_source(place) as source:
@@ -128,8 +142,8 @@ def record(args) -> None:
             if not parts:
                 view = open_view(args, recordings, session)
                 recorder.run_live(lambda: open_source(args.source), view)
+        report(recorder, args, session)
         sessions = len(recordings.sessions)
-    report(recorder, args, session)
     tell_next(plan, args, session, sessions, is_file)
 
 
@@ -206,6 +220,21 @@ def check_display(args, classes, is_file: bool) -> None:
     )
 
 
+def store_consent(args, recordings: Recordings) -> None:
+    """Note that the person agreed to be recorded; asks, unless that is known. Raises UserError without
+    consent."""
+    if recordings.has_consent:
+        return
+    answer = "y" if args.consent else ask(CONSENT.format(subject=args.subject, folder=relative(args.data)))
+    if answer is None:
+        raise UserError(
+            f"nobody is here to ask whether {args.subject} agrees to be recorded; add --consent if that is so"
+        )
+    if answer not in ("y", "yes"):
+        raise UserError(f"{args.subject} did not agree to be recorded, so nothing is stored")
+    recordings.store_consent()
+
+
 @contextmanager
 def telling_kept(plan: SessionPlan, session: str):
     """Say what is kept, and how to go on, where Ctrl-C or a full disk, say, ends the recording."""
@@ -231,7 +260,7 @@ def open_view(args, recordings: Recordings, session: str):
 def report(recorder, args, session: str) -> None:
     """Print what was recorded, and what was refused and why; raises UserError if nothing was recorded."""
     refused = list_refused(recorder)
-    if not recorder.agreed:
+    if not recorder.recordings.has_consent:
         raise UserError(
             "you did not agree to be recorded (key y), so nothing is stored; to do so, run it again"
         )
@@ -244,9 +273,9 @@ def report(recorder, args, session: str) -> None:
     print(f"{args.subject}, session {session}: {list_counts(recorder.plan.counts)}")
     if refused:
         print(f"refused: {refused}")
-    for (label, seen), count in recorder.doubts.kept.items():
+    for (label, seen), count in recorder.kept_unasked.items():
         print(
-            f"{count} of {label} look {seen} to the general model, and are kept; if that is a mistake: "
+            f"{count} of {label} look {seen} to the model, and are kept; if that is a mistake: "
             f"{record_command(args.subject, args.data, '--delete-session', session)}"
         )
 
@@ -350,9 +379,10 @@ def forget(folder: Path, subject: str, sure: bool) -> None:
 def ask_to_delete(places: list[Path]) -> None:
     """Ask whether folders are to be deleted; raises UserError unless they are."""
     what = " and ".join(map(relative, places))
-    if not (sys.stdin and sys.stdin.isatty()):
+    answer = ask(f"delete {what} for good? [y/N]")
+    if answer is None:
         raise UserError(f"--forget asks before it deletes {what}, and there is nobody to ask; add --yes")
-    if input(f"delete {what} for good? [y/N] ").strip().lower() not in ("y", "yes"):
+    if answer not in ("y", "yes"):
         raise UserError("nothing is deleted")
 
 

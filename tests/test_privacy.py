@@ -27,7 +27,9 @@ from utils.model.swap import JSON
 LOOK_AT_A_FACE = {
     "main.py": ["--source", DATA / "smile.mp4", "--no-display", "--model", "{bundle}"],
     "extract_landmarks.py": ["--images", "{pictures}", "--output", "{tmp}/x.faces"],
-    "record_dataset.py": ["--source", DATA / "astronaut.jpg", "--label", "happy", "--data", "{tmp}/personal"],
+    "record_dataset.py": [
+        *("--source", DATA / "astronaut.jpg", "--label", "happy", "--data", "{tmp}/personal", "--consent")
+    ],
     "evaluate.py": ["--images", "{pictures}", "--output", "{tmp}/report", "--model", "{bundle}"],
 }
 LEARN = {

@@ -92,7 +92,7 @@ def test_the_scripts_read_write_and_record_by_them(tmp_path):
         ("main.py", "--source", picture, "--no-display", "--output", outputs[0], "--save", outputs[1]),
         ("main.py", "--source", SMILE, "--no-display", "--save", tmp_path / "a.mp4", "--plot", outputs[2]),
         ("extract_landmarks.py", "--images", pictures.parent, "--output", tmp_path / "a.faces", "--jobs", 2),
-        (script, "--source", picture, "--label", "happy", "--subject", "ann", *folder),
+        (script, "--source", picture, "--label", "happy", "--subject", "ann", "--consent", *folder),
         (script, "--list", *folder),
         (script, "--forget", "ann", "--yes", *folder),
     ):

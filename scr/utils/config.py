@@ -88,6 +88,17 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def ask(question: str) -> str | None:
+    """Return the answer typed on the terminal, in small letters; None where nobody can be asked."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        return None
+    note(question)
+    try:
+        return input().strip().lower()
+    except EOFError:
+        return ""
+
+
 @functools.cache
 def note_once(text: str) -> None:
     """Tell the user something that several steps of a run come upon."""

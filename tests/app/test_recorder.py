@@ -11,26 +11,25 @@ import numpy as np
 import pytest
 from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, run_here, user_error
 
-import record_dataset
+from record_dataset import telling_kept
 from utils.app import recorder as recorder_module
-from utils.app.label_check import Doubts
 from utils.app.recorder import Recorder, SampleFilter
 from utils.app.session_plan import COUNTDOWN_S, RECORD_S, SessionPlan
 from utils.app.windows import window as windows
 from utils.app.windows.recording_view import RecordingView
-from utils.config import EMOTIONS, UserError
+from utils.config import EMOTIONS, MODELS
 from utils.data.recordings import list_subjects, load_classes, load_subject, open_recordings
-from utils.faces.crops import CROP_PX
-from utils.model.classifier import Prediction
-from utils.video.sources import open_source
+from utils.faces.landmarker import FaceLandmarker
+from utils.model.classifier import EmotionClassifier, Prediction
+from utils.video.frames import Frame, Source
 
 PORTRAIT = DATA / "astronaut.jpg"
 FACE = np.zeros((478, 3)), np.zeros(52)
 
 
 def record(folder, *args):
-    """Run the script for the recordings in a folder, in this process."""
-    return run_here("record_dataset.py", "--data", folder, *args)
+    """Run the script for the recordings in a folder, in this process; everybody agrees."""
+    return run_here("record_dataset.py", "--data", folder, "--consent", *args)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +49,7 @@ def test_a_stopped_recording_says_what_is_kept(capsys):
         ({"grin": 2, "wink": 0}, "grin 2, wink 0; the same command with --session 1"),
         ({"grin": 0}, ""),
     ):
-        with (
-            pytest.raises(KeyboardInterrupt),
-            record_dataset.telling_kept(SessionPlan(counts, 20, None), "1"),
-        ):
+        with pytest.raises(KeyboardInterrupt), telling_kept(SessionPlan(counts, 20, None), "1"):
             raise KeyboardInterrupt
         assert said in (err := capsys.readouterr().err) and bool(err) == bool(said)
 
@@ -97,29 +93,26 @@ def test_mistakes_are_one_line(arguments, message, tmp_path):
 
 
 def test_what_surely_looks_otherwise_is_kept_and_said_where_nobody_can_be_asked(tmp_path):
-    done = run("record_dataset.py", "--source", PORTRAIT, "--label", "fear", "--data", tmp_path)
-    assert (
-        "fear 1," in done.stdout and "1 of fear look happy to the general model, and are kept" in done.stdout
-    )
+    done = record(tmp_path, "--source", PORTRAIT, "--label", "fear")
+    assert "fear 1," in done.stdout and "1 of fear look happy to the model, and are kept" in done.stdout
     assert "--delete-session 1" in done.stdout
 
 
-class Certain:
-    """A general model that is sure that every face is happy."""
+class Reader:
+    """Stands in for a `FaceReader`: its model is sure that every face is happy."""
 
-    classes, needs_crops = ("happy", "sad"), True
+    classifier = SimpleNamespace(classes=("happy", "sad"), crop_sha256="abc")
 
-    def predict(self, landmarks, blendshapes, crops):
-        assert crops.shape == (1, CROP_PX, CROP_PX), "a hybrid without crops answers by the landmarks alone"
-        return Prediction(np.array([[0.95, 0.05]], np.float32))
+    def predict(self, faces, image):
+        return Prediction(np.array([[0.95, 0.05]], np.float32), np.ones((1, 4), np.float32))
 
 
-def make_recorder(recordings, classes):
-    doubts = Doubts()
-    doubts.classifier = Certain()
-    recorder = Recorder(recordings, "1", SessionPlan(dict.fromkeys(classes, 0), 20), doubts)
-    recorder._image = np.zeros((480, 640, 3), np.uint8)
-    return recorder
+FRAME = Frame(np.zeros((480, 640, 3), np.uint8), 0, 0, "clip", 0.0)
+
+
+def make_recorder(recordings, classes, wanted=20):
+    recordings.store_consent()
+    return Recorder(recordings, "1", SessionPlan(dict.fromkeys(classes, 0), wanted), Reader())
 
 
 def face(number):
@@ -149,14 +142,107 @@ class Window:
         return self.keys.get(self.shown, "")
 
 
-def test_without_consent_nothing_is_stored_and_no_folder_left(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def in_window(monkeypatch):
+    """Return a function that runs the script with a window; keys: by the number of pictures shown."""
     monkeypatch.setattr(recorder_module, "Window", Window)
-    monkeypatch.setattr(Window, "keys", {2: "q"})
     monkeypatch.setattr(windows, "display_problem", lambda: "")
-    with pytest.raises(UserError, match="you did not agree .* nothing is stored"):
-        arguments = "--source", str(SMILE), "--data", str(tmp_path), "--classes", "grin", "rest"
-        record_dataset.main(record_dataset.build_parser().parse_args(arguments))
+
+    def run_in_window(keys, *args):
+        monkeypatch.setattr(Window, "keys", keys)
+        return run_here("record_dataset.py", *args)
+
+    return run_in_window
+
+
+@pytest.mark.parametrize("source", [SMILE, PORTRAIT])
+def test_without_consent_nothing_is_stored_and_no_folder_left(tmp_path, in_window, source):
+    arguments = "--source", source, "--data", tmp_path, "--classes", "grin", "rest"
+    done = in_window({1: "space", 2: "q"}, *arguments)
+    assert "you did not agree to be recorded" in user_error(done)
     assert not list(tmp_path.iterdir())
+
+
+def test_pictures_are_recorded_in_the_window_after_consent(tmp_path, in_window):
+    arguments = "--source", PORTRAIT, "--data", tmp_path
+    # Agree, choose sad, record; the model sees happy: keep.
+    done = in_window({1: "y", 2: "4", 3: "space", 4: "y"}, *arguments)
+    assert "sad 1" in done.stdout, done.stderr
+    again = in_window({1: "1", 2: "space"}, *arguments)
+    assert "nothing was recorded: 1 already recorded" in user_error(again), "and consent is asked once"
+
+
+def test_a_clip_shorter_than_a_countdown_is_recorded_from_and_begins_again(tmp_path, in_window):
+    """The clip lasts 2.4 s; the user waits for the smile, records to the end, and again after it."""
+    keys = {40: "space", 72 + 10: "2", 72 + 15: "space", 2 * 72 - 5: "q"}
+    arguments = "--source", SMILE, "--data", tmp_path, "--classes", "grin", "rest", "--consent"
+    assert in_window(keys, *arguments).returncode == 0
+    with open_recordings("me", tmp_path, to_read=True) as recordings:
+        assert recordings.count()["grin"] >= 2 and recordings.count()["rest"] >= 1
+
+
+def test_consent_is_asked_where_there_is_no_window(tmp_path):
+    arguments = "--source", PORTRAIT, "--label", "happy", "--data", tmp_path
+    assert "add --consent" in user_error(run("record_dataset.py", *arguments)), "nobody to ask"
+    assert at_terminal("n", "record_dataset.py", *arguments).returncode == 1 and not list(tmp_path.iterdir())
+    done = at_terminal("y", "record_dataset.py", *arguments)
+    assert done.returncode == 0 and "agree to be recorded?" in done.stderr
+    with open_recordings("me", tmp_path, to_read=True) as recordings:
+        assert recordings.has_consent
+    again = run_here("record_dataset.py", *arguments)
+    assert "already recorded" in user_error(again) and "agree" not in again.stderr, "once for each person"
+
+
+def test_a_failing_detector_is_no_face_and_said(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("the graph has errors")
+
+    monkeypatch.setattr(FaceLandmarker, "detect_picture", fail)
+    done = record(tmp_path, "--source", PORTRAIT, "--label", "happy")
+    assert "nothing was recorded: 1 no face (" in user_error(done)
+    assert "astronaut.jpg: the graph has errors" in done.stderr
+
+
+class Camera(Source):
+    """A camera that is lost and comes back before its two frames, and is gone in the end."""
+
+    live = True
+
+    def __init__(self):
+        super().__init__("0", "camera")
+
+    def __iter__(self):
+        self.news.append("camera 0 is lost")
+        yield None
+        self.news.append("camera 0 is back")
+        yield FRAME
+        self.failure = "camera 0 is gone"
+
+
+def test_the_news_of_a_camera_are_told_while_recording(tmp_path, capsys):
+    reader = Reader()
+    reader.find = lambda frame: []
+    with open_recordings("ann", tmp_path) as recordings:
+        recorder = Recorder(recordings, "1", SessionPlan({"happy": 0}, 20), reader)
+        recorder.run_labelled(Camera())
+    assert capsys.readouterr().err.splitlines() == [
+        "camera 0 is lost",
+        "camera 0 is back",
+        "camera 0 is gone",
+    ]
+    assert recorder.refused == {"no face": 1}
+
+
+def test_the_embedding_of_the_model_at_hand_is_kept(tmp_path):
+    classifier = EmotionClassifier(MODELS)
+    record(tmp_path, "--source", PORTRAIT, "--label", "happy")
+    (sample,) = load_subject("me", tmp_path)
+    assert sample.crop_network == classifier.crop_sha256 and sample.embedding.shape == (512,)
+    done = record(
+        tmp_path, "--source", PORTRAIT, "--label", "happy", "--subject", "bob", "--model", "landmarks"
+    )
+    (sample,) = load_subject("bob", tmp_path)
+    assert done.returncode == 0 and sample.embedding is None
 
 
 @pytest.mark.parametrize("answer, count", [("y", 2), ("n", 0)])
@@ -165,8 +251,8 @@ def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
     with open_recordings("ann", tmp_path) as recordings:
         recorder = make_recorder(recordings, ("sad", "happy", "wink"))
         recorder.plan.start_or_stop(0.0)
-        recorder.store(face(0), recorder._ask_in_window)
-        assert recorder.asked == ("sad", "happy") and not recorder.plan.recording(4.0)
+        recorder.store(FRAME, face(0), recorder.ask_in_window)
+        assert recorder.open_question == ("sad", "happy") and not recorder.plan.recording(4.0)
         assert recorder.plan.counts["sad"] == 0 and not recorder.refused, (
             "neither kept nor refused before the answer"
         )
@@ -176,18 +262,20 @@ def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
         )
         assert (plain != asked).any()
         recorder.press("2", 5.0, view)
-        assert recorder.asked and recorder.plan.label == "sad", "the question comes first"
+        assert recorder.open_question and recorder.plan.label == "sad", "the question comes first"
         recorder.press(answer, 5.0, view)
-        assert recorder.plan.counting(5.1) and not recorder.asked
+        assert recorder.plan.counting(5.1) and not recorder.open_question
         for number in (1, 2):
             recorder.problem = ""
-            recorder.store(face(number), recorder._ask_in_window)
+            recorder.store(FRAME, face(number), recorder.ask_in_window)
         assert recorder.plan.counts["sad"] == count and recorder.refused.get("looks happy", 0) == 2 - count
         for label in ("happy", "wink"):  # it agrees, or knows nothing about the class
             recorder.plan.choose(label)
             recorder.problem = ""  # as each frame begins
-            recorder.store(face(len(label)), recorder._ask_in_window)
-        assert not recorder.asked and recorder.plan.counts["happy"] == recorder.plan.counts["wink"] == 1
+            recorder.store(FRAME, face(len(label)), recorder.ask_in_window)
+        assert (
+            not recorder.open_question and recorder.plan.counts["happy"] == recorder.plan.counts["wink"] == 1
+        )
 
 
 def test_digits_choose_up_to_nine_classes(tmp_path):
@@ -200,30 +288,13 @@ def test_digits_choose_up_to_nine_classes(tmp_path):
         assert recorder.plan.label == "own 9"
 
 
-def test_a_clip_shorter_than_a_countdown_is_recorded_from_and_begins_again(tmp_path, monkeypatch):
-    """The clip lasts 2.4 s; the user agrees, waits for the smile, records to the end and again after it."""
-    monkeypatch.setattr(recorder_module, "Window", Window)
-    end = 2 * 72 - 5
-    monkeypatch.setattr(Window, "keys", {40: "space", 72 + 10: "2", 72 + 15: "space", end: "q"})
-    with open_recordings("ann", tmp_path) as recordings:
-        recordings.store_consent()
-        recorder = Recorder(recordings, "1", SessionPlan({"grin": 0, "rest": 0}, 30))
-        with recorder:
-            recorder.run_live(lambda: open_source(str(SMILE)), RecordingView("ann", "1", "", False))
-    assert recorder.plan.counts["grin"] >= 2
-    assert recorder.plan.counts["rest"] >= 1 and not recorder._landmarkers
-
-
 def test_what_would_spoil_the_set_is_refused(portrait):
-    from utils.faces.landmarker import FaceLandmarker
-
     with FaceLandmarker() as landmarker:
         face = landmarker.detect_picture(portrait)[0]
         cut = portrait[:, 195:]
         cut_face = landmarker.detect_picture(cut)[0]
     check = SampleFilter()
     assert check.problem(None, portrait, "happy") == "no face"
-    assert check.problem(None, None, "happy") == "unreadable picture"
     assert check.problem(cut_face, cut, "happy") == "face cut off"
     assert check.problem(face, cv2.GaussianBlur(portrait, (0, 0), 5), "happy") == "blurred"
     assert check.problem(face, portrait, "happy") == ""
@@ -303,8 +374,8 @@ def test_a_full_disk_costs_the_sample_being_written_and_no_other(recorded, tmp_p
     data.mkdir()
     frames = recorded.parent / "frames" / "1" / "sad"
     record = (
-        f"{sys.executable} {ROOT}/scr/record_dataset.py --subject ann --session 1 --label sad --data {data} "
-        f"--source {frames}"
+        f"{sys.executable} {ROOT}/scr/record_dataset.py --subject ann --session 1 --label sad --consent "
+        f"--data {data} --source {frames}"
     )
     copy = f"cp {data}/ann/recordings.sqlite {tmp_path}"
     script = (
@@ -341,8 +412,9 @@ def test_list_delete_and_forget_really_delete(tmp_path):
     assert record(tmp_path, "--subject", "ann", "--delete-session", "1").returncode == 0
     assert [sample.session for sample in load_subject("ann", tmp_path)] == ["2"]
     assert "add --yes" in user_error(run("record_dataset.py", "--data", tmp_path, "--forget", "ann"))
-    assert answer_forget(tmp_path, "n").returncode == 1 and list_subjects(tmp_path) == ["ann", "bob"]
-    assert answer_forget(tmp_path, "y").returncode == 0
+    forget = "record_dataset.py", "--data", tmp_path, "--forget", "ann"
+    assert at_terminal("n", *forget).returncode == 1 and list_subjects(tmp_path) == ["ann", "bob"]
+    assert at_terminal("y", *forget).returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["bob"]
     assert record(tmp_path, "--forget", "bob", "--yes").returncode == 0
     assert not list(tmp_path.iterdir())
@@ -350,16 +422,13 @@ def test_list_delete_and_forget_really_delete(tmp_path):
     assert "nothing recorded" in record(tmp_path, "--list").stdout
 
 
-def answer_forget(folder, answer):
-    """Forget ann at a terminal that gives an answer; return the finished process."""
+def at_terminal(answer, script, *args):
+    """Run a script at a terminal that gives an answer; return the finished process."""
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
-    arguments = [sys.executable, str(ROOT / "scr" / "record_dataset.py"), "--data", str(folder)]
-    done = subprocess.run(
-        [*arguments, "--forget", "ann"], stdin=theirs, capture_output=True, text=True, timeout=60
-    )
-    assert "for good?" in done.stdout
+    command = [sys.executable, str(ROOT / "scr" / script), *map(str, args)]
+    done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, timeout=60)
     os.close(ours), os.close(theirs)
     return done
 
@@ -367,7 +436,8 @@ def answer_forget(folder, answer):
 def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
     plan, view = SessionPlan(dict.fromkeys(EMOTIONS, 0), wanted=2), RecordingView("ann", "1", "", True)
     with open_recordings("ann", tmp_path) as recordings:
-        recorder = Recorder(recordings, "1", plan)
+        recordings.store_consent()
+        recorder = Recorder(recordings, "1", plan, Reader())
         frame = portrait[:480, :640]
         waiting = view.draw(frame, None, plan, "", 100.0).copy()
         recorder.press("space", 100.0, view)
@@ -381,7 +451,7 @@ def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
         ]
         assert moments == [(True, False), (False, True), (False, True)]
         for number in range(2):
-            recorder.store(face(number))
+            recorder.store(FRAME, face(number), recorder.ask_in_window)
             plan.move_on()
         assert plan.counts["fear"] == 2 and plan.label == "happy", "it goes to the next expression"
         assert not plan.recording(101 + COUNTDOWN_S), "which gets a countdown of its own"

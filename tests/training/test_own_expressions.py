@@ -62,7 +62,7 @@ def record_and_train(root):
                 cv2.imwrite(str(folder / f"{clip.stem}{index:03}.png"), frame)
     for session in "12":
         source = ["--source", root / "frames" / session, "--session", session, "--classes", OPEN, SHUT]
-        done = run("record_dataset.py", "--subject", "ann", *source, "--data", root / "personal")
+        done = run("record_dataset.py", "--subject", "ann", "--consent", *source, "--data", root / "personal")
         assert done.returncode == 0, done.stderr
     arguments = "--subject", "ann", "--data", root / "personal", "--output", root / "model"
     done = run_here("train_personal.py", *arguments)
@@ -134,5 +134,5 @@ def test_recordings_that_contradict_each_other_make_no_model_and_say_what_to_rec
     assert not (tmp_path / "model" / "emotion_mlp.json").exists()
     command = error.partition("record these again: ")[2].split()
     assert command[:2] == ["python", "scr/record_dataset.py"]
-    again = run("record_dataset.py", *command[2:], "--source", SMILE, "--label", "wink")
+    again = run("record_dataset.py", *command[2:], "--consent", "--source", SMILE, "--label", "wink")
     assert again.returncode == 0, "the command that it names works"

@@ -1,23 +1,25 @@
 """Frames -> recorded samples: what is taken from a source, and why a frame is not."""
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 
-from ..config import note
+from ..config import ask, note
 from ..data.recordings import Recordings
-from ..faces.crops import crop_faces
 from ..faces.features import MESH_POINTS, face_box
 from ..faces.images import sharpness
-from ..faces.landmarker import FaceLandmarker
-from ..model.classifier import EmotionClassifier
-from .label_check import Doubts, question
+from ..faces.landmarker import Face
+from ..video.frames import Frame, Source
+from .pipeline import FaceReader
 from .session_plan import COUNTDOWN_S, SessionPlan
 from .windows.window import QUIT_KEYS, Window
+
+SURE = 0.9
+"""Probability from which the model counts as sure that a face shows another class than its label."""
+QUESTION = "this looks {seen}: keep it as {label}?"
 
 
 class SampleFilter:
@@ -42,11 +44,10 @@ class SampleFilter:
     def __init__(self):
         self._last: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def problem(self, face, frame_bgr: np.ndarray | None, label: str) -> str:
-        """Return why a frame's face (landmarks in image widths, or None) must not be recorded under a label,
-        or ""."""
+    def problem(self, face: Face | None, frame_bgr: np.ndarray, label: str) -> str:
+        """Return why a frame's face must not be recorded under a label, or ""."""
         if face is None:
-            return "no face" if frame_bgr is not None else "unreadable picture"
+            return "no face"
         height, width = frame_bgr.shape[:2]
         left, top, box_width, box_height = face_box(face.landmarks) * width
         margin = self.MAX_OUTSIDE * box_width
@@ -65,7 +66,7 @@ class SampleFilter:
                 return self.SAME
         return ""
 
-    def accept(self, face, label: str) -> None:
+    def accept(self, face: Face, label: str) -> None:
         """Remember the sample that was stored."""
         self._last[label] = _shape(face.landmarks), face.blendshapes
 
@@ -77,208 +78,171 @@ def _shape(landmarks: np.ndarray) -> np.ndarray:
 
 
 class Recorder:
-    """One recording, from as many sources as are given; a context manager, which closes its landmarkers.
+    """One recording, of as many sources as are given.
 
-    doubts: who is asked for a second opinion, if anybody. classifier: the model whose crop network, if any,
-    gives the embedding that is kept of a face.
+    Where the model is sure that a face shows another of its classes than its label, the user is asked, once
+    for each such pair; nothing is left out in silence.
     """
 
-    def __init__(
-        self,
-        recordings: Recordings,
-        session: str,
-        plan: SessionPlan,
-        doubts: Doubts | None = None,
-        classifier: EmotionClassifier | None = None,
-    ):
-        self.recordings, self.session, self.plan, self.doubts = recordings, session, plan, doubts
+    def __init__(self, recordings: Recordings, session: str, plan: SessionPlan, reader: FaceReader):
+        self.recordings, self.session, self.plan, self.reader = recordings, session, plan, reader
         self.filter = SampleFilter()
-        self._classifier = classifier if classifier and classifier.needs_crops else None
-        self._image = None
-        """the newest frame's"""
         self.refused: Counter[str] = Counter()
         """how many frames were not taken, by reason"""
         self.refused_pictures: dict[str, str] = {}
         """why a still picture was not taken, by its name"""
-        self.agreed = True
-        """whether the person in the window agreed to be recorded"""
         self.problem = ""
         """why the newest frame would spoil the set, or \"\""""
-        self.asked: tuple[str, str] | None = None
-        """label and emotion of the question that is open in the window"""
-        self._landmarkers: dict[bool, FaceLandmarker] = {}
-        """by whether they are for still pictures"""
-        self._at = ""
-        """the video at hand"""
-        self._picture = ""
-        """the still picture at hand"""
+        self.answers: dict[tuple[str, str], bool] = {}
+        """whether to keep samples of a label that look like another class, by (label, class)"""
+        self.kept_unasked: Counter[tuple[str, str]] = Counter()
+        """samples that were kept since nobody could be asked, by (label, class)"""
+        self.open_question: tuple[str, str] | None = None
+        """(label, class) of the question in the window"""
 
-    def __enter__(self) -> "Recorder":
-        return self
-
-    def __exit__(self, *_) -> None:
-        for landmarker in self._landmarkers.values():
-            landmarker.close()
-        self._landmarkers.clear()
-
-    def take(self, frame):
-        """Return the main face of a frame, or None; set `problem`."""
-        self._image = frame.image
-        self._picture = frame.source if frame.still else ""
-        faces = []
-        if frame.image is not None:
-            if not frame.still and frame.source != self._at:  # another video, whose time begins anew
-                if False in self._landmarkers:
-                    self._landmarkers.pop(False).close()
-                self._at = frame.source
-            if frame.still not in self._landmarkers:
-                self._landmarkers[frame.still] = FaceLandmarker(video=not frame.still)
-            landmarker = self._landmarkers[frame.still]
-            faces = (
-                landmarker.detect_picture(frame.image)
-                if frame.still
-                else landmarker.detect(frame.image, frame.timestamp_ms)
-            )
-        face = faces[0] if faces else None
+    def find(self, frame: Frame) -> Face | None:
+        """Return the largest face of a frame, or None; sets `problem`."""
+        face = next(iter(self.reader.find(frame)), None)
         self.problem = self.filter.problem(face, frame.image, self.plan.label)
         return face
 
-    def store(self, face, keep: Callable[[str, str], bool | None] = lambda label, seen: True) -> bool:
+    def store(self, frame: Frame, face: Face | None, may_keep: Callable[[str, str], bool | None]) -> bool:
         """Write a sample or count why not; return whether it was written.
 
-        keep: asked about a face that looks otherwise than its label; its answer None puts the sample off,
-        uncounted.
+        may_keep: is asked with (label, class) about a face that looks otherwise than its label; its answer
+        None puts the sample off, uncounted.
         """
         label = self.plan.label
         if not self.problem and self.recordings.holds(face.landmarks):
             self.problem = "already recorded"
             # Accepted all the same, so that a run that was cut short goes on as it would have.
             self.filter.accept(face, label)
-        if not self.problem and self.doubts and (seen := self.doubts.looks(face, label, self._image)):
-            answer = self.doubts.answers.get((label, seen))
-            answer = keep(label, seen) if answer is None else answer
-            if answer is None:
-                return False
-            if not answer:
-                self.problem = f"looks {seen}"
+        if not self.problem:
+            prediction = self.reader.predict([face], frame.image)
+            if seen := self._seen_instead(prediction.probabilities[0]):
+                keep = self.answers.get((label, seen))
+                keep = may_keep(label, seen) if keep is None else keep
+                if keep is None:
+                    return False
+                self.problem = "" if keep else f"looks {seen}"
         if self.problem:
             self.refused[self.problem] += 1
-            if self._picture:
-                self.refused_pictures[self._picture] = self.problem
+            if frame.still:
+                self.refused_pictures[frame.source] = self.problem
             return False
-        self.recordings.append(self.session, face.landmarks, face.blendshapes, label, *self._embed(face))
+        embedding = None if prediction.embedding is None else prediction.embedding[0]
+        crop_network = self.reader.classifier.crop_sha256
+        self.recordings.append(self.session, face.landmarks, face.blendshapes, label, embedding, crop_network)
         self.filter.accept(face, label)
         self.plan.count()
         return True
 
-    def _embed(self, face) -> tuple:
-        """Return the embedding of a face on the newest frame and its crop network's sha256, or nothing."""
-        if self._classifier is None or self._image is None:
-            return ()
-        embedding = self._classifier.predict_crops(crop_faces(self._image, [face.landmarks])).embedding[0]
-        return embedding, self._classifier.crop_sha256
+    def _seen_instead(self, probabilities: np.ndarray) -> str:
+        """Return the class that the model surely sees in place of the label at hand, or ""."""
+        classes, best = self.reader.classifier.classes, int(probabilities.argmax())
+        doubts = self.plan.label in classes and classes[best] != self.plan.label
+        return classes[best] if doubts and probabilities[best] >= SURE else ""
 
-    def run_labelled(self, source) -> None:
+    def run_labelled(self, source: Source) -> None:
         """Record all that a source shows under the label at hand; from a camera, as much as is wanted."""
-        for frame in source:
+        for frame in told_frames(source):
             if frame is None:
                 continue
-            self.store(self.take(frame), partial(self._ask, frame))
+            self.store(frame, self.find(frame), partial(self._ask_on_terminal, frame))
             if source.live and self.plan.label not in self.plan.missing:
                 break
 
-    def _ask(self, frame, label: str, seen: str) -> bool:
-        """Ask on the terminal; where nobody can answer the sample is kept, and counted for the report."""
-        if not sys.stdin.isatty():
-            self.doubts.kept[label, seen] += 1
-            return True
+    def _ask_on_terminal(self, frame: Frame, label: str, seen: str) -> bool:
+        """Ask; where nobody can answer the sample is kept, and counted for the report."""
         where = frame.source if frame.still else f"{frame.source}, {frame.timestamp_ms / 1000:.1f} s"
-        note(f"{where}: {question(label, seen)} [Y/n, for all like it]")
-        self.doubts.answers[label, seen] = not input().strip().lower().startswith("n")
-        return self.doubts.answers[label, seen]
+        question = QUESTION.format(label=label, seen=seen)
+        answer = ask(f"{where}: {question} [Y/n, for all like it]")
+        if answer is None:
+            self.kept_unasked[label, seen] += 1
+            return True
+        self.answers[label, seen] = not answer.startswith("n")
+        return self.answers[label, seen]
 
-    def run_live(self, open_source: Callable, view) -> None:
+    def run_live(self, open_source: Callable[[], Source], view) -> None:
         """Show a source in a window, obey the keys, record when told to; a clip plays again and again."""
         with Window("Record your expressions") as window:
             while True:
                 with open_source() as source:
                     goes_on = self._show(source, window, view)
-                if source.failure:
-                    note(source.failure)
                 if not goes_on or source.kind != "video":
                     break
                 self.plan.stop()
-                self._at = ""
 
-    def _show(self, source, window: Window, view) -> bool:
+    def _show(self, source: Source, window: Window, view) -> bool:
         """Show a source to its end; return whether the user would go on."""
-        self.agreed = source.kind in ("picture", "folder") or self.recordings.has_consent
-        begun = ("", 0.0)
-        for frame in source:
+        begun_s = 0.0
+        for frame in told_frames(source):
             now = time.monotonic()
             if frame is None:
-                if not self.press(window.read_key(), now, view, source.live):
+                key = window.read_key()
+            elif frame.still:
+                if not self._show_still(frame, window, view):
                     return False
                 continue
-            if frame.image is None:
-                continue
-            if begun[0] != frame.source:
-                begun = (frame.source, now - frame.timestamp_ms / 1000)
-            face = self.take(frame)
-            if self.agreed and self.plan.recording(now) and self.store(face, self._ask_in_window):
-                self.plan.move_on()
-            open_question = question(*self.asked) if self.asked else ""
-            window.show(
-                view.draw(frame.image, face, self.plan, self.problem, now, open_question)
-                if self.agreed
-                else view.draw_consent(frame.image)
-            )
-            ahead = 0 if source.live else begun[1] + frame.timestamp_ms / 1000 - time.monotonic()
-            key = window.read_key(3600 if frame.still else max(0.001, ahead))
-            if not self.agreed and key == "y":
-                self.recordings.store_consent()
-                self.agreed = True
-            elif frame.still and key == "space":
-                if not self._store_still(frame, face, window, view):
-                    return False
-            elif not self.press(key, time.monotonic(), view, source.live):
+            else:
+                if frame.index == 0:
+                    begun_s = now - frame.timestamp_ms / 1000
+                face = self.find(frame)
+                if self.plan.recording(now) and self.store(frame, face, self.ask_in_window):
+                    self.plan.move_on()
+                window.show(self._draw(view, frame, face, now))
+                ahead_s = 0.0 if source.live else begun_s + frame.timestamp_ms / 1000 - time.monotonic()
+                key = window.read_key(max(0.001, ahead_s))
+            if not self.press(key, time.monotonic(), view, source.live):
                 return False
         return True
 
-    def _store_still(self, frame, face, window: Window, view) -> bool:
-        """Record a still picture, after a question about it if there is one; return whether to go on."""
-        self.store(face, self._ask_in_window)
-        while self.asked:
-            window.show(view.draw(frame.image, face, self.plan, "", time.monotonic(), question(*self.asked)))
-            key = window.read_key(3600)
-            if key in QUIT_KEYS:
+    def _show_still(self, frame: Frame, window: Window, view) -> bool:
+        """Show a picture until it is recorded, or passed over by another key; return whether to go on."""
+        face = self.find(frame)
+        while True:
+            window.show(self._draw(view, frame, face, time.monotonic()))
+            key, now = window.read_key(3600), time.monotonic()
+            if not self.press(key, now, view, live=False):
                 return False
-            if self._answer(key):
-                self.store(face)
-        return True
+            if self.plan.recording(now):
+                self.store(frame, face, self.ask_in_window)
+                self.plan.stop()
+                if not self.open_question:
+                    return True
+            elif key not in ("", "m", "y", "n") and not key.isdecimal():
+                return True
+            self.problem = self.filter.problem(face, frame.image, self.plan.label)
 
-    def _ask_in_window(self, label: str, seen: str) -> None:
-        self.asked = (label, seen)
+    def _draw(self, view, frame: Frame, face: Face | None, now: float) -> np.ndarray:
+        """Return the picture to show (height, width, 3) uint8."""
+        if not self.recordings.has_consent:
+            return view.draw_consent(frame.image)
+        question = ""
+        if self.open_question:
+            question = QUESTION.format(label=self.open_question[0], seen=self.open_question[1])
+        return view.draw(frame.image, face, self.plan, self.problem, now, question)
+
+    def ask_in_window(self, label: str, seen: str) -> None:
+        """Open a question in the window; a key answers it."""
+        self.open_question = (label, seen)
         self.plan.stop()
-
-    def _answer(self, key: str) -> bool:
-        """Take the answer to the open question; return whether the key was one."""
-        if key not in ("y", "n"):
-            return False
-        self.doubts.answers[self.asked] = key == "y"
-        self.asked = None
-        return True
 
     def press(self, key: str, now: float, view, live: bool = True) -> bool:
         """Obey a key pressed at a time in seconds; return whether to go on.
 
         A clip needs no countdown: it can't pose.
         """
+        countdown_s = COUNTDOWN_S if live else 0.0
         if key in QUIT_KEYS:
             return False
-        countdown_s = COUNTDOWN_S if live else 0.0
-        if self.asked:
-            if self._answer(key):
+        if not self.recordings.has_consent:
+            if key == "y":
+                self.recordings.store_consent()
+        elif self.open_question:
+            if key in ("y", "n"):
+                self.answers[self.open_question] = key == "y"
+                self.open_question = None
                 self.plan.start_or_stop(now, countdown_s)
         elif key.isdecimal() and 1 <= int(key) <= len(self.plan.classes):
             self.plan.choose(self.plan.classes[int(key) - 1])
@@ -287,3 +251,15 @@ class Recorder:
         elif key == "m":
             view.mirror = not view.mirror
         return True
+
+
+def told_frames(source: Source) -> Iterator[Frame | None]:
+    """Yield the frames of a source; tell the user its news, and at its end why it failed."""
+    for frame in source:
+        while source.news:
+            note(source.news.popleft())
+        yield frame
+    if source.failure:
+        source.news.append(source.failure)
+    while source.news:
+        note(source.news.popleft())
