@@ -110,41 +110,6 @@ def forge_json(data: bytes, generator: np.random.Generator) -> bytes:
     return json.dumps(content).encode()
 
 
-def forge_npz(data: bytes, generator: np.random.Generator) -> bytes:
-    """Return an archive of arrays with one column of another type, shape or range, or gone."""
-    with np.load(io.BytesIO(data)) as archive:
-        columns = dict(archive)
-    name = list(columns)[generator.integers(len(columns))]
-    values = columns[name]
-    how = generator.integers(9)
-    if how == 0:
-        del columns[name]
-    elif how == 1:
-        kinds = ["f8", "f2", ">f4", "i8", "u1", "S5", "U3", "c8", "?", "M8[s]", "O"]
-        with contextlib.suppress(ValueError, TypeError):
-            columns[name] = values.astype(kinds[generator.integers(len(kinds))])
-    elif how == 2:
-        columns[name] = values[..., None]
-    elif how == 3:
-        columns[name] = values[: generator.integers(len(values) + 1)]
-    elif how == 4:
-        columns[name] = values.reshape(-1)[:1].reshape(())
-    elif how == 5 and values.dtype.kind in "fiu":
-        values = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
-        with np.errstate(over="ignore"):
-            values.reshape(-1)[generator.integers(values.size)] = ODD_NUMBERS[generator.integers(8)]
-        columns[name] = values
-    elif how == 6:
-        columns[name] = np.roll(values.T, 1) if values.ndim > 1 else np.concatenate([values, values])
-    elif how == 7:
-        columns[name] = np.full_like(values, "nan" if values.dtype.kind == "U" else 0)
-    else:
-        columns[name] = np.empty((0, *values.shape[1:]), values.dtype)
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=True, **columns)
-    return file.getvalue()
-
-
 def forge_text(data: bytes, generator: np.random.Generator) -> bytes:
     """Return a table with some of its words exchanged, doubled or gone."""
     words = data.replace(b",", b" , ").replace(b"\n", b" \n ").split(b" ")
@@ -309,14 +274,6 @@ def good_session() -> bytes:
     return b"".join(lines)
 
 
-def good_neutral() -> bytes:
-    from utils.data.recordings import save_neutral
-
-    return made_by(
-        lambda folder: save_neutral("ann", faces().landmarks, faces().blendshapes, folder), "ann/neutral.npz"
-    )
-
-
 def good_ferplus() -> bytes:
     from utils.data.image_folder import FERPLUS_COLUMNS
 
@@ -380,12 +337,6 @@ def load_old_classes(folder: Path) -> list:
     with open_recordings("ann", folder) as recordings:
         assert recordings.classes != ()
     return []
-
-
-def load_neutral(folder: Path) -> list:
-    from utils.data.recordings import load_neutral as load
-
-    return list(load("ann", folder))
 
 
 def load_ferplus(folder: Path) -> list:
@@ -466,7 +417,6 @@ KINDS = {
     "set of faces, .txt": Kind("a.txt", good_txt, forge_text, lambda folder: load_set(folder, "a.txt")),
     "recordings": Kind("ann/recordings.sqlite", good_recordings, forge_recordings, load_recordings),
     "session of an earlier version": Kind("ann/1.jsonl", good_session, forge_session, load_recordings),
-    "neutral baseline": Kind("ann/neutral.npz", good_neutral, forge_npz, load_neutral),
     "FER+ table": Kind("votes.csv", good_ferplus, forge_text, load_ferplus),
     "model's JSON": Kind(
         "emotion_mlp.json", lambda: (MODELS / "emotion_mlp.json").read_bytes(), forge_json, load_info

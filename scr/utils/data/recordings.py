@@ -25,7 +25,6 @@ import numpy as np
 
 from ..config import EMOTIONS, PERSONAL_DATA, UserError, note, note_once, relative
 from ..faces.features import ALL_POINTS
-from ..files import atomic_path
 from .checks import check_faces, parse_json
 from .classes import check_classes, class_name, name_problem
 
@@ -392,42 +391,3 @@ def _take_over_old_file(recordings: Recordings, path: Path) -> None:
             recordings.store_consent(datetime.fromisoformat(content["agreed"]))
     except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         note(f"{relative(path)} is damaged ({error}) and left out; name the classes, or agree, once more")
-
-
-NEUTRAL_FILE = "neutral.npz"
-
-
-def neutral_path(subject: str, folder: Path) -> Path:
-    """Return where a subject's neutral face is kept, if it is."""
-    return folder / check_name(subject) / NEUTRAL_FILE
-
-
-def save_neutral(subject: str, landmarks: np.ndarray, blendshapes: np.ndarray, folder: Path) -> Path:
-    """Keep a subject's neutral baseline, landmarks (n, 478, 3) and blendshapes (n, 52); return where."""
-    path = private_folder(folder / check_name(subject)) / NEUTRAL_FILE
-    with atomic_path(path, private=True) as partial:
-        np.savez(
-            partial, landmarks=np.asarray(landmarks, np.float32), blendshapes=blendshapes.astype(np.float32)
-        )
-    return path
-
-
-def load_neutral(subject: str, folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return what `save_neutral` kept of a subject, None if nothing; raises UserError if it is damaged."""
-    path = neutral_path(subject, folder)
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            landmarks, blendshapes = kept["landmarks"], kept["blendshapes"]
-        check_faces(landmarks, blendshapes)
-        if not len(landmarks):
-            raise ValueError("no face in it")
-    except (
-        Exception
-    ) as error:  # a damaged archive raises many types: zipfile's, zlib's, struct's, MemoryError
-        raise UserError(
-            f"{relative(path)} is damaged ({error}); take the neutral face again: "
-            f"python scr/main.py --subject {subject} --calibrate"
-        ) from error
-    return landmarks, blendshapes
