@@ -7,6 +7,7 @@ from conftest import DATA, DEMO, ROOT, SMILE, frames_of
 
 from utils.faces.detection import RotatedBox
 from utils.faces.features import face_box
+from utils.faces.images import brighten
 from utils.faces.landmarker import FaceLandmarker
 
 
@@ -101,6 +102,24 @@ def test_a_region_s_crop_and_its_matrix_agree():
     assert abs((weights * columns).sum() / weights.sum() - x) < 0.2
     assert abs((weights * rows).sum() / weights.sum() - y) < 0.2
     assert not RotatedBox(-900, 50, 100).cut(picture, 64).any(), "beyond the picture there is nothing"
+
+
+@pytest.mark.parametrize("light", [0.06, 0.03])
+def test_a_face_in_the_dark_is_found(landmarker, portrait, truth, light):
+    (face,) = landmarker.detect_picture((portrait * light).astype(np.uint8))
+    distance = np.linalg.norm((face.landmarks * portrait.shape[1] - truth[0])[:, :2], axis=1).mean()
+    assert distance < 0.03 * np.ptp(truth[0][:, 0])
+    dark = [(frame * light).astype(np.uint8) for frame in frames_of(SMILE)[:3]]
+    with FaceLandmarker(video=True) as follower:
+        assert [len(follower.detect(frame, 40 * index)) for index, frame in enumerate(dark)] == [1, 1, 1]
+
+
+def test_a_picture_in_enough_light_is_not_brightened(portrait):
+    assert brighten(portrait) is portrait
+    black = np.zeros((100, 100, 3), np.uint8)
+    assert brighten(black) is black
+    black[40:60, 40:60] = 200
+    assert brighten(black) is black, "a small light thing on black"
 
 
 def test_the_detector_is_named_where_licences_are():

@@ -7,6 +7,7 @@ import numpy as np
 
 from .detection import FaceDetector
 from .features import face_box
+from .images import brighten
 from .mesh import FaceMesh, Mesh, overlap
 from .tracking import Tracker
 
@@ -59,7 +60,7 @@ class FaceLandmarker:
         fails.
         """
         _check(frame_bgr)
-        people = self._tracker.track(frame_bgr, timestamp_ms)
+        people = self._tracker.track(brighten(frame_bgr), timestamp_ms)
         return _largest_first(
             [_face_of(person.reading, frame_bgr.shape[1], person.number) for person in people]
         )
@@ -70,6 +71,7 @@ class FaceLandmarker:
         Raises ValueError for an array of another shape or type, RuntimeError if a network fails.
         """
         _check(frame_bgr)
+        frame_bgr = brighten(frame_bgr)
         readings: list[Mesh] = []
         for detection in self._detector.detect(frame_bgr):
             reading = self._mesh.find(frame_bgr, detection)
