@@ -28,8 +28,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "GIF", "J
 """Pillow's names of what is read, whatever the suffix."""
 ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp")
 DARK_LEVEL = 64
-"""Of 255. Faces found of 56 (London, KDEF) in 12%, 6% and 3% of the light: 56, 17, 0; brightened 56 each time,
-labelled as in full light 52, 52, 49 times."""
+"""Of 255. Faces found of 56 (London, KDEF) in 12%, 6% and 3% of the light: 56, 17, 0; brightened 56 each
+time, labelled as in full light 52, 52, 49 times."""
 DEFAULT_FRAME_MS = 100
 """Of an animation whose frames have no duration; browsers take that, too."""
 MAX_READ_PIXELS = 16_000_000
@@ -245,8 +245,8 @@ def brighten(picture: np.ndarray) -> np.ndarray:
     Its lightest part is brought to `DARK_LEVEL`; what is lighter than that comes back as it is.
     """
     cv2 = import_cv2()
-    step = max(1, min(picture.shape[:2]) // 256)
-    small = cv2.resize(np.ascontiguousarray(picture[::step, ::step]), (64, 64), interpolation=cv2.INTER_AREA)
+    step = max(1, min(picture.shape[:2]) // 64)
+    small = cv2.resize(np.ascontiguousarray(picture[::step, ::step]), (32, 32), interpolation=cv2.INTER_AREA)
     lightest = int(small.max())
     if not 0 < lightest < DARK_LEVEL:
         return picture
