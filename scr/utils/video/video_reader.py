@@ -151,13 +151,10 @@ class VideoReader:
     def __next__(self) -> np.ndarray:
         frame = next(self._frames)
         if self._clock is None:
-            self._start_clock(frame.time or 0.0)
+            self.start_s = frame.time or 0.0
+            self._clock = Clock(self._container, self.start_s)
         self._clock.advance(frame.time, 1 / self.fps)
         return self._to_upright(frame)
-
-    def _start_clock(self, start_s: float) -> None:
-        self.start_s = start_s
-        self._clock = Clock(self._container, start_s)
 
     def _decode(self):
         packets = self._container.demux(self._stream)
@@ -189,17 +186,6 @@ class VideoReader:
         """Return how much wider than high the pixels are."""
         ratio = float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1)
         return ratio if 1 / MAX_STRETCH <= ratio <= MAX_STRETCH else 1.0
-
-    def seek(self, seconds: float) -> None:
-        """Go to the frame at a time in seconds."""
-        if self.start_s is None:
-            self.start_s = float((self._stream.start_time or 0) * self._stream.time_base)
-        self._frames.close()
-        self._container.seek(round((self.start_s + seconds) * 1e6))  # to the key frame before it
-        self._frames = self._decode()
-        self._start_clock(self.start_s)
-        while self.time_s < seconds - 1.5 / self.fps and (frame := next(self._frames, None)) is not None:
-            self._clock.advance(frame.time, 1 / self.fps)
 
     def loss(self, count: int) -> str:
         """Return what is wrong with a video of which `count` frames could be read, or ""."""
