@@ -259,15 +259,15 @@ def ask_live(name: str, model: str, classes: tuple[str, ...], pictures: Pictures
     files = [InputFile(name, path, True) for name, path in zip(pictures.name.tolist(), pictures.files)]
     answer = np.full(len(files), MISSED)
     confidence, width = np.full(len(files), np.nan), np.zeros(len(files))
-    with FaceReader(model, max_faces=1) as reader:
-        results = tqdm(read_pictures(reader, files, jobs), total=len(files), unit="img", desc=name)
-        for number, result in enumerate(results):
-            if result.problem:
-                note(result.problem)
-            if result.faces:
-                face = result.faces[0]
-                answer[number] = face.probabilities.argmax()
-                confidence[number], width[number] = face.confidence, face.box[2]
+    reader = FaceReader(model, max_faces=1)
+    results = tqdm(read_pictures(reader, files, jobs), total=len(files), unit="img", desc=name)
+    for number, result in enumerate(results):
+        if result.problem:
+            note(result.problem)
+        if result.faces:
+            face = result.faces[0]
+            answer[number] = face.probabilities.argmax()
+            confidence[number], width[number] = face.confidence, face.box[2]
     return Predictions(
         name, classes, label_index(pictures, classes), answer, confidence, pictures.source, width
     )

@@ -209,7 +209,8 @@ def demo_faces() -> FaceSet:
     from utils.video.sources import DEMO_CLIP, open_source
 
     faces, crops = [], []
-    with open_source(str(DEMO_CLIP)) as source, FaceLandmarker(video=True, max_faces=1) as landmarker:
+    landmarker = FaceLandmarker(video=True, max_faces=1)
+    with open_source(str(DEMO_CLIP)) as source:
         for frame in source:
             for face in landmarker.detect(frame.image, frame.timestamp_ms)[:1] if frame is not None else []:
                 faces.append(face)

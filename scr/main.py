@@ -178,7 +178,7 @@ def open_demo(args, source, stack) -> "Demo":
 
     outputs = Outputs(source, args.output, args.save, args.plot)
     smoothing_ms = TIME_CONSTANT_MS if args.smoothing_ms is None else args.smoothing_ms
-    reader = stack.enter_context(FaceReader(args.model, args.max_faces, smoothing_ms))
+    reader = FaceReader(args.model, args.max_faces, smoothing_ms)
     stack.enter_context(outputs.open(reader.classifier.classes, table_format(args)))
     view, window = open_view(args, source, reader.classifier, stack)
     return Demo(reader, outputs, Summary(source, bool(window)), view, window)

@@ -133,8 +133,8 @@ def record(args) -> None:
         recordings.keep_classes(classes)
         counts = recordings.count(session)
         plan = SessionPlan({name: counts[name] for name in classes}, args.wanted, args.label)
-        with FaceReader(args.model, max_faces=1) as reader, telling_kept(plan, session):
-            recorder = Recorder(recordings, session, plan, reader)
+        with telling_kept(plan, session):
+            recorder = Recorder(recordings, session, plan, FaceReader(args.model, max_faces=1))
             for label, place in parts:
                 plan.choose(label)
                 with open_source(place) as source:

@@ -108,10 +108,10 @@ from utils.config import note
 from utils.faces.landmarker import FaceLandmarker
 
 def read():
-    with FaceLandmarker() as landmarker:
-        reads.set()
-        while not told.is_set():
-            landmarker.detect_picture(picture)
+    landmarker = FaceLandmarker()
+    reads.set()
+    while not told.is_set():
+        landmarker.detect_picture(picture)
 
 picture, reads, told = cv2.imread(sys.argv[1]), threading.Event(), threading.Event()
 threading.Thread(target=read).start()

@@ -25,16 +25,16 @@ def people() -> list[list[tuple[np.ndarray, Face]]]:
     people = []
     for person, path in enumerate((DEMO, SMILE)):
         images = [cv2.resize(frame[:, 140:500], (SIZE, SIZE)) for frame in frames_of(path)[:12:2]]
-        with FaceLandmarker(video=True) as landmarker:
-            faces = [landmarker.detect(image, 40 * index)[0] for index, image in enumerate(images)]
+        landmarker = FaceLandmarker(video=True)
+        faces = [landmarker.detect(image, 40 * index)[0] for index, image in enumerate(images)]
         people.append([(image, replace(face, person=person)) for image, face in zip(images, faces)])
     return people
 
 
 @pytest.fixture(scope="module")
 def reader():
-    with FaceReader(str(MODELS), max_faces=2, smoothing_ms=0) as reader:
-        yield reader
+    reader = FaceReader(str(MODELS), max_faces=2, smoothing_ms=0)
+    yield reader
 
 
 def beside(left: tuple[np.ndarray, Face], right: tuple[np.ndarray, Face]) -> tuple[np.ndarray, list[Face]]:

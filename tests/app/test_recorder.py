@@ -289,10 +289,10 @@ def test_digits_choose_up_to_nine_classes(tmp_path):
 
 
 def test_what_would_spoil_the_set_is_refused(portrait):
-    with FaceLandmarker() as landmarker:
-        face = landmarker.detect_picture(portrait)[0]
-        cut = portrait[:, 195:]
-        cut_face = landmarker.detect_picture(cut)[0]
+    landmarker = FaceLandmarker()
+    face = landmarker.detect_picture(portrait)[0]
+    cut = portrait[:, 195:]
+    cut_face = landmarker.detect_picture(cut)[0]
     check = SampleFilter()
     assert check.problem(None, portrait, "happy") == "no face"
     assert check.problem(cut_face, cut, "happy") == "face cut off"

@@ -23,8 +23,8 @@ def portrait():
     """Return a frame of the demo clip and the landmarks (478, 3) of its face."""
     with open_source(str(ASSETS / "demo.mp4")) as source:
         frame = next(frame for frame in source if frame is not None)
-    with FaceLandmarker() as landmarker:
-        return frame.image, landmarker.detect_picture(frame.image)[0].landmarks
+    landmarker = FaceLandmarker()
+    return frame.image, landmarker.detect_picture(frame.image)[0].landmarks
 
 
 def reading_on(landmarks: np.ndarray, shape, classes=EMOTIONS, probabilities=PROBABILITIES) -> FaceResult:

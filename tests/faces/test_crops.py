@@ -12,8 +12,8 @@ RECIPE = {"seen_px": 88, "input_px": 160}
 
 @pytest.fixture(scope="module")
 def face(portrait):
-    with FaceLandmarker() as landmarker:
-        return landmarker.detect_picture(portrait)[0]
+    landmarker = FaceLandmarker()
+    return landmarker.detect_picture(portrait)[0]
 
 
 def likeness(one: np.ndarray, other: np.ndarray) -> float:
@@ -24,8 +24,8 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 def test_a_crop_is_upright_and_as_high_as_the_reference(portrait, face):
     crop = crop_face(portrait, face.landmarks)
     assert crop.shape == (CROP_PX, CROP_PX) and crop.dtype == np.uint8 and crop.std() > 30
-    with FaceLandmarker() as landmarker:
-        (found,) = landmarker.detect_picture(cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR))
+    landmarker = FaceLandmarker()
+    (found,) = landmarker.detect_picture(cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR))
     mesh = found.landmarks[:468, :2] * CROP_PX
     assert np.ptp(mesh[:, 1]) == pytest.approx(90, abs=8)
     assert abs(mesh[33, 1] - mesh[263, 1]) < 4, "the eyes are level"

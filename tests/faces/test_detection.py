@@ -13,8 +13,8 @@ from utils.faces.landmarker import FaceLandmarker
 
 @pytest.fixture(scope="module")
 def landmarker():
-    with FaceLandmarker(max_faces=None) as landmarker:
-        yield landmarker
+    landmarker = FaceLandmarker(max_faces=None)
+    yield landmarker
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def test_a_face_in_the_dark_is_found(landmarker, portrait, truth, light):
     distance = np.linalg.norm((face.landmarks * portrait.shape[1] - truth[0])[:, :2], axis=1).mean()
     assert distance < 0.03 * np.ptp(truth[0][:, 0])
     dark = [(frame * light).astype(np.uint8) for frame in frames_of(SMILE)[:3]]
-    with FaceLandmarker(video=True) as follower:
-        assert [len(follower.detect(frame, 40 * index)) for index, frame in enumerate(dark)] == [1, 1, 1]
+    follower = FaceLandmarker(video=True)
+    assert [len(follower.detect(frame, 40 * index)) for index, frame in enumerate(dark)] == [1, 1, 1]
 
 
 def test_a_picture_in_enough_light_is_not_brightened(portrait):

@@ -8,7 +8,6 @@ from conftest import DATA
 from utils.config import MODELS
 from utils.faces.features import (
     ALL_POINTS,
-    NEUTRAL_BASELINE_SHARE,
     align,
     compute_features,
     face_box,
@@ -16,7 +15,6 @@ from utils.faces.features import (
     fit_reference,
     mirror_faces,
     mirror_map,
-    neutral_offset,
 )
 from utils.faces.images import shrink
 from utils.faces.landmarker import FaceLandmarker
@@ -25,8 +23,8 @@ from utils.model.bundle import load_info
 
 @pytest.fixture(scope="module")
 def landmarker():
-    with FaceLandmarker() as landmarker:
-        yield landmarker
+    landmarker = FaceLandmarker()
+    yield landmarker
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +66,8 @@ def test_no_landmarks_are_found_on_a_landscape(landmarker):
 
 def test_the_largest_face_comes_first(landmarker):
     group = cv2.imread(str(DATA / "group.jpg"))
-    with FaceLandmarker(max_faces=None) as for_all:
-        areas = [face.area for face in for_all.detect_picture(group)]
+    for_all = FaceLandmarker(max_faces=None)
+    areas = [face.area for face in for_all.detect_picture(group)]
     assert len(areas) == 5 and areas == sorted(areas, reverse=True)
     assert [face.area for face in landmarker.detect_picture(group)] == areas[:1]
 
@@ -187,20 +185,6 @@ def test_shrinking_keeps_shape_and_mean(portrait):
         assert small.shape == (round(portrait.shape[0] * scale), round(portrait.shape[1] * scale), 3)
         assert abs(small.mean() - portrait.mean()) < 2
     assert shrink(portrait, 1.5) is portrait
-
-
-def test_own_neutral_takes_part_of_a_face_s_own_form_away(faces):
-    recipe = fit_recipe("aligned", faces[:1]) | {"neutral": [0.25] * 1404}
-    features = compute_features(faces, None, recipe)
-    offset = neutral_offset(features, recipe)
-    mine, mean = features.mean(axis=0), np.full(1404, 0.25)
-    np.testing.assert_allclose(
-        compute_features(faces, None, recipe, offset).mean(axis=0),
-        mine + NEUTRAL_BASELINE_SHARE * (mean - mine),
-        atol=1e-6,
-    )
-    with pytest.raises(ValueError, match="no mean neutral face"):
-        neutral_offset(features, fit_recipe("aligned", faces[:1]))
 
 
 def test_face_box_is_in_image_widths(faces, portrait):

@@ -25,13 +25,13 @@ def people() -> list[list[np.ndarray]]:
 
 def follow(frames, max_faces: int = 4, fps: int = 25) -> list[dict[int, float]]:
     """Return for each frame the people on it and the middle of each one's face, x in pixels."""
-    with FaceLandmarker(video=True, max_faces=max_faces) as landmarker:
-        found = []
-        for index, frame in enumerate(frames):
-            faces = landmarker.detect(frame, index * 1000 // fps)
-            boxes = {face.person: face_box(face.landmarks) * frame.shape[1] for face in faces}
-            assert len(boxes) == len(faces), "no two faces are the same person"
-            found.append({person: box[0] + box[2] / 2 for person, box in boxes.items()})
+    landmarker = FaceLandmarker(video=True, max_faces=max_faces)
+    found = []
+    for index, frame in enumerate(frames):
+        faces = landmarker.detect(frame, index * 1000 // fps)
+        boxes = {face.person: face_box(face.landmarks) * frame.shape[1] for face in faces}
+        assert len(boxes) == len(faces), "no two faces are the same person"
+        found.append({person: box[0] + box[2] / 2 for person, box in boxes.items()})
     return found
 
 

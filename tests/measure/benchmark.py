@@ -149,10 +149,10 @@ def open_demo(source):
     from utils.app.table import Outputs
     from utils.app.windows.live_view import LiveWindow, View
 
-    with FaceReader(str(ROOT / "models")) as reader:
-        view = View(reader.classifier.classes)
-        window = LiveWindow(view, NoWindow(), source)
-        yield Demo(reader, Outputs(source), Summary(source, True), view, window)
+    reader = FaceReader(str(ROOT / "models"))
+    view = View(reader.classifier.classes)
+    window = LiveWindow(view, NoWindow(), source)
+    yield Demo(reader, Outputs(source), Summary(source, True), view, window)
 
 
 def whole_loop() -> float:
@@ -308,10 +308,11 @@ def measure_labels() -> dict:
     from utils.video.sources import open_source
 
     labels = []
-    with FaceReader(str(ROOT / "models"), smoothing_ms=0) as reader, open_source(str(CLIP)) as source:
-        classes, threshold = reader.classifier.classes, reader.classifier.threshold
-        raw = EmotionSmoother(classes, threshold, time_constant_ms=0, margin=0)
-        calm = EmotionSmoother(classes, threshold)
+    reader = FaceReader(str(ROOT / "models"), smoothing_ms=0)
+    classes, threshold = reader.classifier.classes, reader.classifier.threshold
+    raw = EmotionSmoother(classes, threshold, time_constant_ms=0, margin=0)
+    calm = EmotionSmoother(classes, threshold)
+    with open_source(str(CLIP)) as source:
         for frame in filter(None, source):
             for face in reader.read(frame, reader.find(frame)):
                 values = face.probabilities, frame.timestamp_ms

@@ -51,10 +51,10 @@ def main(args):
 
     rounds = max(2, args.frames // ROUND)
     watched = Watched(make_scene(), rounds)
-    with FaceReader(str(MODELS), PEOPLE) as reader:
-        view = View(reader.classifier.classes)
-        window = LiveWindow(view, NoWindow(), watched)
-        demo_script.Demo(reader, Outputs(watched), watched, view, window).run(watched)
+    reader = FaceReader(str(MODELS), PEOPLE)
+    view = View(reader.classifier.classes)
+    window = LiveWindow(view, NoWindow(), watched)
+    demo_script.Demo(reader, Outputs(watched), watched, view, window).run(watched)
     report(watched)
 
 

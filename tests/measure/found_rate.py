@@ -33,16 +33,16 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of pictures, the largest face of each is taken")
     parser.add_argument("--count", type=int, default=20, help="pictures to take of the folder")
     args = parser.parse_args()
-    with FaceLandmarker(max_faces=None) as landmarker:
-        faces = list(cut_faces(landmarker, load(args)))
-        print(f"{len(faces)} faces\n\n| width, pixels | {' | '.join(map(str, WIDTHS))} |")
-        print("|---|" + "---|" * len(WIDTHS))
-        print(f"| found | {' | '.join(rate(landmarker, faces, width, 0)[0] for width in WIDTHS)} |")
-        print(f"\n| turned by, degrees | {' | '.join(map(str, ANGLES))} |\n|---|" + "---|" * len(ANGLES))
-        for width in TILT_WIDTHS:
-            found, wrong = zip(*(rate(landmarker, faces, width, angle) for angle in ANGLES))
-            print(f"| {width} px: found | {' | '.join(found)} |")
-            print(f"| {width} px: read amiss | {' | '.join(wrong)} |")
+    landmarker = FaceLandmarker(max_faces=None)
+    faces = list(cut_faces(landmarker, load(args)))
+    print(f"{len(faces)} faces\n\n| width, pixels | {' | '.join(map(str, WIDTHS))} |")
+    print("|---|" + "---|" * len(WIDTHS))
+    print(f"| found | {' | '.join(rate(landmarker, faces, width, 0)[0] for width in WIDTHS)} |")
+    print(f"\n| turned by, degrees | {' | '.join(map(str, ANGLES))} |\n|---|" + "---|" * len(ANGLES))
+    for width in TILT_WIDTHS:
+        found, wrong = zip(*(rate(landmarker, faces, width, angle) for angle in ANGLES))
+        print(f"| {width} px: found | {' | '.join(found)} |")
+        print(f"| {width} px: read amiss | {' | '.join(wrong)} |")
 
 
 def load(args) -> list[np.ndarray]:

@@ -126,9 +126,9 @@ def open_examiner(folder: Path, keep: bool):
     from utils.faces.images import import_cv2
 
     import_cv2().setNumThreads(1)
-    with FaceReader(str(MODELS)) as reader:
-        classifier = reader.classifier
-        yield partial(examine, folder, keep, reader, View(classifier.classes, classifier.name))
+    reader = FaceReader(str(MODELS))
+    classifier = reader.classifier
+    yield partial(examine, folder, keep, reader, View(classifier.classes, classifier.name))
 
 
 def examine(folder: Path, keep: bool, reader, view, seed: int) -> tuple[str, str, float, float]:

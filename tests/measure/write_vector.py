@@ -28,8 +28,8 @@ VECTOR = ROOT / "docs" / "test_vector.json"
 
 def main() -> None:
     image = load_picture(ROOT / PICTURE).image
-    with FaceLandmarker(max_faces=None) as landmarker:
-        face = landmarker.detect_picture(image)[-1]  # the one it is least sure of
+    landmarker = FaceLandmarker(max_faces=None)
+    face = landmarker.detect_picture(image)[-1]  # the one it is least sure of
     crop = crop_face(image, face.landmarks)
     probabilities = {}
     for network in ("landmarks", "crop", "hybrid"):

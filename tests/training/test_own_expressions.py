@@ -27,12 +27,12 @@ def lip_gap(landmarks):
 def label_frames(clip, stride):
     """Return (index, frame, label) of a clip's frames that plainly show an open or a shut mouth."""
     labelled = []
-    with FaceLandmarker() as landmarker:
-        for index, frame in list(enumerate(frames_of(clip)))[::stride]:
-            faces = landmarker.detect_picture(frame)
-            gap = lip_gap(faces[0].landmarks) if faces else 0.1
-            if gap > 0.2 or gap < 0.05:
-                labelled.append((index, frame, OPEN if gap > 0.2 else SHUT))
+    landmarker = FaceLandmarker()
+    for index, frame in list(enumerate(frames_of(clip)))[::stride]:
+        faces = landmarker.detect_picture(frame)
+        gap = lip_gap(faces[0].landmarks) if faces else 0.1
+        if gap > 0.2 or gap < 0.05:
+            labelled.append((index, frame, OPEN if gap > 0.2 else SHUT))
     return labelled
 
 

@@ -52,7 +52,7 @@ class FaceResult:
 
 
 class FaceReader:
-    """Reads the faces of frames with a model; a context manager.
+    """Reads the faces of frames with a model.
 
     max_faces: the largest; None: all of a picture, one of a video. smoothing_ms: time constant in videos.
     Raises UserError if the model can't be read.
@@ -90,7 +90,7 @@ class FaceReader:
 
     def _landmarker_for(self, frame: Frame) -> FaceLandmarker:
         if frame.index == 0 and not frame.still and False in self._landmarkers:
-            self._landmarkers.pop(False).close()  # another video, whose time begins anew
+            del self._landmarkers[False]  # another video, whose time begins anew
         if frame.still not in self._landmarkers:
             most = self.max_faces if frame.still else self.max_faces or 1
             self._landmarkers[frame.still] = FaceLandmarker(video=not frame.still, max_faces=most)
@@ -142,13 +142,6 @@ class FaceReader:
             crops,
             crop_output,
         )
-
-    def __enter__(self) -> "FaceReader":
-        return self
-
-    def __exit__(self, *_) -> None:
-        for landmarker in self._landmarkers.values():
-            landmarker.close()
 
 
 def box_px(box: Sequence[float], frame_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -228,8 +221,8 @@ def read_pictures(
 @contextlib.contextmanager
 def _open_worker(model: str, max_faces: int | None, images: bool):
     import_cv2().setNumThreads(1)  # the other cores have processes of their own
-    with FaceReader(model, max_faces) as reader:
-        yield partial(_read_file, reader, images)
+    reader = FaceReader(model, max_faces)
+    yield partial(_read_file, reader, images)
 
 
 def _read_file(reader: FaceReader, images: bool, file: InputFile) -> PictureResult:

@@ -115,8 +115,8 @@ def _take(file: sqlite3.Connection, found: Iterable[tuple[int, dict | Lost]], so
 def open_extractor():
     """Open a landmarker for a worker process; yields `extract_one`, which uses it."""
     import_cv2().setNumThreads(1)  # the other cores have processes of their own
-    with FaceLandmarker() as landmarker:
-        yield partial(extract_one, landmarker)
+    landmarker = FaceLandmarker()
+    yield partial(extract_one, landmarker)
 
 
 def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:

@@ -6,9 +6,8 @@ model's JSON:
 
     # coordinates as they are (the published recipe)
     {"kind": "raw", "points": 468, "blendshapes": false}
-    # how the points differ from the reference face, after similarity alignment; then the 52 blendshapes;
-    # `neutral`: mean features of the neutral faces it was trained on
-    {"kind": "aligned", "points": 468, "blendshapes": true, "reference": [[x, y, z]...], "neutral": [...]}
+    # how the points differ from the reference face, after similarity alignment; then the 52 blendshapes
+    {"kind": "aligned", "points": 468, "blendshapes": true, "reference": [[x, y, z]...]}
 """
 
 import numpy as np
@@ -16,10 +15,6 @@ import numpy as np
 MESH_POINTS = 468
 ALL_POINTS = 478
 BLENDSHAPES = 52
-NEUTRAL_BASELINE_SHARE = 0.6
-"""Part of a neutral face's own form that is taken off: a few looks at it jitter too, and the network has
-never seen a face without its form. Measured on JAFFE at 0, .25, .4, .5, .6, .75 and 1: .827, .827, .846,
-.904, .885, .865, .827 (51 pictures; models/README.md)."""
 
 
 def align(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -75,11 +70,8 @@ def fit_recipe(kind: str, landmarks: np.ndarray, blendshapes: bool = False) -> d
     return recipe
 
 
-def compute_features(
-    landmarks: np.ndarray, blendshapes: np.ndarray | None, recipe: dict, offset: np.ndarray | None = None
-) -> np.ndarray:
-    """Return the features (n, d) float32 of faces by a recipe of `fit_recipe`, less `offset` (d,), a
-    person's `neutral_offset`.
+def compute_features(landmarks: np.ndarray, blendshapes: np.ndarray | None, recipe: dict) -> np.ndarray:
+    """Return the features (n, d) float32 of faces by a recipe of `fit_recipe`.
 
     landmarks (n, points or more, 3); blendshapes (n, 52), needed only if the recipe says so. d is points
     * 3, and 52 more with blendshapes. Raises ValueError for other shapes.
@@ -100,22 +92,7 @@ def compute_features(
                 f"expected ({len(landmarks)}, {BLENDSHAPES})"
             )
         flat = np.concatenate([flat, blendshapes], axis=1)
-    if offset is not None:
-        flat = flat - offset
     return flat.astype(np.float32, copy=False)
-
-
-def neutral_offset(features: np.ndarray, recipe: dict) -> np.ndarray:
-    """Return what to take off a person's features, (d,), given features (n, d) of that person's neutral face.
-
-    `NEUTRAL_BASELINE_SHARE` of what sets this neutral face apart from the mean one that the network was
-    trained on. Raises ValueError if the recipe knows no mean neutral face.
-    """
-    if "neutral" not in recipe:
-        raise ValueError("this feature recipe has no mean neutral face")
-    return (
-        NEUTRAL_BASELINE_SHARE * (features.mean(axis=0) - np.asarray(recipe["neutral"], np.float32))
-    ).astype(np.float32)
 
 
 MIRRORED_BLENDSHAPES = np.array(

@@ -44,15 +44,6 @@ class FaceLandmarker:
         if video:
             self._tracker = Tracker(self._detector, self._mesh, self._max_faces)
 
-    def __enter__(self) -> "FaceLandmarker":
-        return self
-
-    def __exit__(self, *_) -> None:
-        pass
-
-    def close(self):
-        pass
-
     def detect(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[Face]:
         """Return the faces on a video's frame (height, width, 3) uint8, the largest first.
 

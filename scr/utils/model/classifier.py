@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import MODELS, UserError, native_log_silenced, relative
 from ..faces.crops import network_input
-from ..faces.features import compute_features, neutral_offset
+from ..faces.features import compute_features
 from .bundle import TFLITE, find_model, read_checked, read_metadata
 from .contract import input_shape
 
@@ -92,7 +92,6 @@ class EmotionClassifier:
         blendshapes: np.ndarray,
         crops: np.ndarray | None = None,
         crop_output: Prediction | None = None,
-        offset: np.ndarray | None = None,
     ) -> Prediction:
         """Predict the emotions of n faces.
 
@@ -109,7 +108,7 @@ class EmotionClassifier:
             raise ValueError("this model needs crops of the faces; none were given")
         if self._landmarks is None:
             return crop_output
-        x = compute_features(landmarks, blendshapes, self._landmarks.features, offset)
+        x = compute_features(landmarks, blendshapes, self._landmarks.features)
         if self._joint:
             x = np.concatenate([x, crop_output.embedding], axis=1)
             return Prediction(self._landmarks.predict(x).probabilities, crop_output.embedding)
@@ -128,17 +127,6 @@ class EmotionClassifier:
     def predict_crops(self, crops: np.ndarray) -> Prediction:
         """Predict by the crop network alone; crops: array-like (n, CROP_PX, CROP_PX) uint8."""
         return self._crop.predict_crops(crops)
-
-    @property
-    def knows_neutral(self) -> bool:
-        """Tell whether the model can take a person's neutral face as baseline."""
-        return self._landmarks is not None and "neutral" in self._landmarks.features
-
-    def neutral_offset(self, landmarks: np.ndarray, blendshapes: np.ndarray | None = None) -> np.ndarray:
-        """Return the offset (d,) for `predict` from a person's neutral face, landmarks (n, 478, 3) and
-        blendshapes (n, 52)."""
-        features = self._landmarks.features
-        return neutral_offset(compute_features(landmarks, blendshapes, features), features)
 
 
 def part_input(folder: Path, features: dict, faces) -> np.ndarray:
