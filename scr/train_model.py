@@ -17,7 +17,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from utils.config import DATA, MODELS, SEED, UserError, from_root, note, relative
-from utils.data.checks import check_fields, is_number, read_json
 from utils.data.classes import choose_classes, list_names
 from utils.data.face_set import FaceSet, concatenate, load_face_set
 from utils.data.splits import assign_split, split_groups
@@ -30,7 +29,7 @@ from utils.evaluation.answers import (
     shipped_beside,
     side_by_side,
 )
-from utils.model import bundle
+from utils.model import bundle, schema
 from utils.model.classifier import EmotionClassifier
 from utils.training import crop_network, ensemble, export
 from utils.training.fine_tuning import Examples, LastLayer, fine_tune
@@ -249,9 +248,7 @@ def tell_filtered(model: ensemble.TrainedModel, recipe: ensemble.ModelRecipe) ->
 def read_calibration(path: Path) -> dict[str, float]:
     """Return `temperature` and `threshold` that evaluate.py found on sources left out."""
     try:
-        found = read_json(path).get("calibration")
-        check_fields(found, {"temperature": is_number(0.01, 100), "threshold": is_number(0, 1)})
-        return {name: found[name] for name in ("temperature", "threshold")}
+        return schema.read_calibration(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"no calibration in {relative(path)} ({error}); make it with: "

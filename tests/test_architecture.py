@@ -39,6 +39,7 @@ OWNERS = {
     "cv2": {"images"},
     "PIL": {"images"},
     "filelock": {"files"},
+    "pydantic": {"schema"},
     "distributed": {"extraction"},
     "av": {"video_reader"},
     "pebble": {"pool"},

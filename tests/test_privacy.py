@@ -21,8 +21,7 @@ from utils.config import EMOTIONS
 from utils.data.face_set import load_face_set
 from utils.data.recordings import open_recordings
 from utils.files import write_json
-from utils.model.bundle import digests, load_info
-from utils.model.swap import JSON
+from utils.model.bundle import JSON, digests, load_info
 
 LOOK_AT_A_FACE = {
     "main.py": ["--source", DATA / "smile.mp4", "--no-display", "--model", "{bundle}"],

@@ -5,8 +5,6 @@ NaN or an infinity through: a network answers them with NaN, and nobody notices.
 """
 
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -70,46 +68,3 @@ def parse_json(data: bytes) -> dict:
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     return content
-
-
-def read_json(path: Path) -> dict:
-    """Return the JSON object in a file; raises as `parse_json` does, and OSError."""
-    return parse_json(path.read_bytes())
-
-
-Check = Callable[[object], bool]
-
-
-def is_text(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) < 1000
-
-
-def is_number(low: float, high: float, whole: bool = False) -> Check:
-    """Return a check for a JSON number from `low` to `high`; true and false are none."""
-    kinds = int if whole else (int, float)
-    return lambda value: isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
-
-
-def is_list(of: Check, count: int | None = None) -> Check:
-    """Return a check for a JSON list whose members pass a check."""
-    return lambda value: (
-        isinstance(value, list) and count in (None, len(value)) and all(of(member) for member in value)
-    )
-
-
-def is_map(of: Check) -> Check:
-    """Return a check for a JSON object whose values pass a check."""
-    return lambda value: isinstance(value, dict) and all(of(member) for member in value.values())
-
-
-def check_fields(
-    content: object, fields: Mapping[str, Check], optional: Mapping[str, Check] | None = None
-) -> None:
-    """Raise ValueError unless an object has these fields and each passes its check; others are free."""
-    if not isinstance(content, dict):
-        raise ValueError("no JSON object")
-    if missing := sorted(set(fields) - set(content)):
-        raise ValueError(f"it lacks {', '.join(missing)}")
-    for name, check in (dict(fields) | dict(optional or {})).items():
-        if name in content and not check(content[name]):
-            raise ValueError(f"{name} is {str(content[name])[:40]!r}")

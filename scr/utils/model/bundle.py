@@ -1,35 +1,49 @@
-"""What a model's folder holds and how it is checked.
+"""A model's folder: found by a name, checked when it is read, replaced as a whole.
 
 A model is a bundle, a folder with `emotion_mlp.json` and the files whose sha256 it lists. Whatever loads
 a file checks it first. A `.tflite` also carries its classes and feature recipe, as a file in a zip
 archive behind the flat buffer (as TFLite Metadata packs its associated files), so it works alone.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
+import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import MODELS, PERSONAL_MODELS, TRUST_VARIABLE, UserError, note_once, relative
-from ..data.checks import parse_json, read_json
 from ..data.classes import list_names
-from .contract import PARTS, check_info, check_metadata
-from .no_model import stand_in
-from .swap import CROP_NAME, JSON, NAME, settle
+from ..files import sha256_of, writing
+from .schema import PARTS, Bundle, Metadata, parse
 
+NAME = "emotion_mlp"
+CROP_NAME = "emotion_crop"
+JSON = f"{NAME}.json"
 TFLITE = {"landmarks": f"{NAME}.tflite", "crop": f"{CROP_NAME}.tflite"}
 """The file of each part that runs live."""
+SUFFIXES = (".keras", ".tflite", "_int8.tflite", ".onnx")
+"""Of a network's files: trained, live, live with 8 bit integers, ONNX."""
+OWN = frozenset({"scaler.pkl", *(stem + suffix for stem in (NAME, CROP_NAME) for suffix in SUFFIXES)})
+"""Files that a bundle may have beside its JSON; those that a new one lacks go when it takes its place."""
+NEXT = f".{NAME}.next"
+"""Folder in a bundle's, with the files of a new bundle until they are moved into place."""
+PATIENCE_S = 300.0
+"""Another run that is writing needs seconds, on a busy machine a minute."""
 HOW_TO_TRAIN = 'train one as README.md says under "Train on your pictures"'
 """What to do where a model is missing: no single command makes one."""
 METADATA_FILE = "emotion.json"
 """Name of the metadata inside a `.tflite`, and key of it in an `.onnx`."""
+BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What `zipfile` raises for damaged archives."""
 METADATA_KEYS = ("name", "classes", "features", "threshold")
 SHIPPED_FILE = Path(__file__).with_name("shipped.sha256")
 """The sha256 of the shipped models' files, as `sha256sum` writes them; CONTRIBUTING.md has the command."""
@@ -46,70 +60,67 @@ class Model:
 
 
 def find_model(path: Path | str) -> Model:
-    """Return the model that `path` means: a file, a folder, a name in models/personal or models (`seven`), or
-    a network of the shipped model (`landmarks`, `crop`, `hybrid`).
+    """Return the model that `path` means.
 
-    Raises UserError if there is none, or a file is damaged, or neither listed nor trusted (`read_checked`).
+    That is a bundle's folder or a `.tflite` file; the name of one in models/personal or models (`ann`,
+    `seven`); or a network of the shipped model (`landmarks`, `crop`, `hybrid`). `FOLDER:NETWORK` is a network
+    of any bundle. Raises UserError if there is none, if a name means several, or if a file is damaged, or
+    neither listed nor trusted (`read_checked`).
     """
-    place, wanted = _find_place(path)
+    place, network = _find_place(path)
 
     def read(info: dict) -> Model:
         if place.is_file():
             return Model(place, {}, {place: read_checked(place, info)})
-        return Model(place, info, _read_parts(place, wanted, info))
+        files = [place / TFLITE[name] for name in PARTS[network or network_of(info)]]
+        return Model(place, info, {file: read_checked(file, info) for file in files})
 
     folder = place.parent if place.is_file() else place
     return unless_replaced(folder, read) if has_info(folder) else read({})
 
 
-def _find_place(path: Path | str, asked: tuple[Path, ...] = ()) -> tuple[Path, str | None]:
-    """Return the `.tflite` file or bundle folder that `path` means, and the network of it if one is named.
-
-    asked: folders without a model that led here; none is asked twice.
-    """
-    given = Path(path)
-    if str(path) in PARTS and not given.exists():
-        return MODELS, str(path)
-    candidates = [given, PERSONAL_MODELS / given, MODELS / given] if not given.is_absolute() else [given]
-    for candidate in candidates:
-        if candidate.is_dir():
-            if has_info(candidate) or (candidate / TFLITE["landmarks"]).is_file():
-                return candidate, None
-        if candidate.is_file():
-            if candidate.suffix != ".tflite":
-                raise UserError(
-                    f"{relative(candidate)} is not a .tflite model; run: python scr/export_model.py"
-                )
-            return candidate, None
-    folders = [folder for folder in candidates if folder.resolve() not in asked]
-    if instead := stand_in(folders):
-        return _find_place(instead, (*asked, *(folder.resolve() for folder in folders)))
-    if re.fullmatch(r"[\w-]+", str(path)) and not given.exists():
-        others = f"there are: {list_names(names)}; or " if (names := _names_of_models()) else ""
+def _find_place(path: Path | str) -> tuple[Path, str | None]:
+    """Return the `.tflite` file or bundle folder that `path` means, and the network of it if one is named."""
+    folder, colon, network = str(path).rpartition(":")
+    if colon and network in PARTS and not Path(path).exists():
+        return _find_place(MODELS if folder == MODELS.name else folder)[0], network
+    if Path(path).is_file() and Path(path).suffix != ".tflite":
+        raise UserError(f"{relative(Path(path))} is not a .tflite model; run: python scr/export_model.py")
+    ways = _ways(path)
+    if len(ways) > 1:
+        raise UserError(f"{path} means several models; write --model {' or --model '.join(ways)}")
+    if ways:
+        return next(iter(ways.values()))
+    if re.fullmatch(r"[\w-]+", str(path)) and not Path(path).exists():
+        there = [*PERSONAL_MODELS.glob(f"*/{JSON}"), *MODELS.glob(f"*/{JSON}")]
+        others = f"there are: {list_names(sorted({one.parent.name for one in there}))}; or " if there else ""
         raise UserError(
             f"no model named {path}; {others}train it: python scr/train_personal.py --subject {path}"
         )
-    missing = given / TFLITE["landmarks"] if given.is_dir() or given == MODELS else given
+    missing = Path(path)
+    if missing.is_dir() or missing == MODELS:
+        missing = missing / TFLITE["landmarks"]
     raise UserError(f"no model at {relative(missing)}; {HOW_TO_TRAIN}")
 
 
-def _names_of_models() -> list[str]:
-    """Return the names by which the personal models and those beside the shipped one are meant."""
-    return sorted(
-        {path.parent.name for path in (*PERSONAL_MODELS.glob(f"*/{JSON}"), *MODELS.glob(f"*/{JSON}"))}
-    )
+def _ways(path: Path | str) -> dict[str, tuple[Path, str | None]]:
+    """Return the models that `path` may mean, as `_find_place` does, by an argument that means each alone."""
+    given, found = Path(path), {}
+    folders = [given] if len(given.parts) != 1 else [given, PERSONAL_MODELS / given, MODELS / given]
+    for place in folders:
+        if place.is_file() or has_info(place) or (place / TFLITE["landmarks"]).is_file():
+            unlike_a_name = relative(place) if len(Path(relative(place)).parts) > 1 else f".{os.sep}{place}"
+            found.setdefault(place.resolve(), (unlike_a_name, (place, None)))
+    ways = dict(found.values())
+    return ways | {f"{MODELS.name}:{path}": (MODELS, str(path))} if str(path) in PARTS else ways
 
 
-def _read_parts(folder: Path, wanted: str | None, info: dict) -> dict[Path, bytes]:
-    """Return the `.tflite` of each part of a bundle's network, or of the one wanted of it; info: its JSON."""
-    network = wanted or network_of(info)
-    parts = {}
-    for name in PARTS[network]:
-        path = folder / TFLITE[name]
-        if not path.is_file():
-            raise UserError(f"no {relative(path)}, which the network '{network}' needs; {HOW_TO_TRAIN}")
-        parts[path] = read_checked(path, info)
-    return parts
+def argument_of(folder: Path) -> str:
+    """Return what to write after `--model` for a bundle's folder: its name, or its path if the name means
+    another model, or several."""
+    name = folder.name
+    places = [place.resolve() for place, _ in _ways(name).values()]
+    return name if places == [folder.resolve()] and name not in PARTS else relative(folder)
 
 
 def network_of(info: dict) -> str:
@@ -119,7 +130,6 @@ def network_of(info: dict) -> str:
 
 def has_info(folder: Path) -> bool:
     """Tell whether a folder holds a bundle's JSON."""
-    settle(folder)
     return (folder / JSON).is_file()
 
 
@@ -134,11 +144,9 @@ def load_info(folder: Path) -> dict:
     if not has_info(folder):
         raise UserError(f"no model at {relative(path)}; {HOW_TO_TRAIN}")
     try:
-        info = read_json(path)
-        check_info(info)
+        return parse(path.read_bytes(), Bundle)
     except (OSError, ValueError) as error:
         raise UserError(f"{relative(path)} is damaged ({error}); train again or restore it") from error
-    return info
 
 
 def unless_replaced(folder: Path, read: Callable):
@@ -157,15 +165,25 @@ def read_checked(path: Path, info: dict | None = None) -> bytes:
     """Return the bytes of a model's file, compared with what the bundle's JSON says of it.
 
     info: that JSON; if None, the one beside the file is read, if there is one. Raises UserError that names
-    the file if it differs, and if it is not listed, unless it is a shipped one or the user gave `--trust`.
+    the file if it is missing or differs, and if it is not listed, unless it is a shipped one or the user gave
+    `--trust`.
     """
     if info is None:
         info = load_info(path.parent) if has_info(path.parent) else {}
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"can't read {relative(path)}: {error.strerror}; restore it") from error
-    expected, found = info.get("sha256", {}).get(path.name), hashlib.sha256(content).hexdigest()
+    expected, content = info.get("sha256", {}).get(path.name), None
+    # A new bundle's files may still wait in NEXT; in the middle of these looks they may have been moved.
+    for place in (path, path.parent / NEXT / path.name, path):
+        try:
+            content = place.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(f"can't read {relative(path)}: {error.strerror}; restore it") from error
+        found = hashlib.sha256(content).hexdigest()
+        if expected in (None, found):
+            break
+    if content is None:
+        raise UserError(f"no {relative(path)}; {HOW_TO_TRAIN}")
     if expected is None:
         if found not in shipped():
             _need_trust(path)
@@ -197,6 +215,67 @@ def _need_trust(path: Path) -> None:
     note_once(f"{what}; it is used because of --trust")
 
 
+@contextlib.contextmanager
+def replacing(folder: Path, private: bool = False) -> Iterator[Path]:
+    """Yield an empty folder for the files of a new bundle; they take the place of the old one together.
+
+    The moment comes when the block ends and has written the JSON into it: the JSON is moved first, and from
+    then on files are looked for in both folders, by their sha256 (`read_checked`). Whenever a run is killed,
+    the old model or the new one loads; what is left to move, the next run that writes does. Files of the old
+    bundle that the new JSON does not list go; nothing else in the folder is touched. A private folder is for
+    its owner alone. Raises UserError if the disk refuses, or another run goes on writing.
+    """
+    if private:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    with writing(folder / JSON, "wait for it, or choose another folder", PATIENCE_S):
+        staging = folder / NEXT
+        try:
+            _move_into_place(folder)
+            staging.mkdir(mode=0o700 if private else 0o777)
+            yield staging
+            if private:
+                for path in staging.iterdir():
+                    path.chmod(0o600)
+            if has_info(staging):
+                _replace(staging / JSON, folder / JSON)
+        except OSError as error:
+            raise UserError(
+                f"can't write {relative(folder)}: {error.strerror or error}; "
+                "free space or choose another place"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):  # a file in use on Windows: the new one is read from here
+                _move_into_place(folder)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Replace a file that others read for moments: meanwhile, Windows refuses to replace it."""
+    for _ in range(100):
+        with contextlib.suppress(PermissionError):
+            return source.replace(target)
+        time.sleep(0.02)
+    source.replace(target)
+
+
+def _move_into_place(folder: Path) -> None:
+    """Move the files of a new bundle whose JSON is in place, and remove all others that wait."""
+    staging = folder / NEXT
+    if not staging.is_dir():
+        return
+    try:
+        listed = load_info(folder)["sha256"]
+    except UserError:  # no model yet, or a damaged one
+        listed = {}
+    waiting = [path for path in staging.iterdir() if listed.get(path.name) == sha256_of(path)]
+    if waiting:
+        for name in OWN.difference(listed):
+            (folder / name).unlink(missing_ok=True)
+    for path in waiting:
+        path.replace(folder / path.name)
+    shutil.rmtree(staging)
+
+
 def read_metadata(path: Path, content: bytes | None = None) -> dict:
     """Return the classes, feature recipe, name and threshold packed in a `.tflite`.
 
@@ -206,20 +285,11 @@ def read_metadata(path: Path, content: bytes | None = None) -> dict:
     content = path.read_bytes() if content is None else content
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            metadata = parse_json(archive.read(METADATA_FILE))
+            metadata = parse(archive.read(METADATA_FILE), Metadata)
             network = content[: archive.infolist()[0].header_offset]
-        check_metadata(metadata)
         if metadata.get("sha256") not in (None, hashlib.sha256(network).hexdigest()):
             raise ValueError("sha256 of the network differs")
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        KeyError,
-        ValueError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except (*BAD_ZIP, KeyError, ValueError) as error:
         raise UserError(
             f"{relative(path)} has no emotion classes in it (damaged, or not exported by this project: "
             f"{error}); run: python scr/export_model.py"
@@ -241,4 +311,4 @@ def pack_metadata(path: Path, info: dict) -> None:
 
 def digests(folder: Path) -> dict[str, str]:
     """Return the sha256 of each file in a folder, by its name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}

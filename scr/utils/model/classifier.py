@@ -12,7 +12,7 @@ from ..config import MODELS, UserError, native_log_silenced, relative
 from ..faces.crops import network_input
 from ..faces.features import compute_features
 from .bundle import TFLITE, find_model, read_checked, read_metadata
-from .contract import input_shape
+from .schema import input_shape
 
 BATCH = 64
 """Crops that go through the network at a time: each becomes 100 KB on its way."""

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 from ..config import UserError, native_log_silenced, relative
 from ..files import atomic_path, write_json
 from ..model.bundle import (
+    CROP_NAME,
     HOW_TO_TRAIN,
+    JSON,
     METADATA_FILE,
+    NAME,
     TFLITE,
     digests,
     has_info,
@@ -22,27 +26,30 @@ from ..model.bundle import (
     network_of,
     pack_metadata,
     read_checked,
+    replacing,
     unless_replaced,
 )
 from ..model.classifier import LiteNetwork
-from ..model.contract import PARTS, check_info, input_shape
-from ..model.swap import CROP_NAME, JSON, NAME, replacing
+from ..model.schema import PARTS, Bundle, check, input_shape
 from .networks import import_keras
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "ai-edge-litert")
 
 
-def save_bundle(folder: Path, parts: dict[str, tuple], info: dict, files: Sequence[Path] = ()) -> list[str]:
+def save_bundle(
+    folder: Path, parts: dict[str, tuple], info: dict, files: Sequence[Path] = (), private: bool = False
+) -> list[str]:
     """Write a whole bundle in place of the one in the folder, if there is one. Return the names of its files.
 
     parts: `landmarks`: (network, scaler), `crop`: (network,); of each its Keras and its LiteRT model are
     written, and the scaler; files: further ones, of which copies are taken. info["parts"] has the threshold,
-    and the features, of each. The folder keeps no file of a bundle that this one lacks. Raises UserError,
-    and leaves the folder as it was, if a network's answers are no numbers.
+    and the features, of each. private: only the owner can read it (0700, 0600). The folder keeps no file of a
+    bundle that this one lacks. Raises UserError, and leaves the folder as it was, if a network predicts no
+    probabilities.
     """
     info = info | {"versions": {name: importlib.metadata.version(name) for name in _PACKAGES}}
     info.pop("scaler", None)
-    with replacing(folder) as staging:
+    with replacing(folder, private) as staging:
 
         def write(name: str, writer) -> None:
             with atomic_path(staging / name) as path:
@@ -56,12 +63,12 @@ def save_bundle(folder: Path, parts: dict[str, tuple], info: dict, files: Sequen
                 info["scaler"] = describe_scaler(part[1])
                 write("scaler.pkl", partial(_pickle, part[1]))
             write(TFLITE[name], partial(export_tflite, part=part, info=part_info(info, name)))
-            # Opening it refuses a network that answers NaN.
+            # Opening it refuses a network that predicts no probabilities.
             LiteNetwork(staging / TFLITE[name], (staging / TFLITE[name]).read_bytes())
         for file in files:
             write(file.name, partial(shutil.copyfile, file))
         info["sha256"] = digests(staging)
-        check_info(info)
+        check(info, Bundle)
         write_json(staging / JSON, info)
     return [*info["sha256"], JSON]
 
@@ -148,20 +155,22 @@ def _load_parts(folder: Path, info: dict) -> tuple[dict[str, tuple], dict]:
 
 def _load_network(path: Path, info: dict, about: dict):
     """Return the Keras network of a part; raises UserError if it is missing or not what `about` says."""
-    if not path.is_file() or path.name not in info["sha256"]:
-        raise UserError(f"no {relative(path)}; {HOW_TO_TRAIN}")
-    read_checked(path, info)
+    if path.name not in info["sha256"]:
+        raise UserError(f"{relative(path)} is listed in no {JSON} beside it; {HOW_TO_TRAIN}")
+    content = read_checked(path, info)
     keras = import_keras()  # a missing package is no damaged file
     try:
-        network = keras.saving.load_model(path, compile=False, safe_mode=True)
-        shapes = network.input_shape[1:], network.output_shape
+        with tempfile.TemporaryDirectory() as folder:  # so that what is opened is what was checked
+            (Path(folder) / path.name).write_bytes(content)
+            network = keras.saving.load_model(Path(folder) / path.name, compile=False, safe_mode=True)
+        outputs = network.output if isinstance(network.output, dict) else {"probabilities": network.output}
+        shapes = network.input_shape[1:], outputs["probabilities"].shape[1:]
         if not all(np.isfinite(values).all() for values in network.get_weights()):
             raise ValueError("weights that are no numbers")
     except Exception as error:  # whatever a file can make Keras raise: it documents nothing
         why = " ".join(str(error).split())[:200]
         raise UserError(f"Keras can't open {relative(path)} ({why}); train again or restore it") from error
-    answers = shapes[1] if isinstance(shapes[1], tuple) else min(shapes[1], key=lambda shape: shape[-1])
-    if (shapes[0], answers[-1]) != (input_shape(about["features"]), len(about["classes"])):
+    if shapes != (input_shape(about["features"]), (len(about["classes"]),)):
         raise UserError(
             f"{relative(path)} is not the network that {JSON} describes; train again or restore both"
         )

@@ -1,0 +1,155 @@
+"""What a model's JSON says: that of a bundle, and the metadata packed in a `.tflite`. Owns `pydantic`.
+
+Programs work with the plain dictionaries; the classes here say what may be in them. No NaN, no infinity and
+no number out of range passes: a network would answer them with NaN, and nobody would notice. What is not
+named here is free.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import from_json
+
+from ..data.classes import FEWEST_CLASSES, MOST_CLASSES
+from ..faces.crops import CROP_PX
+from ..faces.features import ALL_POINTS, BLENDSHAPES
+
+PARTS = {"landmarks": ("landmarks",), "crop": ("crop",), "hybrid": ("landmarks", "crop")}
+"""The networks that there are, and the parts that each is made of."""
+LARGEST = 1e6
+"""No number of a recipe or a scaler comes near it; in float32, far larger ones end in infinities."""
+
+Coordinate = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=0.01, le=100)]
+Text = Annotated[str, Field(min_length=1, max_length=999)]
+Size = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
+
+
+class PointRecipe(_Strict):
+    """How the input of a landmark network is made, by `features.compute_features`.
+
+    embedding: size of the crop network's last hidden layer, which follows the features in personal models.
+    """
+
+    kind: Literal["raw", "aligned"]
+    points: Annotated[int, Field(ge=1, le=ALL_POINTS)]
+    blendshapes: bool
+    reference: list[Annotated[list[Coordinate], Field(min_length=3, max_length=3)]] | None = None
+    embedding: Size | None = None
+
+    @model_validator(mode="after")
+    def _has_reference(self):
+        if self.kind == "aligned" and len(self.reference or ()) != self.points:
+            raise ValueError(f"a reference of {len(self.reference or ())} points, expected {self.points}")
+        return self
+
+
+class CropRecipe(_Strict):
+    """How the input of a crop network is made, by `crops.network_input`, and the size of its embedding."""
+
+    kind: Literal["crop"]
+    seen_px: Annotated[int, Field(ge=1, le=CROP_PX)]
+    input_px: Annotated[int, Field(ge=1, le=1024)]
+    embedding: Size
+
+
+class Metadata(_Strict):
+    """What the `.tflite` of a network carries; sha256: of the network before the metadata."""
+
+    name: Text
+    classes: Annotated[list[Text], Field(min_length=FEWEST_CLASSES, max_length=MOST_CLASSES)]
+    features: Annotated[PointRecipe | CropRecipe, Field(discriminator="kind")]
+    threshold: Share
+    sha256: str | None = None
+
+    @field_validator("classes")
+    @classmethod
+    def _differ(cls, classes):
+        if len(set(classes)) < len(classes):
+            raise ValueError("a class twice")
+        return classes
+
+
+class Scaler(_Strict):
+    """Mean and scale of a `StandardScaler`, and the number of faces that it was fitted on."""
+
+    mean: list[Coordinate]
+    scale: list[Annotated[float, Field(ge=1 / LARGEST, le=LARGEST)]]
+    faces: Annotated[int, Field(ge=1, le=10**9)]
+
+
+class Bundle(Metadata):
+    """A bundle's JSON. sha256: of each file, by its name; parts: what differs in the metadata of a part."""
+
+    sha256: dict[str, str]
+    network: Literal[*PARTS] = "landmarks"
+    parts: dict[str, dict] = {}
+    temperature: Temperature | None = None
+    weights: dict[str, Share] = {}
+    scaler: Scaler | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self):
+        if unknown := set(self.parts) - set(PARTS[self.network]):
+            raise ValueError(f"unknown parts: {', '.join(sorted(unknown))[:80]}")
+        about = self.model_dump(include={"name", "classes", "features", "threshold"}, exclude_none=True)
+        for part in self.parts.values():
+            Metadata.model_validate(about | part)
+        # The last layer of a personal hybrid has the weights in it.
+        if self.network == "hybrid" and self.features.embedding is None:
+            if self.temperature is None or set(self.weights) != set(PARTS["hybrid"]):
+                raise ValueError("a hybrid without temperature or weights")
+        if self.scaler and {len(self.scaler.mean), len(self.scaler.scale)} != set(
+            input_shape(about["features"])
+        ):
+            raise ValueError("mean and scale of other features")
+        return self
+
+
+class _Calibration(_Strict):
+    temperature: Temperature
+    threshold: Share
+
+
+class _LeftOut(_Strict):
+    """What `evaluate.py --leave-one-source-out` writes."""
+
+    calibration: _Calibration
+
+
+def check(content: object, schema: type[BaseModel]) -> None:
+    """Raise ValueError, which names the first field that is wrong, unless `content` is as the schema says."""
+    try:
+        schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from error
+
+
+def parse(data: bytes, schema: type[BaseModel]) -> dict:
+    """Return the JSON object in some bytes; raises ValueError as `check` does, and for what is no JSON."""
+    content = from_json(data, allow_inf_nan=False)
+    check(content, schema)
+    return content
+
+
+def read_calibration(path: Path) -> dict:
+    """Return temperature and threshold that `evaluate.py --leave-one-source-out` wrote; raises ValueError if
+    the file has none, and OSError."""
+    found = parse(path.read_bytes(), _LeftOut)["calibration"]
+    return {name: found[name] for name in ("temperature", "threshold")}
+
+
+def input_shape(features: dict) -> tuple[int, ...]:
+    """Return the shape of a network's input by its recipe, without the batch."""
+    if features["kind"] == "crop":
+        return (features["input_px"], features["input_px"], 1)
+    count = features["points"] * 3 + BLENDSHAPES * features["blendshapes"]
+    return (count + features.get("embedding", 0),)
