@@ -163,8 +163,10 @@ def _load_network(path: Path, info: dict, about: dict):
         with tempfile.TemporaryDirectory() as folder:  # so that what is opened is what was checked
             (Path(folder) / path.name).write_bytes(content)
             network = keras.saving.load_model(Path(folder) / path.name, compile=False, safe_mode=True)
-        outputs = network.output if isinstance(network.output, dict) else {"probabilities": network.output}
-        shapes = network.input_shape[1:], outputs["probabilities"].shape[1:]
+        output = network.output_shape
+        if isinstance(output, list):  # of a crop network, by name
+            output = output[network.output_names.index("probabilities")]
+        shapes = network.input_shape[1:], output[1:]
         if not all(np.isfinite(values).all() for values in network.get_weights()):
             raise ValueError("weights that are no numbers")
     except Exception as error:  # whatever a file can make Keras raise: it documents nothing
