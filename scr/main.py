@@ -198,7 +198,7 @@ def open_view(args, source, classifier, stack):
     """Return what draws the frames, and the window that shows them; None where nothing is drawn or shown."""
     from utils.app.windows.live_view import LiveWindow, View
     from utils.app.windows.window import Window, display_problem
-    from utils.model.swap import NAME
+    from utils.model.bundle import NAME
 
     problem = display_problem() if not args.no_display else ""
     if problem:

@@ -283,7 +283,7 @@ def test_training_without_a_class_says_which(landmark_file, tmp_path):
             *("--classes", "fear", "happy", "sad"),
         )
     )
-    assert "no landmark set" in user_error(
+    assert "no set of faces" in user_error(
         run_here("train_model.py", "--data", tmp_path / "none.faces", "--output", tmp_path)
     )
 
