@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, SEED, relative
-from utils.data.classes import choose_classes
+from utils.config import DATA, SEED, UserError, relative
+from utils.data.classes import choose_classes, list_names
 from utils.data.face_set import SUFFIX, FaceSet, concatenate, load_face_set, save_face_set, save_txt
 from utils.data.splits import assign_split, find_duplicates, prefix_group
 
+EXAMPLES = 5
+"""Contradictory labels that are printed."""
 SOURCE_WARNING = 0.10
 """Warn if the source predicts the label this much better (balanced accuracy) than chance."""
 
@@ -77,23 +79,34 @@ def main(args):
 
 
 def drop_duplicates(data: FaceSet) -> FaceSet:
-    """Return the set with one copy of each picture, and none of those whose copies carry different labels."""
-    group = find_duplicates(data)
-    labels: dict[int, set] = {}
-    for number, label in zip(group.tolist(), data.label.tolist()):
-        labels.setdefault(number, set()).add(label)
-    contradictory = np.array([len(labels[number]) > 1 for number in group.tolist()])
-    first = np.zeros(len(data), bool)
+    """Return the set with one copy of each picture, and none of those whose copies carry different labels.
+
+    Raises UserError if that leaves no face of a class.
+    """
+    first = find_duplicates(data)
+    pairs = set(zip(first.tolist(), data.label.tolist()))
+    labels = Counter(number for number, _ in pairs)
+    contradictory = np.array([labels[number] > 1 for number in first.tolist()], bool)
     # A held-out copy is the one to keep: dropping it would move its twin's face into the training part.
     order = np.argsort(~np.isin(data.split, ("val", "test")), kind="stable")
-    first[order[np.unique(group[order], return_index=True)[1]]] = True
-    same_bytes = len(data) - len(np.unique(data.sha256)) if data.sha256.all() else 0
+    kept = np.zeros(len(data), bool)
+    kept[order[np.unique(first[order], return_index=True)[1]]] = True
     print(
-        f"duplicates: {len(data) - first.sum()} further copies of {len(data)} pictures ({same_bytes} the "
-        f"same bytes, the rest nearly the same picture); {contradictory.sum()} pictures dropped because "
-        "their copies carry different labels"
+        f"duplicates: {(~kept).sum()} further copies of {len(data)} pictures; {contradictory.sum()} pictures "
+        "dropped because their copies carry different labels"
     )
-    return data.select(first & ~contradictory)
+    examples = [
+        " and ".join(f"{data.source[row]}/{data.path[row]} is {data.label[row]}" for row in rows[:3])
+        for rows in (np.flatnonzero(first == number) for number in np.unique(first[contradictory])[:EXAMPLES])
+    ]
+    print("".join(f"  {example}\n" for example in examples), end="")
+    left = data.select(kept & ~contradictory)
+    if gone := sorted(set(data.label.tolist()) - set(left.label.tolist())):
+        raise UserError(
+            f"no face of {list_names(gone)} is left: all its pictures are there under two labels, such as "
+            f"{examples[0]}; keep each in one class's folder, and extract again"
+        )
+    return left
 
 
 def audit_sources(data: FaceSet) -> None:

@@ -80,6 +80,8 @@ def main(args):
     images = apply_patterns(images, root, args.subject_pattern, args.split_pattern)
     source = args.source or args.dataset or root.name
     output = args.output or DATA / f"{source}{SUFFIX}"
+    if output.suffix != SUFFIX:
+        raise UserError(f"--output {output}: the name of a set ends in {SUFFIX}; name another")
     output.parent.mkdir(parents=True, exist_ok=True)
     extract(images, root, source, output, args.jobs, args.cluster)
     report(output, left_out)

@@ -16,6 +16,9 @@ from utils.data.image_folder import find_labelled_images
         (["wink", "Kiss", "neutral"], ("wink", "kiss", "neutral")),
         (["Joy", "SADNESS"], ("happy", "sad")),
         (["mouth  open", "Mund-zu", "å_1"], ("mouth open", "mund-zu", "å_1")),
+        (["खुश", "दुखी"], ("खुश", "दुखी")),
+        (["மகிழ்ச்சி", "ยิ้ม", "مُبتسم"], ("மகிழ்ச்சி", "ยิ้ม", "مُبتسم")),
+        (["می\u200cخندد", "क्\u200dष"], ("می\u200cخندد", "क्\u200dष")),
     ],
 )
 def test_a_class_list_has_one_spelling(names, classes, capsys):
@@ -39,6 +42,8 @@ def test_a_class_list_has_one_spelling(names, classes, capsys):
         (["wink", "NUL"], "is a word"),
         (["wink", "w" * 25], "longer than 24"),
         (["wink", " "], "other characters"),
+        (["wink", "\u202eflip"], "other characters"),
+        (["wink", "\u0941"], "other characters"),
     ],
 )
 def test_what_is_no_class_list_is_refused_by_name(names, reason):

@@ -3,15 +3,18 @@
 import contextlib
 import shutil
 import sqlite3
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA, run, user_error
+from conftest import DATA, SMILE, frames_of, run, user_error
 
 from utils.config import EMOTIONS, UserError, canonical_emotion
+from utils.data.extraction import extract
 from utils.data.face_set import FaceSet, concatenate, load_face_set, open_file, save_face_set, save_txt
 from utils.data.image_folder import find_labelled_images, read_ferplus
 from utils.data.splits import (
@@ -22,7 +25,6 @@ from utils.data.splits import (
     prefix_group,
     split_groups,
 )
-from utils.faces.images import perceptual_hash
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_extraction_finds_faces_labels_and_splits(data, pictures):
     assert set(data.split.tolist()) == {"train", "test"}
     assert data.landmarks.shape[1:] == (478, 3) and data.blendshapes.shape[1:] == (52,)
     assert all((pictures / path).is_file() for path in data.path.tolist())
-    assert (data.width > 0).all() and data.sha256.all() and data.phash.all()
+    assert (data.width > 0).all() and data.sha256.all() and data.encoding.all()
 
 
 def test_landmarks_are_isotropic(data):
@@ -144,28 +146,90 @@ def test_landmarks_that_are_no_numbers_are_refused_when_they_are_read(data, tmp_
         load_face_set(tmp_path / "nan.faces").landmarks[:10]
 
 
-def test_a_set_that_is_being_written_is_not_read(data, tmp_path):
+def test_a_set_that_is_being_written_is_neither_read_nor_written(data, pictures, tmp_path):
     save_face_set(tmp_path / "a.faces", data)
     with open_file(tmp_path / "a.faces") as file:
         file.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(UserError, match="being written"):
+        with pytest.raises(UserError, match="being written by another run"):
             load_face_set(tmp_path / "a.faces")
+        done = run("extract_landmarks.py", "--images", pictures, "--output", tmp_path / "a.faces")
+        assert "a.faces is being written by another run" in user_error(done)
 
 
-def test_near_duplicates_are_found_and_other_faces_are_not(portrait):
+def extracted(folder, **options) -> FaceSet:
+    images, _ = find_labelled_images(folder)
+    extract(images, folder, folder.name, folder / "a.faces", 1)
+    return replace(load_face_set(folder / "a.faces"), **options)
+
+
+def test_a_picture_encoded_again_resized_or_cropped_is_the_same_and_another_face_is_not(portrait, tmp_path):
     group = cv2.imread(str(DATA / "group.jpg"))
-    encoded = cv2.imdecode(
-        cv2.imencode(".jpg", portrait, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR
+    height, width = portrait.shape[:2]
+    copies = {
+        "a.png": portrait,
+        "b.jpg": portrait,
+        "c.png": cv2.resize(portrait, (200, 200), interpolation=cv2.INTER_AREA),
+        "d.png": portrait[height // 20 : -height // 25, width // 30 : -width // 20],
+        "other.png": group[:, : group.shape[1] // 2],
+        "another.png": group[:, group.shape[1] // 2 :],
+    }
+    (tmp_path / "happy").mkdir()
+    for name, image in copies.items():
+        cv2.imwrite(str(tmp_path / "happy" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 40])
+    shutil.copy(tmp_path / "happy" / "d.png", tmp_path / "happy" / "e.png")
+    data = extracted(tmp_path)
+    names = [Path(path).name for path in data.path.tolist()]
+    first = [names[number] for number in find_duplicates(data)]
+    assert dict(zip(names, first)) == {
+        **dict.fromkeys(("a.png", "b.jpg", "c.png", "d.png", "e.png"), "a.png"),
+        "another.png": "another.png",
+        "other.png": "other.png",
+    }
+
+
+def test_moments_of_one_person_before_one_camera_are_pictures_of_their_own(tmp_path):
+    frames = frames_of(SMILE)
+    for label, numbers in (("neutral", range(0, 22)), ("happy", range(46, 72))):
+        (tmp_path / label).mkdir()
+        for number in numbers:
+            cv2.imwrite(str(tmp_path / label / f"{number:03}.jpg"), frames[number])
+    data = extracted(tmp_path)
+    assert len(data) == 48 and len(np.unique(find_duplicates(data))) == 48
+    done = run("balance_dataset.py", "--data", tmp_path / "a.faces", "--output", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert "0 further copies of 48 pictures; 0 pictures dropped" in done.stdout
+    assert len(load_face_set(tmp_path / "b.faces")) == 48
+
+
+def test_a_chain_of_likenesses_makes_no_group(data):
+    """Each face is like the next one, the first is not like the last."""
+    start, end = data.crop[0].astype(np.float32), data.crop[len(data) - 1].astype(np.float32)
+    count = 40
+    crops = np.stack([start + (end - start) * number / count for number in range(count)]).astype(np.uint8)
+    chain = replace(
+        data.select(np.zeros(count, int)),
+        crop=crops,
+        sha256=np.array([str(number) for number in range(count)]),
+        encoding=np.array([str(number) for number in range(count)]),
     )
-    resized = cv2.resize(portrait, (96, 96), interpolation=cv2.INTER_AREA)
-    hashes = np.array(
-        [perceptual_hash(picture) for picture in (portrait, encoded, resized, group)], np.uint64
+    groups = np.unique(find_duplicates(chain))
+    assert 3 <= len(groups) < count
+
+
+def test_like_faces_take_time_and_memory_by_their_number(data):
+    """All look the same: comparing each with each would take 9 million comparisons."""
+    count = 3_000
+    many = replace(
+        data.select(np.zeros(count, int)),
+        crop=np.repeat(data.crop[:1], count, axis=0),
+        sha256=np.array([str(number) for number in range(count)]),
+        encoding=np.array([str(number % 7) for number in range(count)]),
     )
-    mesh = np.zeros((4, 478, 3), np.float32)
-    groups = find_duplicates(FaceSet(mesh, np.array(["sad"] * 4), phash=hashes))
-    assert groups[0] == groups[1] == groups[2] != groups[3]
-    mesh[1] = 0.5  # the same hash, another mesh: two people, one pose
-    assert len(set(find_duplicates(FaceSet(mesh, np.array(["sad"] * 4), phash=hashes)).tolist())) == 3
+    tracemalloc.start()
+    find_duplicates(many)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
 
 
 def test_splits_share_no_picture_and_no_subject(data):
@@ -271,6 +335,7 @@ def test_balance_drops_contradictions_and_warns_of_sources(landmark_file, tmp_pa
         (["--images", "flat"], "none in a folder of a class"),
         (["--images", "faceless"], "holds no face"),
         (["--images", "flat", "--labels", "no.csv"], "no file"),
+        (["--images", "faceless", "--output", "x.npz"], "ends in .faces"),
     ],
 )
 def test_extraction_mistakes_are_one_line(arguments, what, tmp_path):
@@ -282,7 +347,7 @@ def test_extraction_mistakes_are_one_line(arguments, what, tmp_path):
     (tmp_path / "work/empty").mkdir()
     cwd = tmp_path / "work" if arguments[1] != "." else tmp_path / "work/empty"
     assert what in user_error(
-        run("extract_landmarks.py", *arguments, "--output", tmp_path / "x.faces", cwd=cwd)
+        run("extract_landmarks.py", "--output", tmp_path / "x.faces", *arguments, cwd=cwd)
     )
 
 

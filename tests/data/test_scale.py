@@ -11,22 +11,6 @@ import pytest
 from utils.config import ROOT, UserError
 from utils.data.arrays import Rows, store
 from utils.data.face_set import load_face_set, save_face_set
-from utils.data.splits import near_pairs
-
-
-def test_near_hashes_are_those_that_comparing_all_finds():
-    generator = np.random.default_rng(0)
-    hashes = generator.integers(0, 2**64, 400, dtype=np.uint64)
-    near = np.repeat(hashes[:80], 5)
-    for bits in range(7):
-        rows = slice(bits * 50, bits * 50 + 50)
-        for _ in range(bits):
-            near[rows] ^= np.uint64(1) << generator.integers(0, 64, 50, dtype=np.uint64)
-    hashes = generator.permutation(np.concatenate([hashes, near]))
-    one, other = np.nonzero(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= 4)
-    expected = np.column_stack([one, other])[one < other]
-    assert len(expected) > 300
-    np.testing.assert_array_equal(near_pairs(hashes, 4), expected)
 
 
 def test_rows_of_a_file_that_was_replaced_are_refused(landmark_file, tmp_path):
@@ -100,13 +84,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 def test_memory_hardly_grows_with_the_set(landmark_file, tmp_path):
     data = load_face_set(landmark_file)
     few, many = 8_000, 24_000
-    generator = np.random.default_rng(0)
     rows = np.arange(many) % len(data)
     whole = replace(
         data.select(rows),
         crop=None,
         sha256=np.array([f"{row:064x}" for row in range(many)]),
-        phash=generator.integers(1, 2**64, many, dtype=np.uint64),
         split=np.full(many, ""),
         subject=np.full(many, ""),
     )

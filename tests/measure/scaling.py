@@ -81,13 +81,12 @@ def make(count: int, real: FaceSet, with_crops: bool) -> FaceSet:
     generator = np.random.default_rng(0)
     chosen = generator.permutation(len(real))[np.arange(count) % len(real)]
     prefixes = [prefix_group(path) for path in real.path[chosen].tolist()]
-    others = "label", "blendshapes", "source", "width", "height", "votes"
+    others = "label", "blendshapes", "source", "width", "height", "votes", "encoding"
     return FaceSet(
         Rows([Noisy(real.landmarks, chosen)]),
         crop=Rows([real.crop]).choose(chosen) if with_crops else None,
         path=np.array([f"{prefix}{number}.jpg" for number, prefix in enumerate(prefixes)]),
         sha256=np.array([generator.bytes(32).hex() for _ in range(count)]),
-        phash=generator.integers(1, 2**64, count, dtype=np.uint64),
         **{name: getattr(real, name)[chosen] for name in others},
     )
 

@@ -12,6 +12,7 @@ from ..config import EMOTIONS, UserError, canonical_emotion, note, note_once
 FEWEST_CLASSES, MOST_CLASSES = 2, 9
 """A digit key for each class, and colours that a colour-blind eye tells apart."""
 LONGEST_NAME = 24
+JOINERS = "\u200c\u200d"
 RESERVED = frozenset(
     "source frame timestamp_ms face x y width height emotion confidence".split()  # columns of results
     + ["uncertain", "no face"]  # answers that are no class
@@ -26,7 +27,9 @@ def name_problem(name: str) -> str:
         return "is a word with a meaning of its own here"
     if len(name) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} characters"
-    if not re.fullmatch(r"[^\W_](?:[\w -]*\w)?", name):
+    # Vowel signs of Hindi, Tamil, Thai or Arabic, and joiners between letters, are no letters to `re`.
+    plain = "".join(one for one in name if one not in JOINERS and unicodedata.category(one)[0] != "M")
+    if not re.fullmatch(r"[^\W_](?:[\w -]*\w)?", plain):
         return "has other characters than letters, digits, spaces, - and _"
     return ""
 

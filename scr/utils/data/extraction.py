@@ -12,13 +12,14 @@ import hashlib
 import logging
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from ..config import UserError, note
 from ..faces.crops import crop_face
-from ..faces.images import PictureError, import_cv2, load_picture, perceptual_hash
+from ..faces.images import PictureError, import_cv2, load_picture
 from ..faces.landmarker import FaceLandmarker
 from ..faces.pool import Lost, work_through
 from .face_set import insert, open_file, update
@@ -26,6 +27,8 @@ from .image_folder import LabelledImage
 
 MIN_SIDE_PX = 24
 """Pictures with a shorter side are skipped: no expression can be read from them."""
+HEAD_BYTES = 1 << 20
+"""Of a picture: its camera's notes and previews end before."""
 COMMIT_S = 1.0
 """What is read is on the disk after so many seconds: what a power cut can cost."""
 TASK_PICTURES = 64
@@ -125,6 +128,8 @@ def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
         picture = load_picture(path)
         with path.open("rb") as file:
             row = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            file.seek(0)
+            row["encoding"] = encoding(path, file.read(HEAD_BYTES))
     except (PictureError, OSError) as error:
         return {"reason": getattr(error, "reason", "unreadable")}
     row |= {"width": picture.width, "height": picture.height}
@@ -138,11 +143,25 @@ def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
         return row | {"reason": "no face"}
     return row | {
         "reason": "",
-        "phash": int.from_bytes(perceptual_hash(picture.image).to_bytes(8), signed=True),
         "landmarks": faces[0].landmarks.tobytes(),
         "blendshapes": faces[0].blendshapes.tobytes(),
         "crop": crop_face(picture.image, faces[0].landmarks).tobytes(),
     }
+
+
+def encoding(path: Path, head: bytes) -> str:
+    """Return how a picture is encoded: its format, and the sum of the quantisation tables of a JPEG.
+
+    Pictures of one camera or one tool have it in common; one that was encoded again mostly has another.
+    """
+    place, tables = 2, b""
+    if head.startswith(b"\xff\xd8"):
+        while head[place : place + 1] == b"\xff" and head[place + 1] != 0xDA:  # until the pixels begin
+            length = int.from_bytes(head[place + 2 : place + 4])
+            if head[place + 1] == 0xDB:
+                tables += head[place + 4 : place + 2 + length]
+            place += 2 + length
+    return f"{path.suffix.lower()} {zlib.crc32(tables):08x}" if tables else path.suffix.lower()
 
 
 def extract_task(pictures: dict[int, Path]) -> list[tuple[int, dict]]:

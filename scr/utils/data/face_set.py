@@ -26,9 +26,9 @@ class FaceSet:
     """A set of n faces, column by column, and of m pictures on which none was found.
 
     landmarks (n, 478 or 468, 3) float32 in image widths; blendshapes (n, 52) float32; label, source, path,
-    sha256, split (`train`, `val`, `test` or empty), subject, session (n,) text, empty where unknown; width
-    and height (n,) in pixels; phash (n,) uint64; votes (n, 10) in the order of `FERPLUS_COLUMNS`, zero
-    without FER+; crop (n, CROP_PX, CROP_PX) uint8 or None. maps: what the backbone of a crop network makes of
+    sha256, encoding, split (`train`, `val`, `test` or empty), subject, session (n,) text, empty where
+    unknown; width and height (n,) in pixels; votes (n, 10) in the order of `FERPLUS_COLUMNS`, zero without
+    FER+; crop (n, CROP_PX, CROP_PX) uint8 or None. maps: what the backbone of a crop network makes of
     the crops while it is trained; no file holds them. missed (m,): records with the fields `MISSED`.
 
     Landmarks, crop and maps may be `Rows`, which stay on disk until they are indexed.
@@ -45,7 +45,7 @@ class FaceSet:
     session: np.ndarray = None
     width: np.ndarray = None
     height: np.ndarray = None
-    phash: np.ndarray = None
+    encoding: np.ndarray = None
     votes: np.ndarray = None
     crop: np.ndarray | Rows | None = None
     maps: np.ndarray | Rows | None = None
@@ -55,7 +55,6 @@ class FaceSet:
         n = len(self.landmarks)
         defaults = {
             "blendshapes": np.zeros((n, BLENDSHAPES), np.float32),
-            "phash": np.zeros(n, np.uint64),
             "width": np.zeros(n, np.int32),
             "height": np.zeros(n, np.int32),
             "votes": np.zeros((n, VOTES), np.uint8),
@@ -135,7 +134,7 @@ PAGE_BYTES = 32_768
 faces take 2.6 s of CPU time to load instead of 1.6."""
 _COLUMNS_OF_PICTURE = (
     "id INTEGER PRIMARY KEY, path TEXT, source TEXT, label TEXT, split TEXT, subject TEXT, session TEXT, "
-    "votes BLOB, size INTEGER, mtime_ns INTEGER, sha256 TEXT, width INTEGER, height INTEGER, phash INTEGER, "
+    "votes BLOB, size INTEGER, mtime_ns INTEGER, sha256 TEXT, width INTEGER, height INTEGER, encoding TEXT, "
     "blendshapes BLOB, reason TEXT"  # why there is no face; empty: there is one; NULL: not read yet
 )
 SCHEMA = f"""
@@ -148,7 +147,7 @@ CREATE TABLE landmarks (id INTEGER PRIMARY KEY, value BLOB);
 CREATE TABLE crop (id INTEGER PRIMARY KEY, value BLOB);
 COMMIT;
 """
-_TEXT = "label", "source", "path", "sha256", "split", "subject", "session"
+_TEXT = "label", "source", "path", "sha256", "split", "subject", "session", "encoding"
 _AGAIN = "make it again: python scr/extract_landmarks.py --images FOLDER"
 
 
@@ -206,7 +205,7 @@ def save_face_set(path: Path, data: FaceSet) -> None:
             number = range(start, start + len(part))
             columns = {name: getattr(part, name).tolist() for name in (*_TEXT, "width", "height")}
             columns |= {name: _as_bytes(getattr(part, name)) for name in ("votes", "blendshapes")}
-            columns |= {"phash": part.phash.view(np.int64).tolist(), "reason": [""] * len(part)}
+            columns["reason"] = [""] * len(part)
             insert(file, "picture", {"id": number} | columns)
             for name in ("landmarks", "crop"):
                 if getattr(part, name) is not None:
@@ -243,7 +242,7 @@ def load_face_set(path: Path) -> FaceSet:
 def _read_file(path: Path) -> FaceSet:
     with _reading(path) as file:
         waiting = file.execute("SELECT COUNT(*) FROM picture WHERE reason IS NULL").fetchone()[0]
-        names = *_TEXT, "width", "height", "phash", "votes", "blendshapes", "id"
+        names = *_TEXT, "width", "height", "votes", "blendshapes", "id"
         columns = _read_columns(file, names, "reason = ''")
         missed = _read_columns(file, MISSED, "reason != ''")
         number, inode = columns.pop("id"), path.stat().st_ino
@@ -275,8 +274,6 @@ def _as_array(name: str, values: Sequence) -> np.ndarray:
         return np.frombuffer(b"".join(values), np.uint8).reshape(-1, VOTES)
     if name == "blendshapes":
         return np.frombuffer(b"".join(values), np.float32).reshape(-1, BLENDSHAPES)
-    if name == "phash":
-        return np.array(values, np.int64).view(np.uint64)
     return np.array(values, {"width": np.int32, "height": np.int32, "id": np.int64}.get(name, str))
 
 

@@ -3,13 +3,11 @@
 import re
 from collections import Counter
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from ..config import SEED, UserError, note
-from ..faces.features import MESH_POINTS
 from .arrays import CHUNK
 from .face_set import FaceSet
 
@@ -19,69 +17,76 @@ def prefix_group(path: str) -> str:
     return re.match(r"\D*", Path(path).stem).group()
 
 
-HASH_BITS = 64
-_BLOCKS = 3
-"""A hash has so many more blocks than bits may differ: near ones have at least this many in common."""
-
-
-def near_pairs(hashes: np.ndarray, max_bits: int) -> np.ndarray:
-    """Return the pairs (k, 2) of rows, the smaller first, in order, whose hashes (n,) uint64 differ in at
-    most `max_bits` bits.
-
-    Only hashes that share blocks are compared (multi-index hashing, Norouzi et al. 2012), so the time is
-    hardly more than that of sorting them.
-    """
-    edges = np.linspace(0, HASH_BITS, max_bits + _BLOCKS + 1).astype(int)
-    masks = [sum(1 << bit for bit in range(low, high)) for low, high in zip(edges, edges[1:])]
-    found = [np.empty((0, 2), np.int64)]
-    for chosen in combinations(masks, _BLOCKS):
-        key = hashes & np.uint64(sum(chosen))
-        order = np.argsort(key, kind="stable")
-        key, step = key[order], 1
-        same = np.flatnonzero(key[1:] == key[:-1])
-        while len(same):  # pairs of neighbours among equal keys, then of those two apart...
-            one, other = order[same], order[same + step]
-            near = np.bitwise_count(hashes[one] ^ hashes[other]) <= max_bits
-            found.append(np.column_stack([one, other])[near])
-            step += 1
-            same = same[same + step < len(key)]
-            same = same[key[same] == key[same + step]]
-    return np.unique(np.concatenate(found), axis=0)
-
-
 LEAST_PEOPLE = 6
 """Of a source, to keep each on one side: three sides, and more than one person on the larger ones."""
 
 
-def find_duplicates(data: FaceSet, max_bits: int = 4, max_shift: float = 0.02) -> np.ndarray:
-    """Return a group number (n,) for each face; the same number means the same picture, or nearly.
+NEAREST = 16
+"""Faces that each is compared with, those that look most like it: time and memory grow with the number of
+faces, whatever they show."""
+MIDDLE_PX, BLOCK_PX = 72, 6
+"""Of the crop: its border changes where a picture is cropped, single pixels where it is compressed."""
+MOST_APART, MOST_APART_OF_ONE_ENCODING = 0.14, 0.006
+"""Distance of two faces' middles, each of mean 0 and norm 1. Half of the copies of pictures are .03 away,
+frames that follow one another .009 or more, two people .5 or more (tests/measure/duplicates.py)."""
 
-    The same bytes, or perceptual hashes at most `max_bits` apart and mesh points that differ by at most
-    `max_shift` image widths on average (registered portraits of two people can share a hash, not a mesh).
+
+def find_duplicates(data: FaceSet) -> np.ndarray:
+    """Return for each face (n,) the number of the first that shows the same picture, mostly its own.
+
+    The same picture has the same bytes; or another size, format or compression (columns width, height and
+    encoding), and nearly the same face. Frames of one camera have all these in common, and two moments may
+    look more alike than a picture and its re-encoding: of one encoding only pictures with the same pixels are
+    taken for one. Faces are compared with the first of a group, so that no chain of likenesses makes one.
     """
-    parent = np.arange(len(data))
+    first, known = np.arange(len(data)), np.flatnonzero(data.sha256 != "")
+    _, head, copy = np.unique(data.sha256[known], return_index=True, return_inverse=True)
+    first[known] = known[head[copy]]
+    if data.crop is not None:
+        for one, other in _same_pictures(data, np.unique(first)).tolist():
+            if first[one] == one and first[other] == other:
+                first[other] = one
+    return first[first]
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
 
-    first_with = {}
-    for index, digest in enumerate(data.sha256.tolist()):
-        if digest and first_with.setdefault(digest, index) != index:
-            parent[root(index)] = root(first_with[digest])
-    # Two portraits of one person in one studio are nearly the same picture and still two; the split keeps
-    # the faces of a known person on one side anyway.
-    hashed = np.flatnonzero((data.phash != 0) & (data.subject == ""))
-    pairs = hashed[near_pairs(data.phash[hashed], max_bits)]
-    for start in range(0, len(pairs), CHUNK):
-        ones, others = pairs[start : start + CHUNK].T
-        shift = np.abs(data.landmarks[ones, :MESH_POINTS] - data.landmarks[others, :MESH_POINTS])
-        shift = shift.reshape(len(ones), -1).mean(axis=1)
-        for one, other in zip(ones[shift <= max_shift].tolist(), others[shift <= max_shift].tolist()):
-            parent[root(other)] = root(one)
-    return np.array([root(index) for index in range(len(data))], np.int64)
+def _same_pictures(data: FaceSet, rows: np.ndarray) -> np.ndarray:
+    """Return the pairs (k, 2) of these rows that show the same picture, the smaller first, by the larger."""
+    from scipy.fft import dctn
+    from scipy.spatial import KDTree
+
+    def is_near(pairs: np.ndarray, apart: np.ndarray) -> np.ndarray:
+        one, other = pairs.T
+        columns = data.encoding, data.width, data.height
+        same_encoding = np.all([column[one] == column[other] for column in columns], axis=0)
+        return apart <= np.where(same_encoding, MOST_APART_OF_ONE_ENCODING, MOST_APART)
+
+    low = np.zeros((len(data), 8), np.float32)
+    for some in np.split(rows, range(CHUNK, len(rows), CHUNK)):
+        low[some] = dctn(_middle(data.crop[some]), axes=(1, 2), norm="ortho")[:, :3, :3].reshape(-1, 9)[:, 1:]
+    # The lowest frequencies are never farther apart than the whole. Noise parts equal ones, which the tree
+    # can't, and with `eps` it passes over what is hardly nearer.
+    points = low[rows] + np.random.default_rng(0).normal(scale=1e-4, size=(len(rows), low.shape[1]))
+    near = KDTree(points).query(points, NEAREST, eps=1, distance_upper_bound=2 * MOST_APART, workers=-1)[1]
+    number, place = np.nonzero(near < len(rows))
+    pairs = np.sort(rows[np.stack([number, near[number, place]], axis=1)], axis=1)
+    pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
+    pairs = pairs[is_near(pairs, np.linalg.norm(low[pairs[:, 0]] - low[pairs[:, 1]], axis=1))]
+    found = [pairs[:0]]
+    for some in np.split(pairs, range(CHUNK, len(pairs), CHUNK)):
+        one, other = some.T
+        apart = np.linalg.norm(_middle(data.crop[one]) - _middle(data.crop[other]), axis=(1, 2))
+        found.append(some[is_near(some, apart)])
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort(pairs.T)]
+
+
+def _middle(crops: np.ndarray) -> np.ndarray:
+    """Return the middles of crops, block by block, (n, 12, 12) of mean 0 and norm 1."""
+    border, blocks = (crops.shape[1] - MIDDLE_PX) // 2, MIDDLE_PX // BLOCK_PX
+    middle = crops[:, border:-border, border:-border].reshape(-1, blocks, BLOCK_PX, blocks, BLOCK_PX)
+    middle = middle.mean(axis=(2, 4), dtype=np.float32)
+    middle -= middle.mean(axis=(1, 2), keepdims=True)
+    return middle / np.maximum(np.linalg.norm(middle, axis=(1, 2), keepdims=True), 1e-6)
 
 
 def make_split(
@@ -199,20 +204,12 @@ def _leaked(split: np.ndarray, duplicate: np.ndarray) -> np.ndarray:
 
 def split_groups(data: FaceSet, duplicate: np.ndarray | None = None) -> np.ndarray:
     """Return a number (n,) for each face: those with the same (picture or person) belong on one side."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     duplicate = find_duplicates(data) if duplicate is None else duplicate
-    person = np.array(
-        [f"{source}/{subject}" if subject else "" for source, subject in zip(data.source, data.subject)]
-    )
-    group = duplicate.copy()
-    copies, persons = _rows_by_value(duplicate), _rows_by_value(person)
-    for name in sorted(set(person.tolist()) - {""}):
-        members = np.concatenate([copies[number] for number in np.unique(duplicate[persons[name]]).tolist()])
-        group[members] = group[members].min()
-    return group
-
-
-def _rows_by_value(values: np.ndarray) -> dict:
-    """Return for each value in (n,) the rows that hold it."""
-    order = np.argsort(values, kind="stable")
-    names, first = np.unique(values[order], return_index=True)
-    return dict(zip(names.tolist(), np.split(order, first[1:])))
+    known = np.flatnonzero(data.subject != "")
+    people = [f"{data.source[row]}/{data.subject[row]}" for row in known]
+    person = len(data) + np.unique(people, return_inverse=True)[1]
+    links = coo_array((np.ones(len(known)), (duplicate[known], person)), shape=(2 * len(data),) * 2)
+    return connected_components(links, directed=False)[1][duplicate]

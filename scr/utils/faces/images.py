@@ -253,19 +253,6 @@ def brighten(picture: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(picture, alpha=DARK_LEVEL / lightest)
 
 
-def perceptual_hash(frame_bgr: np.ndarray) -> int:
-    """Return a 64-bit DCT hash of a picture: nearly the same picture gives nearly the same bits.
-
-    The 8 x 8 lowest frequencies of the 32 x 32 grey picture, compared with their median (pHash, Zauner 2010).
-    """
-    cv2 = import_cv2()
-    grey = cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2GRAY)
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:8, :8].ravel()
-    bits = low > np.median(low[1:])
-    return int(np.packbits(bits).view(">u8")[0])
-
-
 def sharpness(picture_bgr: np.ndarray, width: int = 128) -> float:
     """Return the variance of the Laplacian at a common width: low for blur (Pech-Pacheco et al. 2000)."""
     cv2 = import_cv2()
