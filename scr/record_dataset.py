@@ -34,17 +34,10 @@ from utils.data.recordings import (
 )
 
 WANTED_SESSIONS, WANTED_SAMPLES = 2, 20
-REMEDIES = {
-    "no face": "larger faces, seen from the front, in more light",
-    "face cut off": "the whole face in view",
-    "blurred": "sharper pictures, in more light",
-}
-"""What to do about a reason for which all was refused; about others, take other pictures."""
 CONSENT = (
     "What is stored in {folder}, on this computer: 478 points of the face, some hundred numbers made of it, "
     "and the label; no picture, and none can be made from them. What for: to train a model of one's own. "
-    "Delete it all at any time: python scr/record_dataset.py --forget {subject}\n"
-    "Does {subject} agree to be recorded? [y/N]"
+    "Delete it all at any time: python scr/record_dataset.py --forget {subject}"
 )
 
 
@@ -116,6 +109,7 @@ def record(args) -> None:
     """Record from the source, under labels given before or in a window, and report what was recorded."""
     from utils.app.pipeline import FaceReader
     from utils.app.recorder import Recorder
+    from utils.app.windows.recording_view import RecordingView
     from utils.video.sources import names_file, open_source
 
     args.subject, is_file = args.subject or "me", names_file(args.source)
@@ -123,13 +117,12 @@ def record(args) -> None:
     for place in [path for _, path in folders] or [args.source] * is_file:
         open_source(place).close()  # says what is wrong with it
     with open_recordings(args.subject, args.data) as recordings:
-        classes = choose_classes(args, recordings, folders)
+        classes = choose_classes(args, recordings, [label for label, _ in folders])
         session = check_name(args.session or recordings.next_session())
         parts = choose_parts(args, classes, folders)
         if not parts:
-            check_display(args, classes, is_file)
-        if args.consent or parts:
-            store_consent(args, recordings)
+            check_display(args, classes)
+        ask_for_consent(args, recordings, in_window=not parts)
         recordings.keep_classes(classes)
         counts = recordings.count(session)
         plan = SessionPlan({name: counts[name] for name in classes}, args.wanted, args.label)
@@ -140,16 +133,15 @@ def record(args) -> None:
                 with open_source(place) as source:
                     recorder.run_labelled(source)
             if not parts:
-                view = open_view(args, recordings, session)
+                view = RecordingView(args.subject, session, args.mirror)
                 recorder.run_live(lambda: open_source(args.source), view)
-        report(recorder, args, session)
-        sessions = len(recordings.sessions)
-    tell_next(plan, args, session, sessions, is_file)
+        report(recorder, args)
+        sessions = recordings.sessions
+    tell_next(plan, args, session, len(sessions), is_file)
 
 
 def class_folders(source: str) -> list[tuple[str, str]]:
-    """Return (class, path) of a folder's sub-folders that are named as classes can be; empty ones are left
-    out."""
+    """Return (class, path) of a folder's sub-folders that are named as classes can be and hold anything."""
     root = Path(source).expanduser()
     paths = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     paths = [path for path in paths if not name_problem(class_name(path.name))]
@@ -158,19 +150,15 @@ def class_folders(source: str) -> list[tuple[str, str]]:
     return [(class_name(path.name), str(path)) for path in paths if path.name not in empty]
 
 
-def choose_classes(args, recordings: Recordings, folders: list[tuple[str, str]]) -> tuple[str, ...]:
+def choose_classes(args, recordings: Recordings, of_folders: list[str]) -> tuple[str, ...]:
     """Return the classes of the recording: those named, those kept, those of the folders, or the usual ones.
 
     Raises UserError if they leave out what is recorded already.
     """
     recorded = sorted(recordings.count())
-    of_folders = [label for label, _ in folders]
-    if args.classes:
-        classes = check_classes(args.classes)
-    elif recordings.classes or recorded or set(of_folders) <= set(EMOTIONS):
-        classes = recordings.classes or EMOTIONS
-    else:
-        classes = check_classes(of_folders, args.source)
+    usual = EMOTIONS if recorded or set(of_folders) <= set(EMOTIONS) else of_folders
+    where = "--classes" if args.classes else args.source
+    classes = check_classes(args.classes or recordings.classes or usual, where)
     if lost := [name for name in recorded if name not in classes]:
         what = "--classes" if args.classes else f"the list {list_names(classes)}"
         raise UserError(
@@ -200,39 +188,36 @@ def choose_parts(args, classes, folders: list[tuple[str, str]]) -> list[tuple[st
     return [(label, path) for label, path in folders if label in classes]
 
 
-def check_display(args, classes, is_file: bool) -> None:
-    """Raise UserError if no window can be opened."""
+def check_display(args, classes) -> None:
+    """Raise UserError if no window can be opened, in which one sees what to show and says what is shown."""
     from utils.app.windows.window import display_problem
 
-    if not (problem := display_problem()):
-        return
-    if is_file:
+    if problem := display_problem():
         raise UserError(
-            f"what does {args.source} show? without a display each source is recorded under one label: add "
-            f"--label {classes[0]}, or name a folder with a sub-folder for each class"
+            f"no display ({problem}); without one, say what the source shows: add --label "
+            f"{quoted(classes[0])}, or name a folder with a sub-folder for each class: "
+            f"{command(args, '--source', 'FOLDER', *(['--classes', *args.classes] if args.classes else []))}"
         )
-    given = ["--session", args.session] if args.session else []
-    given += ["--classes", *args.classes] if args.classes else []
-    raise UserError(
-        f"no display ({problem}), so you can't see what to show; record from pictures, in a folder with "
-        f"a sub-folder for each class: {command(args, *given, '--source', 'FOLDER')}; or "
-        f"all of one class: add --label {quoted(classes[0])}"
-    )
 
 
-def store_consent(args, recordings: Recordings) -> None:
-    """Note that the person agreed to be recorded; asks, unless that is known. Raises UserError without
-    consent."""
-    if recordings.has_consent:
+def ask_for_consent(args, recordings: Recordings, in_window: bool) -> None:
+    """Note that the person agreed to be recorded; asks, once and unless the window does. Raises UserError
+    without consent."""
+    if recordings.has_consent or (in_window and not args.consent):
         return
-    answer = "y" if args.consent else ask(CONSENT.format(subject=args.subject, folder=relative(args.data)))
-    if answer is None:
-        raise UserError(
-            f"nobody is here to ask whether {args.subject} agrees to be recorded; add --consent if that is so"
-        )
-    if answer not in ("y", "yes"):
-        raise UserError(f"{args.subject} did not agree to be recorded, so nothing is stored")
+    if not args.consent:
+        note(CONSENT.format(subject=args.subject, folder=relative(args.data)))
+        confirm(f"does {args.subject} agree to be recorded?", "--consent")
     recordings.store_consent()
+
+
+def confirm(question: str, flag: str) -> None:
+    """Ask on the terminal; raises UserError unless the answer is yes. flag: answers it beforehand."""
+    answer = ask(f"{question} [y/N]")
+    if answer is None:
+        raise UserError(f"there is nobody to ask: {question} add {flag} if so")
+    if answer not in ("y", "yes"):
+        raise UserError("nothing is changed, since the answer is not yes")
 
 
 @contextmanager
@@ -247,47 +232,28 @@ def telling_kept(plan: SessionPlan, session: str):
         raise
 
 
-def open_view(args, recordings: Recordings, session: str):
-    """Return the view of a recording."""
-    from utils.app.windows.recording_view import RecordingView
-
-    sessions = len({session, *recordings.sessions})
-    few = sessions < WANTED_SESSIONS
-    wanted = "afterwards run this once more" if few else f"{sessions} sessions: enough"
-    return RecordingView(args.subject, session, wanted, args.mirror)
-
-
-def report(recorder, args, session: str) -> None:
+def report(recorder, args) -> None:
     """Print what was recorded, and what was refused and why; raises UserError if nothing was recorded."""
-    refused = list_refused(recorder)
+    counts, texts = recorder.plan.counts, []
+    for reason, names in recorder.refused.items():
+        pictures = list(filter(None, names))
+        texts.append(f"{len(names)} {reason}" + (f" ({list_names(pictures, 3)})" if pictures else ""))
+    refused = ", ".join(texts)
     if not recorder.recordings.has_consent:
+        raise UserError("you did not agree to be recorded (key y), so nothing is stored")
+    if not any(counts.values()):
         raise UserError(
-            "you did not agree to be recorded (key y), so nothing is stored; to do so, run it again"
+            f"nothing was recorded: {refused or 'the space key records'}; run the same command again"
+            + (" with other pictures, or in better light" if refused else "")
         )
-    if not any(recorder.plan.counts.values()):
-        reason = next(iter(recorder.refused.most_common(1)), ("",))[0]
-        remedy = f" with {REMEDIES.get(reason, 'other pictures')}" if reason else ""
-        raise UserError(
-            f"nothing was recorded: {refused or 'the space key records'}; run the same command again{remedy}"
-        )
-    print(f"{args.subject}, session {session}: {list_counts(recorder.plan.counts)}")
+    print(f"{args.subject}, session {recorder.session}: {list_counts(counts)}")
     if refused:
         print(f"refused: {refused}")
     for (label, seen), count in recorder.kept_unasked.items():
         print(
             f"{count} of {label} look {seen} to the model, and are kept; if that is a mistake: "
-            f"{record_command(args.subject, args.data, '--delete-session', session)}"
+            f"{record_command(args.subject, args.data, '--delete-session', recorder.session)}"
         )
-
-
-def list_refused(recorder) -> str:
-    """Return how many frames were refused and why, with the names of the first pictures among them."""
-    texts = []
-    for reason, count in recorder.refused.items():
-        files = [name for name, why in recorder.refused_pictures.items() if why == reason]
-        names = f" ({list_names(files, 3)})" if files else ""
-        texts.append(f"{count} {reason}{names}")
-    return ", ".join(texts)
 
 
 def tell_next(plan: SessionPlan, args, session: str, sessions: int, is_file: bool) -> None:
@@ -295,24 +261,17 @@ def tell_next(plan: SessionPlan, args, session: str, sessions: int, is_file: boo
 
     From files no number of samples is wanted: what is there can be trained on.
     """
-    if is_file:
-        place = ["--source", "OTHER_FOLDER" if Path(args.source).expanduser().is_dir() else "OTHER_FILE"]
-        missing = [name for name in plan.missing if not plan.counts[name]]
-        what = f"not recorded yet: {list_names(missing)}; to add it"
-    else:
-        place = [] if args.source == "0" else ["--source", args.source]
-        missing = list(plan.missing)
-        what = "still wanted: " + ", ".join(f"{count} {name}" for name, count in plan.missing.items())
-    if missing:
+    source = "OTHER_SOURCE" if is_file else args.source
+    place = [] if source == "0" else ["--source", source]
+    if missing := [name for name in plan.missing if not (is_file and plan.counts[name])]:
         label = ["--label", missing[0]] if args.label else []
-        print(f"{what}: {command(args, '--session', session, *place, *label)}")
+        print(f"missing: {list_names(missing)}; {command(args, '--session', session, *place, *label)}")
     if sessions >= WANTED_SESSIONS:
         data = "" if args.data == PERSONAL_DATA else f" --data {quoted(str(args.data))}"
         print(f"next: python scr/train_personal.py --subject {args.subject}{data}")
     elif sum(map(bool, plan.counts.values())) > 1:
-        when = "from other pictures" if is_file else "later today or tomorrow"
         label = ["--label", args.label] if args.label else []
-        print(f"next: a second session, {when}: {command(args, *place, *label)}")
+        print(f"next: a second session, another day if you can: {command(args, *place, *label)}")
 
 
 def command(args, *more: str) -> str:
@@ -331,31 +290,20 @@ def list_recordings(folder: Path) -> None:
     subjects = list_subjects(folder)
     for subject in subjects:
         try:
-            list_sessions(subject, folder)
+            with open_recordings(subject, folder, to_read=True) as recordings:
+                for session in recordings.sessions:
+                    print(f"{subject}, session {session}: {list_counts(recordings.count(session))}")
         except UserError as error:  # damaged, or being recorded
             print(f"{subject}: {error}")
     if not subjects:
-        print(
-            f"nothing recorded in {relative(folder)}; start with: python scr/record_dataset.py --subject NAME"
-        )
-
-
-def list_sessions(subject: str, folder: Path) -> None:
-    """Print the sessions and counts of a subject."""
-    with open_recordings(subject, folder, to_read=True) as recordings:
-        for session in recordings.sessions:
-            counts = recordings.count(session)
-            counts = {name: counts[name] for name in recordings.classes or EMOTIONS}
-            print(f"{subject}, session {session}: {list_counts(counts)}")
+        where = relative(folder)
+        print(f"nothing recorded in {where}; start with: python scr/record_dataset.py --subject NAME")
 
 
 def delete_session(folder: Path, subject: str | None, session: str) -> None:
     """Delete one session of a subject."""
     if not subject:
-        raise UserError(
-            "whose session is to be deleted? name the person with --subject; "
-            "see: python scr/record_dataset.py --list"
-        )
+        raise UserError("whose session is it? name the person with --subject; see --list")
     with open_recordings(subject, folder) as recordings:
         recordings.delete_session(session)
     print(
@@ -370,20 +318,10 @@ def forget(folder: Path, subject: str, sure: bool) -> None:
     if not places:
         raise UserError(f"nothing is stored about {subject}; see: python scr/record_dataset.py --list")
     if not sure:
-        ask_to_delete(places)
+        confirm(f"delete {' and '.join(map(relative, places))} for good?", "--yes")
     for place in places:
         delete_folder(place)
         print(f"deleted {relative(place)}")
-
-
-def ask_to_delete(places: list[Path]) -> None:
-    """Ask whether folders are to be deleted; raises UserError unless they are."""
-    what = " and ".join(map(relative, places))
-    answer = ask(f"delete {what} for good? [y/N]")
-    if answer is None:
-        raise UserError(f"--forget asks before it deletes {what}, and there is nobody to ask; add --yes")
-    if answer not in ("y", "yes"):
-        raise UserError("nothing is deleted")
 
 
 if __name__ == "__main__":

@@ -60,10 +60,8 @@ def test_a_folder_of_class_folders_is_recorded_in_one_run(class_folders, tmp_pat
     samples = load_subject("ann", tmp_path)
     assert {sample.label for sample in samples} == {"grin", "mouth shut"} and len(samples) >= 4
     assert load_classes("ann", tmp_path) == ("mouth shut", "grin")
-    assert "ann, session 1: mouth shut" in done.stdout and "still wanted" not in done.stdout
-    assert f"from other pictures: python scr/record_dataset.py --subject ann --data {tmp_path} --source" in (
-        done.stdout
-    )
+    assert "ann, session 1: mouth shut" in done.stdout and "missing" not in done.stdout
+    assert f"python scr/record_dataset.py --subject ann --data {tmp_path} --source OTHER" in done.stdout
     again = record(tmp_path, "--subject", "ann", "--source", PORTRAIT, "--label", "Grin")
     assert again.returncode == 0 and "mouth shut 0, grin 1" in again.stdout, "the classes are kept"
 
@@ -230,7 +228,7 @@ def test_the_news_of_a_camera_are_told_while_recording(tmp_path, capsys):
         "camera 0 is back",
         "camera 0 is gone",
     ]
-    assert recorder.refused == {"no face": 1}
+    assert recorder.refused == {"no face": [""]}
 
 
 def test_the_embedding_of_the_model_at_hand_is_kept(tmp_path):
@@ -247,7 +245,7 @@ def test_the_embedding_of_the_model_at_hand_is_kept(tmp_path):
 
 @pytest.mark.parametrize("answer, count", [("y", 2), ("n", 0)])
 def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
-    view = RecordingView("ann", "1", "", False)
+    view = RecordingView("ann", "1", False)
     with open_recordings("ann", tmp_path) as recordings:
         recorder = make_recorder(recordings, ("sad", "happy", "wink"))
         recorder.plan.start_or_stop(0.0)
@@ -268,7 +266,7 @@ def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
         for number in (1, 2):
             recorder.problem = ""
             recorder.store(FRAME, face(number), recorder.ask_in_window)
-        assert recorder.plan.counts["sad"] == count and recorder.refused.get("looks happy", 0) == 2 - count
+        assert recorder.plan.counts["sad"] == count and len(recorder.refused["looks happy"]) == 2 - count
         for label in ("happy", "wink"):  # it agrees, or knows nothing about the class
             recorder.plan.choose(label)
             recorder.problem = ""  # as each frame begins
@@ -279,7 +277,7 @@ def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
 
 
 def test_digits_choose_up_to_nine_classes(tmp_path):
-    view = RecordingView("ann", "1", "", False)
+    view = RecordingView("ann", "1", False)
     with open_recordings("ann", tmp_path) as recordings:
         recorder = make_recorder(recordings, [f"own {number}" for number in range(1, 10)])
         recorder.press("9", 0.0, view)
@@ -337,7 +335,7 @@ def test_a_picture_is_recorded_once(tmp_path):
         done = record(tmp_path, *arguments)
     error = user_error(done)
     assert "nothing was recorded: 1 already recorded (" in error and "astronaut.jpg)" in error
-    assert error.endswith("with other pictures")
+    assert "run the same command again with other pictures" in error
     assert {sample.session for sample in load_subject("zoe", tmp_path)} == {"1"}
 
 
@@ -353,10 +351,10 @@ def test_a_video_is_recorded_without_repeating_still_frames(tmp_path):
     done = record(tmp_path, "--subject", "bob", "--source", SMILE, "--label", "neutral")
     assert done.returncode == 0, done.stderr
     assert 2 <= len(load_subject("bob", tmp_path)) < 40 and SampleFilter.SAME in done.stdout
-    assert f"--data {tmp_path} --source OTHER_FILE --label neutral" not in done.stdout, "one class is no set"
+    assert "next" not in done.stdout, "one class is no set"
     assert (
-        "not recorded yet: fear, happy, sad; to add it: python scr/record_dataset.py --subject bob "
-        f"--data {tmp_path} --session 1 --source OTHER_FILE --label fear"
+        f"missing: fear, happy, sad; python scr/record_dataset.py --subject bob --data {tmp_path} --session "
+        "1 --source OTHER_SOURCE --label fear"
     ) in done.stdout
 
 
@@ -407,7 +405,7 @@ def test_list_delete_and_forget_really_delete(tmp_path):
             recordings.append(session, *FACE, "happy")
     (tmp_path / "ann" / "neutral.npz").touch()  # of an earlier version
     listed = record(tmp_path, "--list").stdout
-    assert "ann, session 1: fear 0, happy 1, neutral 0, sad 0" in listed and "bob, session 1" in listed
+    assert "ann, session 1: happy 1" in listed and "bob, session 1" in listed
     assert "--subject" in user_error(record(tmp_path, "--delete-session", "1"))
     assert record(tmp_path, "--subject", "ann", "--delete-session", "1").returncode == 0
     assert [sample.session for sample in load_subject("ann", tmp_path)] == ["2"]
@@ -434,7 +432,7 @@ def at_terminal(answer, script, *args):
 
 
 def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
-    plan, view = SessionPlan(dict.fromkeys(EMOTIONS, 0), wanted=2), RecordingView("ann", "1", "", True)
+    plan, view = SessionPlan(dict.fromkeys(EMOTIONS, 0), wanted=2), RecordingView("ann", "1", True)
     with open_recordings("ann", tmp_path) as recordings:
         recordings.store_consent()
         recorder = Recorder(recordings, "1", plan, Reader())
@@ -487,7 +485,7 @@ def test_the_plan_of_a_session_needs_no_window():
     [
         (
             ["--subject", "ann", "--classes", "wink", "happy", "--wanted", "9"],
-            "--wanted 9 --classes wink happy --source FOLDER; or all of one class: add --label wink",
+            "--wanted 9 --source FOLDER --classes wink happy",
         ),
         (["--source", "nowhere"], "no file or folder nowhere"),
         (["--source", "{empty}"], "no pictures"),

@@ -1,7 +1,7 @@
 """Frames -> recorded samples: what is taken from a source, and why a frame is not."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -87,10 +87,8 @@ class Recorder:
     def __init__(self, recordings: Recordings, session: str, plan: SessionPlan, reader: FaceReader):
         self.recordings, self.session, self.plan, self.reader = recordings, session, plan, reader
         self.filter = SampleFilter()
-        self.refused: Counter[str] = Counter()
-        """how many frames were not taken, by reason"""
-        self.refused_pictures: dict[str, str] = {}
-        """why a still picture was not taken, by its name"""
+        self.refused: dict[str, list[str]] = defaultdict(list)
+        """the names of the pictures that were not taken, "" for a frame of a video, by reason"""
         self.problem = ""
         """why the newest frame would spoil the set, or \"\""""
         self.answers: dict[tuple[str, str], bool] = {}
@@ -126,9 +124,7 @@ class Recorder:
                     return False
                 self.problem = "" if keep else f"looks {seen}"
         if self.problem:
-            self.refused[self.problem] += 1
-            if frame.still:
-                self.refused_pictures[frame.source] = self.problem
+            self.refused[self.problem].append(frame.source if frame.still else "")
             return False
         embedding = None if prediction.embedding is None else prediction.embedding[0]
         crop_network = self.reader.classifier.crop_sha256

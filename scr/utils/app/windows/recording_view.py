@@ -45,13 +45,15 @@ LOW_PANEL = 340
 """A panel lower than this, in design units, has room for what is needed only."""
 ROW_PITCH, CLOSE_PITCH = 30, 22
 """Between the classes, and where they stand so close that what is not needed makes room."""
+FOOT = 18
+"""Room of the line that is not needed: who is recorded."""
 
 
 class RecordingView:
     """Draws frames, the plan of the session and what is wrong with a frame."""
 
-    def __init__(self, subject: str, session: str, sessions: str, mirror: bool):
-        self.subject, self.session, self.sessions, self.mirror = subject, session, sessions, mirror
+    def __init__(self, subject: str, session: str, mirror: bool):
+        self.subject, self.session, self.mirror = subject, session, mirror
         self.canvas = Canvas()
         self.colours: dict[str, tuple[int, int, int]] = {}
         self._has_room = True
@@ -93,8 +95,8 @@ class RecordingView:
         canvas = self.canvas
         top = 108 if set(HINTS) & set(plan.classes) else 76
         room = canvas.height - 24 - 58 - top
-        self._has_room = canvas.height >= LOW_PANEL and (room - 36) / len(plan.classes) >= CLOSE_PITCH
-        rows = RowLayout.fit(len(plan.classes), room - 36 * self._has_room, ROW_PITCH)
+        self._has_room = canvas.height >= LOW_PANEL and (room - FOOT) / len(plan.classes) >= CLOSE_PITCH
+        rows = RowLayout.fit(len(plan.classes), room - FOOT * self._has_room, ROW_PITCH)
         for row, name in enumerate(plan.classes):
             y, count = top + row * rows.pitch, plan.counts[name]
             chosen = name == plan.label
@@ -137,8 +139,7 @@ class RecordingView:
         canvas = self.canvas
         if self._has_room:
             who = canvas.fit_text(f"{self.subject}, session {self.session}", PANEL - 24, 12)
-            canvas.text(who, 12, canvas.height - 48, 12, DIM)
-            canvas.text(self.sessions, 12, canvas.height - 30, 12, DIM)
+            canvas.text(who, 12, canvas.height - 30, 12, DIM)
         canvas.text("m  mirror    q  end", 12, canvas.height - 12, 12, DIM)
 
     def draw_consent(self, frame_bgr: np.ndarray) -> np.ndarray:
