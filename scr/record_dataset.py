@@ -26,6 +26,7 @@ from utils.data.classes import check_classes, class_name, given_class, list_name
 from utils.data.recordings import (
     Recordings,
     check_name,
+    check_new_subject,
     delete_folder,
     list_subjects,
     open_recordings,
@@ -110,9 +111,12 @@ def record(args) -> None:
     from utils.app.pipeline import FaceReader
     from utils.app.recorder import Recorder
     from utils.app.windows.recording_view import RecordingView
+    from utils.model.bundle import JSON, PARTS
     from utils.video.sources import names_file, open_source
 
     args.subject, is_file = args.subject or "me", names_file(args.source)
+    models = {*PARTS, *(path.parent.name for path in MODELS.glob(f"*/{JSON}"))}
+    check_new_subject(args.subject, args.data, models)
     folders = [] if args.label else class_folders(args.source)
     for place in [path for _, path in folders] or [args.source] * is_file:
         open_source(place).close()  # says what is wrong with it

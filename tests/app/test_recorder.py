@@ -90,6 +90,15 @@ def test_mistakes_are_one_line(arguments, message, tmp_path):
     assert len(load_subject("ann", tmp_path)) == 1
 
 
+@pytest.mark.parametrize("name", ["crop", "landmarks", "hybrid", "seven", "NUL", "com1", "Ann"])
+def test_a_new_person_gets_a_name_that_is_free_on_every_system(name, tmp_path):
+    with open_recordings("ann", tmp_path) as recordings:
+        recordings.append("1", *FACE, "sad")
+    done = record(tmp_path, "--source", PORTRAIT, "--label", "happy", "--subject", name)
+    assert f"{name} can't be a new person's name" in user_error(done)
+    assert list_subjects(tmp_path) == ["ann"]
+
+
 def test_what_surely_looks_otherwise_is_kept_and_said_where_nobody_can_be_asked(tmp_path):
     done = record(tmp_path, "--source", PORTRAIT, "--label", "fear")
     assert "fear 1," in done.stdout and "1 of fear look happy to the model, and are kept" in done.stdout

@@ -38,6 +38,7 @@ def write(folder, session="1", count=1, label="happy", subject="ann"):
     return landmarks, blendshapes
 
 
+@pytest.mark.usefixtures("system")
 def test_what_is_recorded_comes_back_exactly(tmp_path):
     landmarks, blendshapes = write(tmp_path, "1", 3)
     with open_recordings("ann", tmp_path) as recordings:
@@ -54,6 +55,7 @@ def test_what_is_recorded_comes_back_exactly(tmp_path):
     assert list_subjects(tmp_path) == ["ann"]
 
 
+@pytest.mark.usefixtures("system")
 def test_classes_and_consent_are_kept_with_the_recordings(tmp_path):
     write(tmp_path)
     assert load_classes("ann", tmp_path) is None
@@ -65,6 +67,7 @@ def test_classes_and_consent_are_kept_with_the_recordings(tmp_path):
         assert recordings.has_consent and recordings.classes == ("happy", "very sad")
 
 
+@pytest.mark.usefixtures("system")
 def test_where_nothing_is_recorded_nothing_is_left(tmp_path):
     with pytest.raises(KeyboardInterrupt), open_recordings("ann", tmp_path / "personal") as recordings:
         recordings.keep_classes(["a", "b"])
@@ -107,6 +110,7 @@ def writer(tmp_path):
         process.stdout.close()
 
 
+@pytest.mark.usefixtures("system")
 def test_a_killed_recording_loses_nothing_that_was_counted(writer, tmp_path):
     recorded = 0
     for count in (1, 2, 7):
@@ -121,6 +125,7 @@ def test_a_killed_recording_loses_nothing_that_was_counted(writer, tmp_path):
         recorded = len(samples)
 
 
+@pytest.mark.usefixtures("system")
 def test_one_run_at_a_time_records_or_deletes_and_many_read(writer, tmp_path, monkeypatch):
     monkeypatch.setattr(recordings_module, "PATIENCE_S", 0.1)
     process = writer()
@@ -160,6 +165,7 @@ def holds_bytes(folder, data):
     return any(data in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.usefixtures("system")
 def test_what_is_deleted_is_overwritten(tmp_path):
     write(tmp_path, "2", 3)
     with open_recordings("ann", tmp_path) as recordings:
@@ -176,6 +182,7 @@ def test_what_is_deleted_is_overwritten(tmp_path):
     assert not list(tmp_path.iterdir()), "nothing is recorded any more"
 
 
+@pytest.mark.usefixtures("system")
 def test_damaged_recordings_are_one_line_and_can_be_deleted(tmp_path, capsys):
     write(tmp_path, count=3)
     path = tmp_path / "ann" / "recordings.sqlite"
@@ -192,6 +199,14 @@ def test_damaged_recordings_are_one_line_and_can_be_deleted(tmp_path, capsys):
             pass
     delete_folder(tmp_path / "ann")
     assert not list(tmp_path.iterdir())
+
+
+def test_embeddings_of_several_lengths_are_one_line(tmp_path):
+    with open_recordings("ann", tmp_path) as recordings:
+        for size in (4, 5):
+            recordings.append("1", *FACE, "happy", np.ones(size), "abc")
+    with pytest.raises(UserError, match="embeddings of ann by one network differ in length"):
+        load_subject("ann", tmp_path)
 
 
 def old_line(number, label="happy", time="2026-10-24T12:00:00.000+00:00"):
@@ -239,6 +254,7 @@ def test_old_sessions_are_taken_over(old_folder, tmp_path, to_read, capsys):
     assert not capsys.readouterr().err, "it is told once"
 
 
+@pytest.mark.usefixtures("system")
 def test_a_take_over_that_was_killed_loses_nothing_and_doubles_nothing(old_folder, tmp_path):
     old = {path: path.read_bytes() for path in old_folder.iterdir()}
     load_subject("ann", tmp_path)

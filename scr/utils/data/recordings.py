@@ -16,14 +16,14 @@ import shutil
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from ..config import EMOTIONS, PERSONAL_DATA, UserError, note, note_once, relative
+from ..config import EMOTIONS, PERSONAL_DATA, UserError, note, relative
 from ..faces.features import ALL_POINTS
 from .checks import check_faces, parse_json
 from .classes import check_classes, class_name, name_problem
@@ -65,6 +65,22 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise UserError(f"{name!r} can't be used as a name; use letters, digits, - and _ (at most 64)")
     return name
+
+
+def check_new_subject(subject: str, folder: Path, models: Collection[str]) -> None:
+    """Raise UserError if a person who is not recorded yet can't be called so; models: names of models."""
+    known = {path.name for path in folder.glob("*/")}
+    if subject in known:
+        return
+    if twins := [name for name in known if name.lower() == subject.lower()]:
+        problem = f"{twins[0]} is recorded, and not every system tells capitals from small letters"
+    elif re.fullmatch(r"con|prn|aux|nul|(com|lpt)\d", subject.lower()):
+        problem = "it is a device's on Windows"
+    elif subject in models:
+        problem = f"--model {subject} means another model"
+    else:
+        return
+    raise UserError(f"{subject} can't be a new person's name: {problem}; choose another --subject")
 
 
 def quoted(text: str) -> str:
@@ -258,7 +274,7 @@ class Recordings:
         )
 
     def samples(self) -> list[Sample]:
-        """Return all samples in order of time; says once how many are damaged, and leaves them out."""
+        """Return all samples in order of time; damaged ones are left out, and told."""
         samples, damaged = [], 0
         for row in self.database.execute("SELECT * FROM samples ORDER BY time, rowid"):
             try:
@@ -266,7 +282,14 @@ class Recordings:
             except (ValueError, TypeError):
                 damaged += 1
         if damaged:
-            note_once(f"{damaged} damaged samples of {self.subject} are left out; {len(samples)} are whole")
+            note(f"{damaged} damaged samples of {self.subject} are left out; {len(samples)} are whole")
+        embedded = [sample for sample in samples if sample.embedding is not None]
+        sizes = {(sample.crop_network, len(sample.embedding)) for sample in embedded}
+        if len(sizes) > len(dict(sizes)):
+            raise DamagedError(
+                f"the embeddings of {self.subject} by one network differ in length; record again after: "
+                f"python scr/record_dataset.py --forget {self.subject}"
+            )
         return samples
 
     def delete_session(self, session: str) -> None:
