@@ -122,7 +122,7 @@ def train(args) -> None:
     recipe = with_epochs(ensemble.RECIPES[args.recipe], args.epochs)
     tell_split(data)
     pictures = Pictures.of_set(data.part("test"))
-    with ensemble.maps_of(data, network, recipe, args.seed) as data:
+    with ensemble.maps_of(data, network) as data:
         model = ensemble.train(network, data, recipe, args.seed, classes)
         test = data.part("test")
         probabilities = model.predict(test)
@@ -137,7 +137,9 @@ def train(args) -> None:
     }
     shipped = shipped_beside(pictures)  # asked before --overwrite replaces it
     beside = [ask_set(SHIPPED, EmotionClassifier(shipped), pictures)] if shipped else []
-    files = export.save_bundle(args.output, deployable_parts(model), info)
+    files = export.save_bundle(
+        args.output, {name: part.deployable() for name, part in model.parts.items()}, info
+    )
     write_figures(args.output, model, report, f"Test part ({', '.join(sorted(set(data.source.tolist())))})")
     print(f"test part of {', '.join(map(relative, args.data))}:\n{metrics.format_report(report, classes)}")
     if beside:
@@ -254,18 +256,6 @@ def read_calibration(path: Path) -> dict[str, float]:
             f"no calibration in {relative(path)} ({error}); make it with: "
             "python scr/evaluate.py --leave-one-source-out --help"
         ) from error
-
-
-def deployable_parts(model: ensemble.TrainedModel) -> dict[str, tuple]:
-    """Return the parts of a trained model as `export.save_bundle` takes them."""
-    parts = {}
-    for name, part in model.parts.items():
-        parts[name] = (
-            (part.network, part.scaler)
-            if name == "landmarks"
-            else (crop_network.assemble(part.heads, part.temperature),)
-        )
-    return parts
 
 
 def describe_model(model: ensemble.TrainedModel, args, recipe: ensemble.ModelRecipe) -> dict:

@@ -214,11 +214,9 @@ def measure_published(fps: float, frames: int = 60) -> float:
     """Return how many times faster the live loop is than the published one."""
     from sklearn.preprocessing import StandardScaler
 
-    from utils.training.networks import build_network
+    from utils.training.landmark_network import RECIPES, build_network
 
-    network = build_network(
-        1404, 4, ((1024, 0.5, True), (512, 0.5, True), (256, 0.4, True), (128, 0.3, False))
-    )
+    network = build_network(1404, 4, RECIPES["published"])
     scaler = StandardScaler().fit(np.random.default_rng(0).random((10, 1404)))
     mediapipe, landmarker = open_landmarker(video=False)
     with landmarker:

@@ -26,7 +26,7 @@ from utils.data.face_set import FaceSet, load_face_set
 from utils.data.splits import class_source_weights
 from utils.evaluation.metrics import evaluate_predictions
 from utils.faces.features import fit_recipe
-from utils.training import landmark_network, networks, streams
+from utils.training import landmark_network, networks
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 PUBLISHED = replace(
@@ -86,30 +86,23 @@ def train_and_ask(
     other part."""
     networks.set_seed(seed)
     features = fit_recipe(recipe.features, train_part.landmarks, recipe.blendshapes)
-    stream, stream_val = (streams.Features(part, features) for part in (train_part, val_part))
-    scaler = streams.fit_scaler(stream)
-    x, x_val = (np.concatenate(list(one.chunks())) for one in (stream, stream_val))
+    x, x_val = (
+        np.concatenate(list(landmark_network.feature_chunks(part, features)))
+        for part in (train_part, val_part)
+    )
+    scaler = landmark_network.fit_scaler([x])
     if scaled:
         x, x_val = landmark_network.standardise(scaler, x), landmark_network.standardise(scaler, x_val)
     if recipe.components:
-        projection = landmark_network.fit_projection(x, scaler, features, recipe)
+        projection = landmark_network.fit_projection(x, scaler, features, recipe.components)
         x, x_val = x @ projection, x_val @ projection
     weight = class_source_weights(label, train_part.source) if recipe.draw_by_weight else np.ones(len(label))
-    network = networks.build_network(
-        x.shape[1], len(CLASSES), recipe.layers, recipe.input_noise, recipe.weight_decay
+    val = x_val, one_hot_twice(val_part.class_index(CLASSES)), np.ones(len(x_val))
+    recipe = replace(recipe, networks=1, within_prefix_group=0.0)
+    members, _ = landmark_network.fit_members(
+        (x, one_hot_twice(label), weight), val, recipe, seed, progress=False
     )
-    networks.fit_networks(
-        [network],
-        (x, one_hot_twice(label), weight),
-        (x_val, one_hot_twice(val_part.class_index(CLASSES)), np.ones(len(x_val))),
-        recipe.learning_rate,
-        recipe.epochs,
-        recipe.batch_size,
-        recipe.patience,
-        draw_seed=seed if recipe.draw_by_weight else None,
-        progress=False,
-    )
-    return networks.predict_network(network, x_val).argmax(axis=1)
+    return networks.predict_network(members[0], x_val).argmax(axis=1)
 
 
 def out_of_step(data: FaceSet) -> np.ndarray:

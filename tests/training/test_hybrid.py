@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import run, run_here, user_error
 
 from utils.config import EMOTIONS, UserError
 from utils.data.face_set import load_face_set, save_face_set
+from utils.data.splits import assign_split
 from utils.evaluation.metrics import answer_threshold
 from utils.model.bundle import NAME, TFLITE
 from utils.model.classifier import EmotionClassifier, mix
@@ -74,47 +76,54 @@ def test_the_deployed_crop_network_answers_as_its_heads_did(hybrid, landmark_fil
     ).mean(axis=1, keepdims=True), atol=1e-3)  # fmt: skip
 
 
-def test_a_fine_tuned_trunk_learns_with_its_heads(landmark_file):
-    from dataclasses import replace
-
-    from utils.data.splits import assign_split
+def test_a_fine_tuned_backbone_learns_with_its_heads(landmark_file):
     from utils.faces.crops import network_input
     from utils.training import ensemble
 
     data = assign_split(load_face_set(landmark_file).of_classes(EMOTIONS))
-    recipe = crop_network.CropRecipe(epochs=1, fine_tuned_faces=320)
-    with ensemble.maps_of(data, "crop", progress=False) as data:
+    recipe = crop_network.Recipe(epochs=1, fine_tuned_faces=320)
+    with ensemble.maps_of(data, "crop") as data:
         parts = data.part("train"), data.part("val")
         one, other, whole = (
-            ensemble.train_crop(*parts, made, 0, EMOTIONS, progress=False)
+            crop_network.train(*parts, made, 0, EMOTIONS, progress=False)
             for made in (recipe, recipe, replace(recipe, fine_tuned_share=1.0))
         )
-        answers = one.predict(parts[1])
-        np.testing.assert_array_equal(other.predict(parts[1]), answers)  # the same seed, the same weights
+        predicted = one.predict(parts[1])
+        np.testing.assert_array_equal(other.predict(parts[1]), predicted)  # the same seed, the same weights
     start, end, middle = (
-        {layer.name: layer.get_weights() for layer in trunk.layers if layer.weights}
-        for trunk in (crop_network.build_trunk(), whole.heads.trunk, one.heads.trunk)
+        {layer.name: layer.get_weights() for layer in backbone.layers if layer.weights}
+        for backbone in (crop_network.BACKBONE.build(), whole.backbone, one.backbone)
     )
     for name, (kernel, bias) in start.items():
         kept = name == "conv1" or int(name[-1]) <= recipe.frozen_blocks
         assert np.array_equal(end[name][0], kernel) == np.array_equal(end[name][1], bias) == kept, name
         np.testing.assert_allclose(middle[name][0], kernel + 0.75 * (end[name][0] - kernel), atol=1e-5)
-    deployed = crop_network.assemble(one.heads, one.temperature)
+    (deployed,) = one.deployable()
     seen = network_input(parts[1].crop[:], crop_network.INPUT)
-    np.testing.assert_allclose(deployed.predict(seen, verbose=0)["probabilities"], answers, atol=1e-4)
+    np.testing.assert_allclose(deployed.predict(seen, verbose=0)["probabilities"], predicted, atol=1e-4)
 
 
-def test_a_changed_trunk_is_refused(tmp_path):
-    (tmp_path / "trunk.npz").write_bytes(crop_network.TRUNK_FILE.read_bytes()[:-1])
+def test_feature_maps_are_computed_once_and_beyond_a_bound_each_time(landmark_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(crop_network, "MOST_MAPS", 6)
+    data = load_face_set(landmark_file)
+    maps = crop_network.FeatureMaps(data.crop, tmp_path / "maps")
+    rows = np.array([3, 1, 7, 4])
+    first = maps[rows]
+    np.testing.assert_array_equal(maps[rows], first)
+    np.testing.assert_allclose(maps[np.array([7, 9, 10, 11, 3])][[0, 4]], first[[2, 0]], atol=0.01)
+    assert (tmp_path / "maps").stat().st_size == 4 * first[0].nbytes
+
+
+def test_a_changed_backbone_is_refused(tmp_path):
+    backbone = replace(crop_network.BACKBONE, file=tmp_path / "backbone.npz")
+    with pytest.raises(UserError, match="backbone.npz.*restore it"):
+        backbone.load()
+    backbone.file.write_bytes(crop_network.BACKBONE.file.read_bytes()[:-1])
     with pytest.raises(UserError, match="damaged"):
-        crop_network.load_trunk(tmp_path / "trunk.npz")
-    with pytest.raises(UserError, match="no .*none.npz"):
-        crop_network.load_trunk(tmp_path / "none.npz")
+        backbone.load()
 
 
 def test_a_set_without_crops_says_what_to_do(landmark_file, hybrid, tmp_path):
-    from dataclasses import replace
-
     save_face_set(tmp_path / "plain.faces", replace(load_face_set(landmark_file), crop=None))
     arguments = "--data", tmp_path / "plain.faces", "--output", tmp_path
     assert "hold none" in user_error(run_here("train_model.py", *arguments, "--network", "crop"))

@@ -1,24 +1,14 @@
-"""Fine-tuning the crop network's trunk with its heads, on crops that are moved, blurred and lit anew.
+"""Crops as a backbone sees them while it is fine-tuned: moved, turned, mirrored, blurred, lit and partly
+hidden by chance.
 
-The heads are trained on the frozen trunk first (Kumar et al. 2022); the weights that are kept are an average
-over the steps, moved back toward the start by a share (Wortsman et al. 2022). Both keep what the trunk knew
-of faces that are not in the training sources.
+By OpenCV, not by Keras' layers: one interpolation takes a crop to its place, and the contrast is normalised
+after the light has changed, as `crops.network_input` does.
 """
 
 import numpy as np
 
-from ..data.arrays import Rows
 from ..faces import crops
 from ..faces.images import import_cv2
-from . import crop_network, networks
-from .crop_network import CropRecipe, Heads
-
-BATCH_SIZE = 64
-EPOCHS = 5
-"""Into which the drawn faces are divided, for the learning curves."""
-AVERAGED = 0.995
-"""Weight of the steps before in the average of weights, each step."""
-GRADIENT_NORM = 5.0
 
 MOST_SCALE, MOST_TURN, MOST_MOVE, MOST_GAMMA = 0.1, 0.14, 4.8, 0.5
 """How far a crop is enlarged (logarithm), turned (radians), moved (pixels of the crop) and lit (logarithm of
@@ -35,85 +25,16 @@ ERASED, ERASED_PX = 0.35, (10, 32)
 """Share of crops of which a rectangle is hidden, and half its sides in pixels of the input."""
 
 
-def fine_tune(
-    heads: Heads, train: tuple, val: tuple, classes: int, recipe: CropRecipe, seed: int, progress: bool = True
-) -> Heads:
-    """Return the heads, trained on, with a trunk that was trained with them.
-
-    train and val are (crops (n, CROP_PX, CROP_PX), target (n, 2 * classes), weight (n,)), drawn and asked as
-    `crop_network.fit_heads` does. The same seed gives the same weights.
-    """
-    keras = networks.import_keras()
-    networks.set_seed(seed)
-    trunk = crop_network.build_trunk()
-    for layer in trunk.layers:
-        layer.trainable = _block(layer.name) > recipe.frozen_blocks
-    standardised = (trunk.output - heads.mean) / heads.deviation
-    joint = keras.Model(trunk.input, keras.ops.stack([head(standardised) for head in heads.members], axis=1))
-    start = [variable.numpy() for variable in joint.trainable_variables]
-    batches = max(1, recipe.fine_tuned_faces // BATCH_SIZE // EPOCHS)
-    optimizer = crop_network.optimizer_of(
-        keras,
-        recipe,
-        recipe.fine_tuning_rate,
-        batches * EPOCHS,
-        global_clipnorm=GRADIENT_NORM,
-        use_ema=True,
-        ema_momentum=AVERAGED,
-    )
-    history = crop_network.fit_drawn(
-        joint,
-        optimizer,
-        _moved_batches(train, batches * EPOCHS, seed),
-        (batches, EPOCHS),
-        (Rows([_Inputs(val[0])]), *val[1:]),
-        classes,
-        recipe,
-        progress,
-    )
-    for variable, before in zip(joint.trainable_variables, start):
-        variable.assign(before + recipe.fine_tuned_share * (variable.numpy() - before))
-    curves = {name: [*heads.history[name], *values] for name, values in history.items()}
-    return Heads(joint, heads.members, heads.mean, heads.deviation, curves, trunk)
+def augment(faces: np.ndarray, generator: np.random.Generator, recipe: dict) -> np.ndarray:
+    """Return what a crop network sees of crops (n, CROP_PX, CROP_PX) uint8, each changed by chance:
+    (n, side, side, 1) float32; recipe: that of `crops.network_input`."""
+    return np.stack([_augment_one(crop, generator, recipe) for crop in faces])
 
 
-def _block(layer: str) -> int:
-    """Return the number of the trunk's block that a layer belongs to, 0 for the first convolution."""
-    number = layer.rpartition("_")[2]
-    return int(number) if layer.startswith("conv_") else 0
-
-
-class _Inputs:
-    """What a crop network sees of crops, made when it is read."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, faces: Rows):
-        self._faces = faces
-        self.shape = (len(faces), *crops.network_input(faces[:1], crop_network.INPUT).shape[1:])
-
-    def __len__(self) -> int:
-        return len(self._faces)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return crops.network_input(self._faces[rows], crop_network.INPUT)
-
-
-def _moved_batches(data: tuple, batches: int, seed: int):
-    """Yield `batches` batches of (what the network sees of moved crops, target), drawn by weight."""
-    faces, target, weight = data
-    generator, share = np.random.default_rng(seed), weight.astype(np.float64) / weight.sum(dtype=np.float64)
-    for _ in range(batches):
-        rows = np.sort(generator.choice(len(faces), BATCH_SIZE, p=share))
-        yield np.stack([moved_input(crop, generator) for crop in faces[rows]]), target[rows]
-
-
-def moved_input(crop: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return what a crop network sees, (side, side, 1) float32, of a crop (CROP_PX, CROP_PX) uint8 that is
-    moved, turned, mirrored, blurred and lit by chance."""
+def _augment_one(crop: np.ndarray, generator: np.random.Generator, recipe: dict) -> np.ndarray:
     cv2, uniform = import_cv2(), generator.uniform
-    side = crop_network.INPUT["input_px"]
-    scale = side / crop_network.INPUT["seen_px"] * np.exp(uniform(-MOST_SCALE, MOST_SCALE))
+    side = recipe["input_px"]
+    scale = side / recipe["seen_px"] * np.exp(uniform(-MOST_SCALE, MOST_SCALE))
     turn, mirrored = uniform(-MOST_TURN, MOST_TURN), 1 - 2 * generator.integers(2)
     cosine, sine = scale * np.cos(turn), scale * np.sin(turn)
     matrix = np.array([[mirrored * cosine, -sine, 0], [mirrored * sine, cosine, 0]])

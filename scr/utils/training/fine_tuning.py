@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
 from ..config import SEED
 from ..data.splits import class_source_weights
 from ..evaluation.answers import Predictions
-from ..evaluation.metrics import evaluate_predictions
-from .ensemble import calibrate, softmax
+from ..evaluation.metrics import answer_threshold, evaluate_predictions
+from .networks import PREDICTED_RIGHT, fit_temperature
 
 PULL = 1.0
 """Strength of the penalty. For a group: from .1 to 1 the gain from 600 pictures of RAF-DB, left out of the
@@ -89,12 +90,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A fine-tuned layer, calibrated; its alpha (0: nothing was gained, and the layer is the pretrained one)
-    and the confidence from which enough predictions are right."""
+    """A fine-tuned layer, calibrated, its alpha (0: nothing was gained, and the layer is the pretrained one),
+    and the confidence from which enough predictions are right; None if held-out faces do not tell."""
 
     layer: LastLayer
     alpha: float
-    threshold: float
+    threshold: float | None
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def fine_tune(
 
 
 def _predictions(system: str, classes, label: np.ndarray, logits: np.ndarray, source) -> Predictions:
-    confidence = softmax(logits).max(axis=1)
+    confidence = softmax(logits, axis=1).max(axis=1)
     width = np.zeros(len(label))
     return Predictions(system, tuple(classes), label, logits.argmax(axis=1), confidence, source, width)
 
@@ -187,7 +188,7 @@ def fine_tune_layer(
     """
     folds = make_folds(examples, seed)
     if not folds:
-        return FineTuned(start, 0.0, 0.0)
+        return FineTuned(start, 0.0, None)
     tuned = fit_last_layer(start, examples)
     allowed = _allowed_alphas(start, tuned, reference, max_forgetting)
     held_out = np.concatenate([test for _, test in folds])
@@ -198,16 +199,19 @@ def fine_tune_layer(
     weight = class_source_weights(label, np.zeros(len(label)))
 
     def likelihood(alpha: float) -> float:
-        probabilities = softmax(before + alpha * (after - before))
-        return np.average(np.log(probabilities[np.arange(len(label)), label] + 1e-7), weights=weight)
+        of_label = log_softmax(before + alpha * (after - before), axis=1)[np.arange(len(label)), label]
+        return np.average(of_label, weights=weight)
 
     alpha = float(max(allowed, key=likelihood))
     between = before + alpha * (after - before)
     if alpha == 0 or _balanced_accuracy(label, between) < _balanced_accuracy(label, before):
-        return FineTuned(start, 0.0, 0.0)
-    temperature, threshold = calibrate(softmax(between), label)
+        return FineTuned(start, 0.0, None)
+    # Never below 1: held-out faces of a few sessions are too like the others to make a model surer.
+    temperature = max(1.0, fit_temperature(softmax(between, axis=1), label))
+    threshold, given = answer_threshold(label, softmax(between / temperature, axis=1), PREDICTED_RIGHT)
     layer = start.towards(tuned, alpha)
-    return FineTuned(LastLayer(layer.kernel / temperature, layer.bias / temperature), alpha, threshold)
+    layer = LastLayer(layer.kernel / temperature, layer.bias / temperature)
+    return FineTuned(layer, alpha, threshold if 0 < given < 1 else None)
 
 
 def fit_last_layer(start: LastLayer, examples: Examples) -> LastLayer:
@@ -227,11 +231,9 @@ def fit_last_layer(start: LastLayer, examples: Examples) -> LastLayer:
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         change = flat.reshape(pretrained.shape)
-        logits = hidden @ (pretrained + change)
-        logits -= logits.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(logits).sum(axis=1))
-        value = weight @ (log_sum - logits[np.arange(len(index)), index]) + PULL / 2 * np.square(flat).sum()
-        error = np.exp(logits - log_sum[:, None]) - one_hot
+        log_probability = log_softmax(hidden @ (pretrained + change), axis=1)
+        value = PULL / 2 * np.square(flat).sum() - weight @ log_probability[np.arange(len(index)), index]
+        error = np.exp(log_probability) - one_hot
         return value, (hidden.T @ (weight[:, None] * error) + PULL * change).ravel()
 
     nothing = np.zeros(pretrained.size)

@@ -1,11 +1,6 @@
-"""How a network is trained: the recipes, and the run from landmark sets to a network. Stands on all other
-modules.
+"""The landmark network: its recipes, and the run from sets of faces to a network."""
 
-Both `train_model.py` and `evaluate.py --leave-one-source-out` train by `train`, so what is judged is what
-is shipped.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,12 +8,10 @@ import numpy as np
 from ..config import DATA
 from ..data.arrays import store
 from ..data.face_set import FaceSet
-from ..data.splits import class_source_weights, prefix_group
-from ..evaluation.metrics import answer_threshold
-from ..faces.features import fit_recipe, fit_reference, mirror_map
+from ..faces.features import compute_features, fit_recipe, fit_reference, mirror_faces, mirror_map
 from ..files import scratch_folder
-from . import networks, streams
-from .streams import Features, blocks
+from ..model.bundle import NAME
+from . import networks
 
 
 @dataclass(frozen=True)
@@ -96,15 +89,15 @@ RECIPES = {
 BLENDSHAPE_WEIGHT = 23.0
 """Of a blendshape's own range [0, 1] against a standardised coordinate, before the principal components
 are taken."""
-PROJECTED_FACES = 8000
-"""That the principal components are taken from."""
-ANSWERED_RIGHT = 0.85
-"""Share of the answers that must be right where the network is sure enough to answer."""
+PROJECTED_FACES = 4000
+"""That the principal components are taken from, with their mirror images."""
 ENOUGH_TO_FILTER = 2000
 """Faces that it takes for networks that see three quarters of them to know a wrong label from a rare
 face."""
-PREFIX_GROUP_SHARE = 0.02
-"""A class is one of a file-name prefix group's if it has at least this share of its faces."""
+LEAST_BATCHES = 64
+"""Batches of an epoch that are drawn at least: a small set gets as many steps as it takes to learn."""
+CHUNK = 4096
+"""Faces whose features are computed at a time: 24 MB, and some times that on the way."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +108,22 @@ class Trained:
     scaler: object
     features: dict
     history: dict[str, list[float]]
-    temperature: float
-    threshold: float
-    """confidence from which at least `ANSWERED_RIGHT` of the validation answers are right; 0 if it was
-    not asked for"""
+    classes: tuple[str, ...]
     dropped: int
     """faces that label-noise filtering left out"""
-    classes: tuple[str, ...]
+    temperature: float = 1.0
+    threshold: float = 0.0
+    """confidence from which enough of the validation predictions are right; 0 if the recipe does not ask"""
 
     def predict(self, data: FaceSet) -> np.ndarray:
-        """Return the probabilities (n, classes) of a landmark set."""
-        chunks = Features(data, self.features).chunks()
-        answers = [networks.predict_network(self.network, standardise(self.scaler, x)) for x in chunks]
-        return np.concatenate([np.empty((0, len(self.classes)), np.float32), *answers])
+        """Return the probabilities (n, classes) of a set of faces."""
+        chunks = feature_chunks(data, self.features)
+        parts = [networks.predict_network(self.network, standardise(self.scaler, x)) for x in chunks]
+        return np.concatenate([np.empty((0, len(self.classes)), np.float32), *parts])
+
+    def deployable(self) -> tuple:
+        """Return network and scaler, as `export.save_bundle` takes them."""
+        return self.network, self.scaler
 
 
 def train(
@@ -146,79 +142,142 @@ def train(
     dropped = 0
     if recipe.min_label_confidence and len(train_part) >= ENOUGH_TO_FILTER:
         kept = out_of_fold_confidence(train_part, recipe, seed, classes) >= recipe.min_label_confidence
-        dropped = int((~kept).sum())
-        train_part = train_part.select(kept)
-    features = fit_recipe(
-        recipe.features, train_part.landmarks, recipe.blendshapes and has_blendshapes(train_part)
-    )
-    partner = _mirror_map(train_part, features.get("reference")) if recipe.mirror else None
-    stream, stream_val = Features(train_part, features, partner), Features(val_part, features)
-    copies = len(stream) // len(train_part)
-    scaler = streams.fit_scaler(stream)
+        dropped, train_part = int((~kept).sum()), train_part.select(kept)
+    blendshapes = recipe.blendshapes and has_blendshapes(train_part)
+    features = fit_recipe(recipe.features, train_part.landmarks, blendshapes)
+    partner = _mirror_map(train_part, features) if recipe.mirror else None
+    scaler = fit_scaler(feature_chunks(train_part, features, partner))
     projection = None
     if recipe.components:
-        some = np.random.default_rng(seed).permutation(len(stream))[:PROJECTED_FACES]
-        projection = fit_projection(standardise(scaler, stream.read(some)), scaler, features, recipe)
+        some = train_part.select(np.random.default_rng(seed).permutation(len(train_part))[:PROJECTED_FACES])
+        x = np.concatenate(list(feature_chunks(some, features, partner)))
+        projection = fit_projection(standardise(scaler, x), scaler, features, recipe.components)
 
-    def seen(features: Features):
-        standardised = (standardise(scaler, x) for x in features.chunks())
-        # Projected once, not in every step: the projection becomes a layer when the networks are assembled.
-        return standardised if projection is None else (x @ projection for x in blocks(standardised))
+    def seen(chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for x in chunks:
+            x = standardise(scaler, x)
+            # Projected once, not in every step: it becomes a layer when the networks are assembled.
+            yield x if projection is None else x @ projection
 
+    target, weight = networks.targets(train_part, recipe, classes)
+    copies = 1 if partner is None else 2
+    val = np.concatenate(list(seen(feature_chunks(val_part, features))))
     with scratch_folder(DATA) as folder:
-        train_data = store(folder / "train", seen(stream)), *targets(train_part, recipe, classes, copies)
-        val_data = np.concatenate(list(seen(stream_val))), *targets(val_part, recipe, classes)
-        members = [
-            networks.build_network(
-                train_data[0].shape[1], len(classes), recipe.layers, recipe.input_noise, recipe.weight_decay
-            )
-            for _ in range(recipe.networks)
-        ]
-        history = networks.fit_networks(
-            members,
-            train_data,
-            val_data,
-            recipe.learning_rate,
-            recipe.epochs,
-            recipe.batch_size,
-            recipe.patience,
-            recipe.within_prefix_group,
-            seed if recipe.draw_by_weight else None,
-            progress,
-        )
-    network = networks.assemble(members, projection)
-    trained = Trained(network, scaler, features, history, 1.0, 0.0, dropped, tuple(classes))
+        x = store(folder / "features", seen(feature_chunks(train_part, features, partner)))
+        data = x, np.tile(target, (copies, 1)), np.tile(weight, copies)
+        val_data = val, *networks.targets(val_part, recipe, classes)
+        members, history = fit_members(data, val_data, recipe, seed, progress)
+    network = assemble(members, projection)
+    trained = Trained(network, scaler, features, history, tuple(classes), dropped)
     if not recipe.calibrate:
         return trained
-    index = val_part.class_index(classes)
-    temperature = fit_temperature(trained.predict(val_part), index)
-    networks.divide_logits(network, temperature)
-    threshold, _ = answer_threshold(index, trained.predict(val_part), ANSWERED_RIGHT)
+    temperature, threshold = networks.calibrate(trained.predict(val_part), val_part.class_index(classes))
+    last = network.layers[-1]
+    last.set_weights([values / temperature for values in last.get_weights()])
     return replace(trained, temperature=temperature, threshold=threshold)
 
 
-def has_blendshapes(data: FaceSet) -> bool:
-    """Tell whether a set has blendshapes; one read from `.txt` has none."""
-    return bool(data.blendshapes.any(axis=1).all())
+def fit_members(
+    data: tuple, val: tuple, recipe: Recipe, seed: int, progress: bool = True
+) -> tuple[list, dict[str, list[float]]]:
+    """Return a recipe's networks of logits, trained side by side, and the learning curves.
+
+    data and val: (x (n, d), target (n, 2 * classes), weight (n,)).
+    """
+    keras = networks.import_keras()
+    size, classes = data[0].shape[1], data[1].shape[1] // 2
+    members = [build_network(size, classes, recipe) for _ in range(recipe.networks)]
+    inputs = keras.Input((size,))
+    steps = max(LEAST_BATCHES if recipe.draw_by_weight else 1, -(-len(data[0]) // recipe.batch_size))
+    if recipe.patience:
+        optimizer = keras.optimizers.Adam(recipe.learning_rate)
+    else:
+        optimizer = networks.build_optimizer(recipe.learning_rate, steps * recipe.epochs)
+    history = networks.fit(
+        networks.stack_members(inputs, inputs, members),
+        networks.draw_batches(data, recipe.batch_size, recipe.draw_by_weight, seed),
+        val,
+        optimizer,
+        networks.build_loss(classes, recipe.within_prefix_group),
+        recipe.epochs,
+        steps,
+        recipe.patience,
+        progress,
+    )
+    return members, history
 
 
-def _mirror_map(data: FaceSet, reference: list | None) -> np.ndarray:
-    """Return the `mirror_map` of the mean face, reference (468, 3) where it is known."""
-    if reference is None:
-        reference = fit_reference(data.landmarks)
-    return mirror_map(np.array(reference))
+def build_network(size: int, classes: int, recipe: Recipe):
+    """Return an MLP on standardised features (n, size): the recipe's layers, then the logits of `classes`."""
+    keras = networks.import_keras()
+    penalty = keras.regularizers.L2(recipe.weight_decay) if recipe.weight_decay else None
+    network = keras.Sequential([keras.Input((size,))])
+    if recipe.input_noise:
+        network.add(keras.layers.GaussianNoise(recipe.input_noise))
+    for units, dropout, batch_norm in recipe.layers:
+        network.add(keras.layers.Dense(units, activation="relu", kernel_regularizer=penalty))
+        if batch_norm:
+            network.add(keras.layers.BatchNormalization())
+        if dropout:
+            network.add(keras.layers.Dropout(dropout))
+    network.add(keras.layers.Dense(classes, kernel_regularizer=penalty))
+    return network
 
 
-def extend_scaler(scaler, count: int, scale: float):
-    """Return a copy of a scaler for features and `count` further numbers, which are divided by `scale`."""
-    import copy
+def assemble(members: Sequence, projection: np.ndarray | None = None):
+    """Return one network of probabilities from several of logits that have one hidden layer, or from a single
+    one of any depth, after a fixed projection (features, components) if given.
 
-    extended = copy.deepcopy(scaler)
-    extended.mean_ = np.concatenate([scaler.mean_, np.zeros(count)])
-    extended.scale_ = np.concatenate([scaler.scale_, np.full(count, np.float64(np.float32(scale)))])
-    extended.var_ = np.square(extended.scale_)
-    extended.n_features_in_ = len(extended.mean_)
-    return extended
+    Hidden layers stand side by side and the last layers are averaged, so it gives the normalised geometric
+    mean of the members' probabilities.
+    """
+    keras = networks.import_keras()
+    first, single = members[0], len(members) == 1
+    size = first.input_shape[1] if projection is None else len(projection)
+    whole = keras.Sequential([keras.Input((size,))], name=NAME)
+
+    def add(layer, weights: list) -> None:
+        whole.add(layer)
+        layer.set_weights(weights)
+
+    if projection is not None:
+        layer = keras.layers.Dense(projection.shape[1], use_bias=False, trainable=False, name="projection")
+        add(layer, [projection])
+    for layer in first.layers[: -1 if single else -2]:
+        add(type(layer).from_config(layer.get_config()), layer.get_weights())
+    if not single:
+        hidden = [member.layers[-2].get_weights() for member in members]
+        kernel, bias = (np.concatenate(weights, axis=-1) for weights in zip(*hidden))
+        add(keras.layers.Dense(len(bias), activation="relu"), [kernel, bias])
+    kernels, biases = zip(*(member.layers[-1].get_weights() for member in members))
+    last = keras.layers.Dense(len(biases[0]), activation="softmax", name="probabilities")
+    add(last, [np.concatenate(kernels) / len(members), np.mean(biases, axis=0)])
+    return whole
+
+
+def feature_chunks(data, features: dict, partner: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield the features (n, d) of faces, an object with landmarks and blendshapes, and, with `partner`, the
+    `mirror_map`, of their mirror images behind them, some at a time."""
+    for mirrored in (False, True) if partner is not None else (False,):
+        for start in range(0, len(data.landmarks), CHUNK):
+            rows = slice(start, start + CHUNK)
+            landmarks, blendshapes = data.landmarks[rows], data.blendshapes[rows]
+            if mirrored:
+                landmarks, blendshapes = mirror_faces(landmarks, blendshapes, partner)
+            yield compute_features(landmarks, blendshapes, features)
+
+
+def fit_scaler(chunks: Iterator[np.ndarray]):
+    """Return a `StandardScaler` fitted on features, its constants rounded to float32, as deployed."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    for chunk in chunks:
+        scaler.partial_fit(chunk)
+    scaler.mean_, scaler.scale_ = (
+        values.astype(np.float32).astype(np.float64) for values in (scaler.mean_, scaler.scale_)
+    )
+    return scaler
 
 
 def standardise(scaler, x: np.ndarray) -> np.ndarray:
@@ -226,7 +285,7 @@ def standardise(scaler, x: np.ndarray) -> np.ndarray:
     return scaler.transform(x).astype(np.float32)
 
 
-def fit_projection(x: np.ndarray, scaler, features: dict, recipe: Recipe) -> np.ndarray:
+def fit_projection(x: np.ndarray, scaler, features: dict, components: int) -> np.ndarray:
     """Return the matrix (d, components) onto the principal components of standardised features (n, d).
 
     Standardised, a blendshape that hardly ever moves is as loud as a smile: they are taken by their own
@@ -236,37 +295,18 @@ def fit_projection(x: np.ndarray, scaler, features: dict, recipe: Recipe) -> np.
     if features["blendshapes"]:
         weight[features["points"] * 3 :] = BLENDSHAPE_WEIGHT * scaler.scale_[features["points"] * 3 :]
     weighted = x * weight
-    vectors = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1][:, : recipe.components]
+    vectors = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1][:, :components]
     return (weight[:, None] * vectors).astype(np.float32)
 
 
-def targets(data: FaceSet, recipe, classes: Sequence[str], copies: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Return (target, weight): target (n, 2 * classes), the label one-hot, then 1 for each class of the
-    face's file-name prefix group.
+def has_blendshapes(data: FaceSet) -> bool:
+    """Tell whether a set has blendshapes; one read from `.txt` has none."""
+    return bool(data.blendshapes.any(axis=1).all())
 
-    copies: how often all faces stand one after the other, each a face of its own. A label outside its
-    group's classes, and a group with one class, are told from all classes.
-    """
-    index = np.tile(data.class_index(classes), copies)
-    one_hot = np.eye(len(classes), dtype=np.float32)[index]
-    of_group = np.ones_like(one_hot)
-    names = np.array(
-        [f"{source}/{prefix_group(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())]
-    )
-    group = np.tile(np.unique(names, return_inverse=True)[1], copies)
-    counts = np.zeros((group.max(initial=0) + 1, len(classes)), np.int64)
-    np.add.at(counts, (group, index), 1)
-    held = counts >= PREFIX_GROUP_SHARE * counts.sum(axis=1, keepdims=True)
-    told = (held.sum(axis=1) > 1)[group] & held[group, index]
-    of_group[told] = held[group[told]]
-    label, source = np.tile(data.label, copies), np.tile(data.source, copies)
-    weight = class_source_weights(label, source if recipe.balance_within_source else np.full(len(source), ""))
-    if recipe.source_exponent != 1:
-        for name in np.unique(source):
-            rows = source == name
-            weight[rows] *= rows.sum() ** recipe.source_exponent / weight[rows].sum()
-        weight *= len(weight) / weight.sum()
-    return np.concatenate([one_hot, of_group], axis=1), weight
+
+def _mirror_map(data: FaceSet, features: dict) -> np.ndarray:
+    reference = features.get("reference")
+    return mirror_map(np.array(fit_reference(data.landmarks) if reference is None else reference))
 
 
 def out_of_fold_confidence(
@@ -286,23 +326,8 @@ def out_of_fold_confidence(
     fold = np.random.default_rng(seed).permutation(len(data)) % folds
     probability = np.empty(len(data))
     for number in range(folds):
-        asked = data.select(fold == number)
-        trained = train(data.select(fold != number), asked, small, seed, classes, progress=False)
-        own = asked.class_index(classes)
-        probability[fold == number] = trained.predict(asked)[np.arange(len(asked)), own]
+        held_out = data.select(fold == number)
+        trained = train(data.select(fold != number), held_out, small, seed, classes, progress=False)
+        own = held_out.class_index(classes)
+        probability[fold == number] = trained.predict(held_out)[np.arange(len(held_out)), own]
     return probability
-
-
-def fit_temperature(probabilities: np.ndarray, index: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Return the temperature that gives validation labels the greatest likelihood (Guo et al. 2017), .3 to 3.
-
-    probabilities (n, classes), index (n,) the labels'. Faces weigh as they come, unless a weight (n,) is
-    given, not balanced: a confidence is to be right about the faces that there are.
-    """
-    logits = np.log(np.maximum(probabilities, 1e-9))
-    best = (np.inf, 1.0)
-    for temperature in np.linspace(0.3, 3.0, 136):
-        scaled = logits / temperature
-        log_likelihood = scaled[np.arange(len(index)), index] - np.log(np.exp(scaled).sum(axis=1))
-        best = min(best, (-np.average(log_likelihood, weights=weight), float(temperature)))
-    return best[1]

@@ -17,7 +17,7 @@ from ..evaluation.metrics import (
 )
 from ..model.classifier import mix
 from . import ensemble
-from .landmark_network import fit_temperature
+from .networks import fit_temperature
 
 ANSWERED_RIGHT_LEFT_OUT = 0.8
 """Share of the answers about sources left out that are to be right. At the .85 that is asked for on

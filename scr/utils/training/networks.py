@@ -1,18 +1,25 @@
-"""Networks in Keras: build, fit, copy, fold into one, fine-tune, predict. With `export`, the owner of
-Keras and TensorFlow."""
+"""What the training of both networks shares: Keras, targets, sampler, loss, loop and calibration.
+
+With `export`, the owner of Keras and TensorFlow.
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ..config import native_log_silenced
-from ..model.bundle import NAME
+from ..data.face_set import FaceSet
+from ..data.splits import class_source_weights, prefix_group
+from ..evaluation.metrics import answer_threshold
+from ..model.classifier import mix
 
-MANY = 200_000
-"""Rows, mirror images too, from which the shares of what is drawn are added up in double precision."""
-LEAST_BATCHES = 64
-"""Batches of an epoch that are drawn at least."""
+WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises, before it falls as a cosine."""
+PREFIX_GROUP_SHARE = 0.02
+"""A class is one of a file-name prefix group's if it has at least this share of its faces."""
+PREDICTED_RIGHT = 0.85
+"""Share of the predictions that must be right where the model is sure enough to give one."""
 
 
 def import_keras():
@@ -22,9 +29,7 @@ def import_keras():
     with native_log_silenced():
         import keras
         import tensorflow
-    tensorflow.get_logger().setLevel(
-        "ERROR"
-    )  # it complains of retracing when several small networks are trained
+    tensorflow.get_logger().setLevel("ERROR")  # it complains of retracing when several networks are trained
     return keras
 
 
@@ -36,141 +41,155 @@ def set_seed(seed: int) -> None:
     tensorflow.config.experimental.enable_op_determinism()
 
 
-def build_network(
-    features: int,
-    classes: int,
-    layers: Sequence[tuple[int, float, bool]],
-    input_noise: float = 0.0,
-    weight_decay: float = 0.0,
-):
-    """Return an MLP on standardised features: `layers` of (units, dropout, batch norm), then a softmax of
-    `classes`."""
+def targets(data: FaceSet, recipe, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (target, weight) of a set's faces by a network's recipe.
+
+    target (n, 2 * classes) float32: how much each class is the label's (here one-hot; soft targets sum to 1),
+    then 1 for each class that occurs in the face's file-name prefix group. A label outside its group's
+    classes, and a group with one class, are told from all classes. weight (n,) has a mean of 1.
+    """
+    index = data.class_index(classes)
+    label = np.eye(len(classes), dtype=np.float32)[index]
+    names = [
+        f"{source}/{prefix_group(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())
+    ]
+    group = np.unique(names, return_inverse=True)[1]
+    counts = np.zeros((group.max(initial=0) + 1, len(classes)), np.int64)
+    np.add.at(counts, (group, index), 1)
+    held = counts >= PREFIX_GROUP_SHARE * counts.sum(axis=1, keepdims=True)
+    restricted = (held.sum(axis=1) > 1)[group] & held[group, index]
+    among = np.where(restricted[:, None], held[group], True)
+    source = data.source if recipe.balance_within_source else np.full(len(data), "")
+    weight = class_source_weights(data.label, source)
+    if recipe.source_exponent != 1:
+        for name in np.unique(data.source):
+            rows = data.source == name
+            weight[rows] *= rows.sum() ** recipe.source_exponent / weight[rows].sum()
+    return np.concatenate([label, among.astype(np.float32)], axis=1), weight / weight.mean()
+
+
+def draw_batches(
+    data: tuple, batch_size: int, by_weight: bool, seed: int, change: Callable | None = None
+) -> Iterator[tuple]:
+    """Yield batches (x, target, weight) of data, a tuple of the same with n rows, without end.
+
+    by_weight: faces are drawn with replacement by weight, so that rare classes are seen as often as common
+    ones, and all weigh 1; else each is seen once an epoch, with its weight. change: what is made of a batch's
+    x, given a random generator beside it.
+    """
+    x, target, weight = data
+    generator = np.random.default_rng(seed)
+    share = np.cumsum(weight, dtype=np.float64) / weight.sum(dtype=np.float64)
+    order = np.empty(0, int)
+    while True:
+        if by_weight:
+            rows = np.minimum(np.searchsorted(share, generator.random(batch_size)), len(x) - 1)
+        else:
+            if not len(order):
+                order = generator.permutation(len(x))
+            rows, order = order[:batch_size], order[batch_size:]
+        rows = np.sort(rows)  # files are read from front to back
+        some = x[rows] if change is None else change(x[rows], generator)
+        yield some, target[rows], np.ones(len(rows), np.float32) if by_weight else weight[rows]
+
+
+def build_loss(classes: int, within_prefix_group: float, smoothing: float = 0.0):
+    """Return the loss of logits (b, members, classes): the cross-entropy with targets as `targets` gives
+    them, smoothed, summed over the members.
+
+    within_prefix_group: the share of it that is taken among the classes of a face's prefix group only.
+    """
+    ops = import_keras().ops
+
+    def loss(target, logits):
+        label, among = target[:, None, :classes], target[:, None, classes:]
+        whole = ops.sum((label * (1 - smoothing) + smoothing / classes) * ops.log_softmax(logits), axis=-1)
+        if not within_prefix_group:
+            return -ops.sum(whole, axis=1)
+        label = (label * (1 - smoothing) + smoothing / ops.sum(among, axis=-1, keepdims=True)) * among
+        within = ops.sum(label * ops.log_softmax(logits + (among - 1) * 30), axis=-1)
+        return -ops.sum((1 - within_prefix_group) * whole + within_prefix_group * within, axis=1)
+
+    return loss
+
+
+def build_optimizer(learning_rate: float, steps: int, weight_decay: float = 0.0, **settings):
+    """Return AdamW, its learning rate warming up and then falling as a cosine over all steps."""
     keras = import_keras()
-    penalty = keras.regularizers.L2(weight_decay) if weight_decay else None
-    network = keras.Sequential([keras.Input((features,))])
-    if input_noise:
-        network.add(keras.layers.GaussianNoise(input_noise))
-    for units, dropout, batch_norm in layers:
-        network.add(keras.layers.Dense(units, activation="relu", kernel_regularizer=penalty))
-        if batch_norm:
-            network.add(keras.layers.BatchNormalization())
-        if dropout:
-            network.add(keras.layers.Dropout(dropout))
-    network.add(
-        keras.layers.Dense(classes, activation="softmax", kernel_regularizer=penalty, name="probabilities")
+    warm_up = max(1, int(steps * WARM_UP))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 25, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
-    return network
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, **settings)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
 
 
-def fit_networks(
-    networks: Sequence,
-    train: tuple,
+def stack_members(inputs, x, members: Sequence):
+    """Return one network of several that all see `x`, made of `inputs`: logits (n, members, classes)."""
+    keras = import_keras()
+    return keras.Model(inputs, keras.ops.stack([member(x) for member in members], axis=1))
+
+
+def fit(
+    network,
+    batches: Iterator[tuple],
     val: tuple,
-    learning_rate: float,
+    optimizer,
+    loss,
     epochs: int,
-    batch_size: int,
-    patience: int,
-    within_prefix_group: float = 0.0,
-    draw_seed: int | None = None,
+    steps: int,
+    patience: int = 0,
     progress: bool = True,
 ) -> dict[str, list[float]]:
-    """Train networks side by side with Adam; return the learning curves: loss, accuracy, val_loss,
-    val_accuracy by epoch.
+    """Train a network of logits (n, members, classes); return the learning curves, a value for each epoch.
 
-    train and val are (features (n, d), target (n, 2 * classes), weight (n,)), the target as
-    `training.targets` gives it; the features of train may be `Rows`, which stay on disk while batches are
-    drawn. With `patience`, ReduceLROnPlateau and EarlyStopping (best weights
-    restored) watch the validation loss; without, the rate warms up and falls as a cosine over all epochs.
-    With `draw_seed`, batches are drawn by weight, so that rare classes are seen as often as common ones;
-    else each face is seen once an epoch and the weight multiplies its loss.
+    batches: of `draw_batches`, `steps` of them an epoch; val: (x, target, weight) in memory. With `patience`,
+    ReduceLROnPlateau and EarlyStopping (best weights restored) watch the validation loss.
     """
     keras = import_keras()
-    inputs = keras.Input(networks[0].input_shape[1:])
-    joint = keras.Model(inputs, keras.ops.stack([network(inputs) for network in networks], axis=1))
-    classes, batches = networks[0].output_shape[1], -(-len(train[0]) // batch_size)
-    if draw_seed is not None:  # what is drawn has no end: a small set gets as many steps as it takes to learn
-        batches = max(batches, LEAST_BATCHES)
-    callbacks = [progress_bar(keras, epochs, len(networks))] if progress else []
+    _, members, classes = network.output_shape
+
+    def accuracy(target, logits):
+        return keras.metrics.categorical_accuracy(target[:, :classes], keras.ops.mean(logits, axis=1))
+
+    callbacks = [_progress_bar(keras, epochs, members)] if progress else []
     if patience:
         callbacks += [
             keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True),
             keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=max(1, patience // 3)),
         ]
-    else:
-        steps = epochs * batches
-        learning_rate = keras.optimizers.schedules.CosineDecay(
-            learning_rate / 25,
-            max(1, steps - steps // 10),
-            warmup_target=learning_rate,
-            warmup_steps=max(1, steps // 10),
-        )
-
-    def loss(target, probabilities):  # target (b, 2 * classes), probabilities (b, networks, classes)
-        log_likelihood = _log_likelihood(keras, target[:, None], probabilities, classes, within_prefix_group)
-        return -keras.ops.sum(target[:, None, :classes] * log_likelihood, axis=(1, 2))
-
-    def accuracy(target, probabilities):
-        return keras.metrics.categorical_accuracy(target[:, :classes], keras.ops.mean(probabilities, axis=1))
-
-    joint.compile(keras.optimizers.Adam(learning_rate), loss, weighted_metrics=[accuracy])
-    if draw_seed is None:
-        fed = {"x": np.asarray(train[0]), "y": train[1], "sample_weight": train[2], "batch_size": batch_size}
-    else:
-        fed = {
-            "x": _drawn_batches(train, batch_size, epochs * batches, draw_seed),
-            "steps_per_epoch": batches,
-            "shuffle": False,
-        }
-    history = joint.fit(
-        **fed, validation_data=val, validation_batch_size=4096, epochs=epochs, verbose=0, callbacks=callbacks
+    network.compile(optimizer, loss, weighted_metrics=[accuracy])
+    history = network.fit(
+        batches,
+        steps_per_epoch=steps,
+        epochs=epochs,
+        shuffle=False,  # drawn at random as they are
+        validation_data=val,
+        validation_batch_size=256,
+        verbose=0,
+        callbacks=callbacks,
     )
     return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
-def _drawn_batches(data: tuple, batch_size: int, batches: int, seed: int):
-    """Return a data set of `batches` batches of (features, target), drawn with replacement by weight."""
-    import tensorflow
-
-    x, target, weight = data
-    # Of a million weights each is less than single precision can add to a sum near 1.
-    precision = np.float32 if len(x) < MANY else np.float64
-    share = np.cumsum((weight / weight.sum()).astype(precision))
-
-    def draw():
-        generator = np.random.default_rng(seed)
-        for _ in range(batches):
-            rows = np.minimum(np.searchsorted(share, generator.random(batch_size)), len(x) - 1)
-            yield x[rows], target[rows]
-
-    kinds = [tensorflow.TensorSpec((batch_size, *values.shape[1:]), values.dtype) for values in (x, target)]
-    return tensorflow.data.Dataset.from_generator(draw, output_signature=tuple(kinds)).prefetch(4)
+def predict_network(network, x: np.ndarray, batch: int = 4096) -> np.ndarray:
+    """Return the probabilities (n, classes) of what a network sees (n, ...): standardised features or
+    crops."""
+    outputs = network.predict(x, batch_size=batch, verbose=0)
+    return outputs["probabilities"] if isinstance(outputs, dict) else outputs
 
 
-def _log_likelihood(keras, target, probabilities, classes: int, within_prefix_group: float):
-    """Return log-probabilities, a share of them taken among the classes of the face's file-name prefix group
-    only."""
-    whole = keras.ops.log(probabilities + 1e-7)
-    if not within_prefix_group:
-        return whole
-    among = probabilities * target[..., classes:] + 1e-7
-    return (1 - within_prefix_group) * whole + within_prefix_group * keras.ops.log(
-        among / keras.ops.sum(among, axis=-1, keepdims=True)
-    )
-
-
-def progress_bar(keras, epochs: int, networks: int):
-    """Return a callback that shows the epochs, and the losses, with penalties: the mean of the networks,
-    whose losses are summed."""
+def _progress_bar(keras, epochs: int, members: int):
+    """Return a callback that shows the epochs, and the mean of the members' losses, which are summed."""
     from tqdm import tqdm
 
     class ProgressBar(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            self.bar = tqdm(
-                total=epochs, unit="epoch", desc=f"training {networks} networks at once, mean losses"
-            )
+            self.bar = tqdm(total=epochs, unit="epoch", desc=f"training {members} networks at once")
 
         def on_epoch_end(self, epoch, logs=None):
-            shown = {name: logs[name] / networks for name in ("loss", "val_loss")}
+            shown = {name: logs[name] / members for name in ("loss", "val_loss")}
             shown["val_accuracy"] = logs["val_accuracy"]
             self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
             self.bar.update()
@@ -181,60 +200,27 @@ def progress_bar(keras, epochs: int, networks: int):
     return ProgressBar()
 
 
-def predict_network(network, x: np.ndarray, batch: int = 4096) -> np.ndarray:
-    """Return a network's probabilities (n, classes) of what it sees (n, ...): standardised features or
-    crops."""
-    answers = network.predict(x, batch_size=batch, verbose=0)
-    return answers["probabilities"] if isinstance(answers, dict) else answers
+def fit_temperature(probabilities: np.ndarray, index: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Return the temperature that gives labels the greatest likelihood (Guo et al. 2017), .3 to 3.
 
-
-def assemble(networks: Sequence, projection: np.ndarray | None = None):
-    """Return one network from several with one hidden layer, after a fixed projection (features,
-    components) if given.
-
-    Hidden layers stand side by side and the last layers are averaged, so it gives the normalised
-    geometric mean of their answers. A single network, of any depth, is copied.
+    probabilities (n, classes), index (n,) the labels'. Faces weigh as they come, unless a weight (n,) is
+    given, not balanced: a confidence is to be right about the faces that there are.
     """
-    keras = import_keras()
-    first = networks[0]
-    whole = keras.Sequential(
-        [keras.Input((first.input_shape[1] if projection is None else len(projection),))], name=NAME
-    )
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
-    def add(layer, weights: list) -> None:
-        whole.add(layer)
-        layer.set_weights(weights)
+    logits, rows = np.log(np.maximum(probabilities, 1e-9)), np.arange(len(index))
 
-    if projection is not None:
-        add(
-            keras.layers.Dense(projection.shape[1], use_bias=False, trainable=False, name="projection"),
-            [projection],
-        )
-    single = len(networks) == 1
-    for layer in first.layers if single else first.layers[:-2]:
-        add(type(layer).from_config(layer.get_config()), layer.get_weights())
-    if single:
-        return whole
-    hidden, last = ([network.layers[position].get_weights() for network in networks] for position in (-2, -1))
-    penalty = first.layers[-1].kernel_regularizer
-    add(
-        keras.layers.Dense(
-            sum(len(bias) for _, bias in hidden), activation="relu", kernel_regularizer=penalty
-        ),
-        [np.concatenate([weights[part] for weights in hidden], axis=-1) for part in (0, 1)],
-    )
-    add(
-        keras.layers.Dense(
-            len(last[0][1]), activation="softmax", kernel_regularizer=penalty, name="probabilities"
-        ),
-        [
-            np.concatenate([kernel for kernel, _ in last]) / len(last),
-            np.mean([bias for _, bias in last], axis=0),
-        ],
-    )
-    return whole
+    def loss(temperature: float) -> float:
+        return -np.average(log_softmax(logits / temperature, axis=1)[rows, index], weights=weight)
+
+    return float(minimize_scalar(loss, bounds=(0.3, 3.0), method="bounded").x)
 
 
-def divide_logits(network, temperature: float) -> None:
-    """Scale a network's last layer so that its softmax is taken at a temperature."""
-    network.layers[-1].set_weights([values / temperature for values in network.layers[-1].get_weights()])
+def calibrate(probabilities: np.ndarray, index: np.ndarray) -> tuple[float, float]:
+    """Return the temperature that fits labels (n,) best, and the confidence from which enough predictions are
+    right then; 0 if no confidence is."""
+    temperature = fit_temperature(probabilities, index)
+    scaled = mix([(1.0, probabilities)], temperature)
+    threshold, answered = answer_threshold(index, scaled, PREDICTED_RIGHT)
+    return temperature, threshold if answered else 0.0

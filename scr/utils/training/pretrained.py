@@ -1,5 +1,6 @@
 """A bundle as a pretrained model: what its last layer sees of faces, and the way back to a bundle."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ class Pretrained:
         last = keras.layers.Dense(len(classes), activation="softmax", name="probabilities")
         network = keras.Model(self.body.inputs[0], last(self.body.outputs[0]), name=bundle.NAME)
         last.set_weights([layer.kernel, layer.bias])
-        threshold = round(result.tuned.threshold, 3)
+        threshold = self.info["threshold"] if result.tuned.threshold is None else result.tuned.threshold
+        threshold = round(threshold, 3)
         info = self.info | {
             "classes": list(classes),
             "threshold": threshold,
@@ -115,8 +117,18 @@ def open_pretrained(folder: Path, embedding: np.ndarray | None) -> Pretrained:
         of_landmarks * layer.bias + of_crop * bias,
     )
     info = info | {"features": info["features"] | {"embedding": len(kernel)}}
-    scaler = landmark_network.extend_scaler(scaler, len(kernel), scale)
+    scaler = _extend_scaler(scaler, len(kernel), scale)
     return Pretrained(keras.Model(inputs, joint), layer, scaler, info, files)
+
+
+def _extend_scaler(scaler, count: int, scale: float):
+    """Return a copy of a scaler for features and `count` further numbers, which are divided by `scale`."""
+    extended = copy.deepcopy(scaler)
+    extended.mean_ = np.concatenate([scaler.mean_, np.zeros(count)])
+    extended.scale_ = np.concatenate([scaler.scale_, np.full(count, np.float64(np.float32(scale)))])
+    extended.var_ = np.square(extended.scale_)
+    extended.n_features_in_ = len(extended.mean_)
+    return extended
 
 
 def embed_set(data: FaceSet, folder: Path) -> np.ndarray | None:
