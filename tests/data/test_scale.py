@@ -39,25 +39,20 @@ def test_rows_are_chosen_and_joined_as_arrays_are(landmark_file, tmp_path):
 
 def test_what_the_network_sees_is_the_same_in_chunks(landmark_file, tmp_path, monkeypatch):
     from utils.faces.features import compute_features, fit_recipe, mirror_faces, mirror_map
-    from utils.training import streams
+    from utils.training import landmark_network
 
     data = load_face_set(landmark_file)
     recipe = fit_recipe("aligned", data.landmarks, blendshapes=True)
     partner = mirror_map(np.array(recipe["reference"]))
-    landmarks = data.landmarks[:]
-    images = mirror_faces(landmarks, data.blendshapes, partner)
-    both = zip((landmarks[:, :468], data.blendshapes), images)
-    whole = compute_features(*(np.concatenate(values) for values in both), recipe)
+    images = mirror_faces(data.landmarks[:], data.blendshapes, partner)
+    faces = (data.landmarks[:], data.blendshapes), images
+    whole = np.concatenate([compute_features(*both, recipe) for both in faces])
 
-    monkeypatch.setattr(streams, "CHUNK", 50)
-    monkeypatch.setattr(streams, "BLOCK", 170)
-    features = streams.Features(data, recipe, partner)
-    np.testing.assert_array_equal(np.concatenate(list(features.chunks())), whole)
-    rows = np.random.default_rng(0).permutation(len(whole))[:90]
-    np.testing.assert_array_equal(features.read(rows), whole[rows])
-    stored = store(tmp_path / "x", streams.blocks(features.chunks()))
-    np.testing.assert_array_equal(stored[:], whole)
-    scaler = streams.fit_scaler(features)
+    monkeypatch.setattr(landmark_network, "CHUNK", 50)
+    chunks = list(landmark_network.feature_chunks(data, recipe, partner))
+    np.testing.assert_array_equal(np.concatenate(chunks), whole)
+    np.testing.assert_array_equal(store(tmp_path / "x", chunks)[:], whole)
+    scaler = landmark_network.fit_scaler(chunks)
     np.testing.assert_allclose(scaler.mean_, whole.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(scaler.scale_, whole.std(axis=0, dtype=np.float64), rtol=1e-5)
 
@@ -69,12 +64,11 @@ from pathlib import Path
 import numpy as np
 from utils.data.face_set import concatenate, load_face_set, save_face_set
 from utils.data.splits import assign_split
-from utils.training.streams import Features, fit_scaler
+from utils.training.landmark_network import feature_chunks, fit_scaler
 from utils.faces.features import fit_recipe
 data = assign_split(concatenate([load_face_set(Path(sys.argv[1]))]).select(np.arange(int(sys.argv[2]))))
 train = data.part("train")
-features = Features(train, fit_recipe("aligned", train.landmarks, True))
-scaler = fit_scaler(features)
+scaler = fit_scaler(feature_chunks(train, fit_recipe("aligned", train.landmarks, True)))
 save_face_set(Path(sys.argv[1]).with_name("again.faces"), data)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
