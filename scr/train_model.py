@@ -32,8 +32,7 @@ from utils.evaluation.answers import (
 from utils.model import bundle, schema
 from utils.model.classifier import EmotionClassifier
 from utils.training import crop_network, ensemble, export
-from utils.training.fine_tuning import Examples, LastLayer, fine_tune
-from utils.training.pretrained import embed_set, open_pretrained, open_reference
+from utils.training.pretrained import embed_set, fine_tune_model, open_pretrained
 
 LEAST_OF_CLASS = 10
 """Pictures of a class that it takes to fine-tune: fewer leave none to hold out."""
@@ -167,30 +166,16 @@ def fine_tune_base(args) -> None:
     note("loading TensorFlow and the base model ...")
     embedding = embed_set(data, args.base)
     base = open_pretrained(args.base, embedding)
-    if set(classes) <= set(base.classes):
-        classes, start, bound = base.classes, base.layer, args.max_forgetting
-        reference, problem = open_reference(args.general, base)
-        if problem:
-            limit = "nothing bounds it" if bound >= 1 else "at most half of the change is kept"
-            note(f"{problem}; what is lost on other faces is not measured, and {limit}")
-    else:
-        note(f"{relative(args.base)} reads {list_names(base.classes)}: these classes get a new last layer")
-        start, reference, bound = LastLayer.zeros(base.layer.kernel.shape[0], len(classes)), None, 1.0
-    note("fine-tuning the last layer, with parts of the pictures held out in turn ...")
-    examples = Examples(
-        base.hidden(data, embedding), data.class_index(classes), data.source, split_groups(data)
-    )
-    result = fine_tune(start, examples, classes, reference, bound, data.split == "test", args.seed)
-    print(f"test part of {where}:\n{side_by_side([result.before, result.after])}")
-    if not result.is_better:
+    settings = split_groups(data), args.general, args.max_forgetting, data.split == "test", args.seed
+    result = fine_tune_model(base, data, embedding, classes, *settings)
+    print(f"test part of {where}:\n{result.describe()}")
+    if result.problem:
         raise UserError(
-            f"no model is written, since fine-tuning on {where} is not better than {relative(args.base)}"
-            f"{bundle.earlier_model(args.output)}; add pictures, or use that: "
-            f"python scr/main.py --model {relative(args.base)}"
+            f"no model is written{bundle.earlier_model(args.output)}: {result.problem}; add pictures, or use "
+            f"the base model: python scr/main.py --model {relative(args.base)}"
         )
-    print(result.forgetting(bound))
     about = {"name": args.output.name, "data": describe_data(data, args.data)}
-    files = base.save(args.output, result, classes, about, args.seed)
+    files = base.save(args.output, result, about, args.seed)
     print(
         f"wrote {relative(args.output)}: {', '.join(files)}\nnext: python scr/main.py --model {args.output}"
     )

@@ -71,7 +71,7 @@ def main(args):
     ]
     print(side_by_side([pool([result.before for result in results]), pool([one.after for one in results])]))
     for result in results:
-        print(result.forgetting(args.max_forgetting))
+        print(result.describe().splitlines()[-1])
 
 
 def pool(predictions: list):

@@ -94,7 +94,7 @@ def test_a_bundle_of_own_classes_is_judged_on_sessions_held_out(trained):
     root, printed, _ = trained
     info = json.loads((root / "model" / "emotion_mlp.json").read_text())
     assert info["classes"] == [OPEN, SHUT] and info["threshold"] < 0.9
-    assert "held out: each session in turn" in printed and "guessing is right on 50%" in printed
+    assert "held out, each session in turn" in printed and "guessing is right on 50%" in printed
     assert (root / "model" / "confusion_matrix.png").is_file()
     assert info["metrics"]["test"]["balanced_accuracy"] >= 0.9
 
@@ -132,7 +132,7 @@ def test_recordings_that_contradict_each_other_make_no_model_and_say_what_to_rec
     error = user_error(run_here("train_personal.py", *arguments))
     assert "nothing is surely better than guessing" in error and "is taken for" in error
     assert not (tmp_path / "model" / "emotion_mlp.json").exists()
-    command = error.partition("record these again: ")[2].split()
+    command = error.rpartition(": ")[2].split()
     assert command[:2] == ["python", "scr/record_dataset.py"]
     again = run("record_dataset.py", *command[2:], "--consent", "--source", SMILE, "--label", "wink")
     assert again.returncode == 0, "the command that it names works"

@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from ..config import SEED
 from ..data.splits import class_source_weights
-from ..evaluation.answers import Predictions
+from ..evaluation.answers import Predictions, side_by_side
 from ..evaluation.metrics import answer_threshold, evaluate_predictions
 from .networks import PREDICTED_RIGHT, fit_temperature
 
@@ -100,42 +100,73 @@ class FineTuned:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a fine-tuning: the layer, what it and the pretrained one predict for faces held out, and
-    the report of both on the reference set, if there is one."""
+    """What came of a fine-tuning: the layer, what it and the one it started from predict for faces held out,
+    and the report of both on the reference set, if there is one."""
 
     tuned: FineTuned
     before: Predictions
     after: Predictions
-    reference: tuple[dict, dict] | None
-    reference_name: str = ""
+    reference: Reference | None
+    forgetting: tuple[dict, dict] | None
+    from_zero: bool
+    """whether the layer is a new one, for classes that the pretrained model lacks"""
 
     @property
-    def is_better(self) -> bool:
-        """Tell whether cross-validation shows a gain, and the faces held out no loss."""
-        was, now = (one.figures()["all"]["balanced_accuracy"] for one in (self.before, self.after))
-        return self.tuned.alpha > 0 and now >= was
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the layer tells apart."""
+        return self.after.classes
 
-    def forgetting(self, bound: float) -> str:
-        """Return as text how much of the change is kept, and what is lost on the reference set."""
-        kept = f"{self.tuned.alpha:.0%} of the change is kept"
-        if self.reference is None:
-            return f"{kept}; what is lost on other faces was not measured"
-        before, after = (report["balanced_accuracy"] for report in self.reference)
+    @property
+    def problem(self) -> str:
+        """Why the layer is not worth keeping, or "": cross-validation and the faces held out must show a
+        gain over the pretrained one, of a new layer a sure one over guessing."""
+        before, after = (one.figures()["all"] for one in (self.before, self.after))
+        if not self.from_zero:
+            better = self.tuned.alpha > 0 and after["balanced_accuracy"] >= before["balanced_accuracy"]
+            return "" if better else "on the faces held out nothing is better than the base model"
+        if after["balanced_accuracy_interval"][0] > 1 / len(self.classes):
+            return ""
+        found = "; ".join(confusions(after["confusion_matrix"], self.classes))
         return (
-            f"{kept}; other faces ({self.reference_name}, {self.reference[0]['faces']:,}): balanced accuracy "
-            f"{before:.3f} before, {after:.3f} after, so {before - after:.3f} is lost, allowed is {bound:g}"
+            f"nothing is surely better than guessing: labels contradict each other, or are too few ({found})"
+        )
+
+    def describe(self) -> str:
+        """Return as text how the layer does on faces held out, and what it forgets."""
+        if self.from_zero:
+            return f"{side_by_side([self.after])}\nguessing is right on {1 / len(self.classes):.0%}"
+        text = side_by_side([self.before, self.after])
+        text += f"\n{self.tuned.alpha:.0%} of the change is kept"
+        if self.reference is None:
+            return text
+        before, after = (report["balanced_accuracy"] for report in self.forgetting)
+        return (
+            f"{text}; other faces ({self.reference.name}, {len(self.reference.label):,}): balanced accuracy "
+            f"{before:.3f} before, {after:.3f} after: {before - after:.3f} is forgotten"
         )
 
     def metrics(self) -> dict:
         """Return the reports by name, as a bundle keeps them."""
         reports = {"base": self.before.figures()["all"], "test": self.after.figures()["all"]}
-        if self.reference:
-            reports["reference"] = dict(zip(("before", "after"), self.reference))
+        if self.forgetting:
+            reports["reference"] = dict(zip(("before", "after"), self.forgetting))
         return reports
 
 
+def confusions(matrix: list, classes: Sequence[str], most: int = 3) -> list[str]:
+    """Return the largest confusions of a report as text, `wink is taken for kiss (7 of 20)`."""
+    counts = np.array(matrix)[:, : len(classes)]
+    total = counts.sum(axis=1)
+    pairs = [pair for pair in zip(*np.nonzero(counts)) if pair[0] != pair[1]]
+    pairs.sort(key=lambda pair: -counts[pair] / total[pair[0]])
+    return [
+        f"{classes[label]} is taken for {classes[other]} ({counts[label, other]} of {total[label]})"
+        for label, other in pairs[:most]
+    ]
+
+
 def fine_tune(
-    start: LastLayer,
+    start: LastLayer | None,
     examples: Examples,
     classes: Sequence[str],
     reference: Reference | None,
@@ -143,17 +174,20 @@ def fine_tune(
     test: np.ndarray | None = None,
     seed: int = SEED,
 ) -> Result:
-    """Fine-tune a last layer and judge it on faces that it has not seen.
+    """Fine-tune a last layer, or a new one without `start`, and judge it on faces that it has not seen.
 
     test: a mask (n,) of the examples that are held out altogether. Without it the layer learns from all, and
     is judged by layers that were fine-tuned in the same way with each fold held out in turn.
     """
+    from_zero = start is None
+    if start is None:
+        start, reference, max_forgetting = LastLayer.zeros(examples.hidden.shape[1], len(classes)), None, 1.0
 
     def tune(some: Examples) -> FineTuned:
         return fine_tune_layer(start, some, reference, max_forgetting, seed)
 
     if test is None:
-        splits, tuned = make_folds(examples, seed), tune(examples)
+        splits, tuned = make_folds(examples.label, examples.group, seed), tune(examples)
         layers = [tune(examples.select(train)).layer for train, _ in splits]
     else:
         tuned = tune(examples.select(~test))
@@ -167,8 +201,9 @@ def fine_tune(
         tuned,
         _predictions("base", classes, label, before, source),
         _predictions("fine-tuned", classes, label, after, source),
+        reference,
         reference and (reference.report(start), reference.report(tuned.layer)),
-        reference.name if reference else "",
+        from_zero,
     )
 
 
@@ -186,7 +221,7 @@ def fine_tune_layer(
     On the reference set it loses at most `max_forgetting` of balanced accuracy. Without a reference set alpha
     is at most `UNMEASURED_ALPHA`, unless any loss is allowed (1).
     """
-    folds = make_folds(examples, seed)
+    folds = make_folds(examples.label, examples.group, seed)
     if not folds:
         return FineTuned(start, 0.0, None)
     tuned = fit_last_layer(start, examples)
@@ -256,23 +291,23 @@ def _allowed_alphas(
     return [alpha for alpha in ALPHAS if reference.balanced_accuracy(start.towards(tuned, alpha)) >= least]
 
 
-def make_folds(examples: Examples, seed: int = SEED) -> list[tuple[np.ndarray, np.ndarray]]:
+def make_folds(label: np.ndarray, group: np.ndarray, seed: int = SEED) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (train, test) rows: each group held out in turn, of many groups a fifth; of a single one the
-    last third of each class.
+    last third of each class, its rows being in order of time.
 
     Never neighbouring frames: they are the same moment twice, and make any model look good. A fold whose
     training rows hold one class alone is left out.
     """
-    names, index = np.unique(examples.group, return_inverse=True)
+    names, index = np.unique(group, return_inverse=True)
     rows = np.arange(len(index))
     if len(names) > 1:
         fold = np.random.default_rng(seed).permutation(len(names))[index] % FOLDS
-        folds = [(rows[fold != number], rows[fold == number]) for number in np.unique(fold)]
     else:
-        of_class = [rows[examples.label == name] for name in np.unique(examples.label)]
-        last = np.concatenate([some[-max(1, len(some) // 3) :] for some in of_class if len(some) > 1] or [[]])
-        folds = [(np.setdiff1d(rows, last), last.astype(int))]
-    return [(train, test) for train, test in folds if len(test) and len(np.unique(examples.label[train])) > 1]
+        of_class = [rows[label == name] for name in np.unique(label)]
+        last = [some[-max(1, len(some) // 3) :] for some in of_class if len(some) > 1]
+        fold = np.where(np.isin(rows, np.concatenate(last or [[]])), 0, -1)
+    folds = [(rows[fold != number], rows[fold == number]) for number in np.unique(fold[fold >= 0])]
+    return [(train, test) for train, test in folds if len(np.unique(label[train])) > 1]
 
 
 def _balanced_accuracy(label: np.ndarray, logits: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import ROOT, SEED, UserError, relative
+from ..config import ROOT, SEED, UserError, note, relative
 from ..data.classes import list_names
 from ..data.face_set import FaceSet, concatenate, load_face_set
 from ..data.splits import assign_split
@@ -15,7 +15,7 @@ from ..faces.features import compute_features
 from ..model import bundle
 from ..model.classifier import LiteNetwork
 from . import export, landmark_network
-from .fine_tuning import PULL, LastLayer, Reference, Result
+from .fine_tuning import PULL, Examples, LastLayer, Reference, Result, fine_tune
 from .networks import import_keras
 
 MOST_REFERENCE = 1500
@@ -59,19 +59,17 @@ class Pretrained:
             x = np.concatenate([x, embedding], axis=1)
         return self.body.predict(landmark_network.standardise(self.scaler, x), batch_size=4096, verbose=0)
 
-    def save(
-        self, folder: Path, result: Result, classes: Sequence[str], about: dict, seed: int = SEED
-    ) -> list[str]:
+    def save(self, folder: Path, result: Result, about: dict, seed: int = SEED) -> list[str]:
         """Write the fine-tuned model as a bundle and return the names of its files; about: further entries of
         its JSON."""
         keras, layer = import_keras(), result.tuned.layer
-        last = keras.layers.Dense(len(classes), activation="softmax", name="probabilities")
+        last = keras.layers.Dense(len(result.classes), activation="softmax", name="probabilities")
         network = keras.Model(self.body.inputs[0], last(self.body.outputs[0]), name=bundle.NAME)
         last.set_weights([layer.kernel, layer.bias])
         threshold = self.info["threshold"] if result.tuned.threshold is None else result.tuned.threshold
         threshold = round(threshold, 3)
         info = self.info | {
-            "classes": list(classes),
+            "classes": list(result.classes),
             "threshold": threshold,
             "parts": self.info.get("parts", {}) | {"landmarks": {"threshold": threshold}},
             "recipe": "fine-tuned: last layer",
@@ -80,6 +78,36 @@ class Pretrained:
             "metrics": result.metrics(),
         }
         return export.save_bundle(folder, {"landmarks": (network, self.scaler)}, info | about, self.files)
+
+
+def fine_tune_model(
+    base: Pretrained,
+    faces: FaceSet,
+    embedding: np.ndarray | None,
+    classes: Sequence[str],
+    group: np.ndarray,
+    general: Path | None,
+    max_forgetting: float,
+    test: np.ndarray | None = None,
+    seed: int = SEED,
+) -> Result:
+    """Fine-tune a pretrained model's last layer on faces of some classes, or a new one if it lacks a class.
+
+    embedding (n, e) of the faces; group (n,), general: as `Examples` and `open_reference` take them; the rest
+    as of `fine_tune`.
+    """
+    start, reference = None, None
+    if set(classes) <= set(base.classes):
+        classes, start = base.classes, base.layer
+        reference, problem = open_reference(general, base)
+        if problem:
+            bound = "nothing bounds it" if max_forgetting >= 1 else "at most half of the change is kept"
+            note(f"{problem}; what is forgotten is not measured, and {bound}")
+    else:
+        note(f"the base model reads {list_names(base.classes)}: these classes get a new last layer")
+    note("fine-tuning the last layer, with parts held out in turn ...")
+    examples = Examples(base.hidden(faces, embedding), faces.class_index(classes), faces.source, group)
+    return fine_tune(start, examples, classes, reference, max_forgetting, test, seed)
 
 
 def open_pretrained(folder: Path, embedding: np.ndarray | None) -> Pretrained:
