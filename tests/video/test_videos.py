@@ -218,18 +218,18 @@ def test_sound_keeps_step_with_a_transport_stream_s_clock(tmp_path):
     assert stamps(tmp_path / "saved.mp4")[0] == 0
 
 
-def joined(path) -> Path:
+def joined(path, shift_s=0.0) -> Path:
     """Write the clip twice, as recordings appended to each other: the second one's clock begins anew."""
-    remux(SMILE, path)
-    path.write_bytes(path.read_bytes() * 2)
+    first, second = remux(SMILE, path), remux(SMILE, path.with_name(f"second{path.suffix}"), shift_s)
+    path.write_bytes(first.read_bytes() + second.read_bytes())
     return path
 
 
-@pytest.mark.parametrize("name", ["joined.ts", "dvd.vob"])
+@pytest.mark.parametrize("name", ["joined.ts", "later.mts", "dvd.vob"])
 def test_a_clock_that_begins_anew_goes_on(smile, tmp_path, name):
     clip = tmp_path / name
-    if name == "joined.ts":
-        joined(clip)
+    if name != "dvd.vob":
+        joined(clip, 36_000.0 if name == "later.mts" else 0.0)
     else:
         with av.open(str(clip), "w", format="vob") as file:
             stream = file.add_stream("mpeg2video", rate=30)
@@ -238,8 +238,11 @@ def test_a_clock_that_begins_anew_goes_on(smile, tmp_path, name):
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
             file.mux(stream.encode(None))
         clip.write_bytes(clip.read_bytes() * 2)
-    times = stamps(clip)
-    assert len(times) == 144 and times[-1] == pytest.approx(143 * FRAME_MS, abs=FRAME_MS)
+    with VideoSource("joined", clip) as source:
+        times = [frame.timestamp_ms for frame in source if frame is not None]
+    assert (
+        not source.failure and len(times) == 144 and times[-1] == pytest.approx(143 * FRAME_MS, abs=FRAME_MS)
+    )
     assert np.diff(times) == pytest.approx(np.full(143, FRAME_MS), abs=2)
 
 
@@ -287,10 +290,11 @@ def test_an_animated_picture_cut_off_gives_what_it_has_and_says_so(smile, tmp_pa
     assert "is damaged" in source.failure
 
 
-def test_a_thumbnail_before_the_video_is_not_the_video(smile, tmp_path):
-    path = tmp_path / "thumbnail.wmv"
-    with av.open(str(path), "w", format="asf") as file:
-        thumbnail, clip = file.add_stream("mjpeg", rate=1), file.add_stream("wmv2", rate=30)
+@pytest.mark.parametrize("suffix, codec", [(".wmv", "wmv2"), (".mp4", "libx264")])
+def test_a_thumbnail_before_the_video_is_not_the_video(smile, tmp_path, suffix, codec):
+    path = tmp_path / f"thumbnail{suffix}"
+    with av.open(str(path), "w") as file:
+        thumbnail, clip = file.add_stream("mjpeg", rate=1), file.add_stream(codec, rate=30)
         thumbnail.width, thumbnail.height, thumbnail.pix_fmt = 960, 540, "yuvj420p"
         clip.width, clip.height, clip.pix_fmt = 640, 360, "yuv420p"
         large = cv2.resize(smile[0], (960, 540))
@@ -302,6 +306,25 @@ def test_a_thumbnail_before_the_video_is_not_the_video(smile, tmp_path):
     with VideoSource("x", path) as source:
         shapes = [frame.image.shape for frame in source if frame is not None]
     assert len(shapes) >= 70 and set(shapes) == {(360, 640, 3)} and not source.failure
+
+
+@pytest.mark.parametrize("suffix, codec, sound", [(".webm", "libvpx", "libopus"), (".mkv", "libx264", "aac")])
+def test_sound_that_outlasts_the_video_is_no_early_end(smile, tmp_path, suffix, codec, sound):
+    path = tmp_path / f"long{suffix}"
+    with av.open(str(path), "w") as file:
+        video, audio = file.add_stream(codec, rate=30), file.add_stream(sound, rate=48000)
+        video.width, video.height, video.pix_fmt = 640, 360, "yuv420p"
+        for image in smile:
+            file.mux(video.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        for index in range(400):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), "fltp", "mono")
+            silence.sample_rate, silence.pts, silence.time_base = 48000, index * 960, Fraction(1, 48000)
+            file.mux(audio.encode(silence))
+        for stream in (video, audio):
+            file.mux(stream.encode(None))
+    with VideoSource("long", path) as source:
+        assert sum(frame is not None for frame in source) == 72
+    assert not source.failure
 
 
 def test_damage_in_the_middle_is_not_an_early_end(smile, tmp_path):

@@ -1,6 +1,5 @@
 """Video files and streams -> upright frames of square pixels, each at its time. Reads by PyAV (FFmpeg)."""
 
-import math
 import os
 import re
 from pathlib import Path
@@ -86,6 +85,7 @@ class VideoReader:
             self._container.close()
             raise
         self._reformatter = av.video.reformatter.VideoReformatter()
+        self._packets = self._damaged = 0
         self._frames = self._decode()
         self.fps = self._find_rate()
         self.has_sound = bool(self._container.streams.audio)
@@ -119,8 +119,9 @@ class VideoReader:
         streams = [stream for stream in self._container.streams.video if not stream.disposition & attached]
         if not streams or self._container.format.name in NO_VIDEO:
             raise UserError(f"{self.name} holds no video; choose another file")
-        best = self._container.streams.best("video")  # the one of most frames, not a thumbnail
-        stream = best if best in streams else streams[0]
+        best = self._container.streams.best("video")  # by what it has seen of each
+        several = [stream for stream in streams if stream.frames != 1]  # the other is a thumbnail
+        stream = best if best in (several or streams) else (several or streams)[0]
         if stream.codec_context is None:
             raise UserError(
                 f"{self.name} is a video of a kind that is not known here; convert it: "
@@ -163,10 +164,11 @@ class VideoReader:
                 packet = next(packets, None)
             except self._errors:  # what the file ends in, or a cut connection
                 packet = None
+            self._packets += bool(packet and packet.size)
             try:
                 yield from self._stream.decode(packet)  # None: what the decoder still holds
             except self._errors:  # a damaged packet; the next ones may be whole
-                pass
+                self._damaged += 1
             if packet is None:
                 return
 
@@ -193,22 +195,25 @@ class VideoReader:
             return "has no frame that can be read; it is damaged, choose another"
         if count == 0:
             return "can't be read from this server, which may not give parts of a file; download it first"
-        if self._stream.duration:
-            seconds = float(self._stream.duration * self._stream.time_base)
-        else:
-            seconds = (self._container.duration or 0) / 1e6
-        missing_s = seconds - self.time_s
-        if expected := self._stream.frames:
-            lost = expected - count
-            if lost <= max(LEAST_LOSS_FRAMES, LOSS_SHARE * expected):
-                return ""
-            missing_s = max(missing_s, expected / self.fps - self.time_s)  # FFmpeg's guess for a cut AVI
-            if missing_s < lost / 2 / self.fps:  # more are missing before than behind the last one
-                return f"is damaged: {lost} of {expected} frames could not be read"
-            return f"ends early: {count} of {expected} frames could be read (cut off?)"
-        if math.isfinite(seconds) and missing_s > max(LEAST_LOSS_S, LOSS_SHARE * seconds):
+        seconds = self._duration_s()
+        if seconds - self.time_s > max(LEAST_LOSS_S, LOSS_SHARE * seconds):
             return f"ends early: {self.time_s:.1f} of {seconds:.1f} s could be read (cut off?)"
+        lost = self._packets - count
+        if self._damaged and lost > max(LEAST_LOSS_FRAMES, LOSS_SHARE * self._packets):
+            return f"is damaged: {lost} of {self._packets} frames could not be read"
         return ""
+
+    def _duration_s(self) -> float:
+        """Return how long the pictures should last, 0 if that is not known."""
+        stream, container = self._stream, self._container
+        if container.format.flags & TIMES_MAY_JUMP:
+            return 0.0  # estimated from the first and the last time stamp
+        counted = stream.frames / stream.average_rate if stream.average_rate else 0  # of an AVI cut off
+        if stream.duration:
+            return float(max(stream.duration * stream.time_base, counted))
+        if tag := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):  # Matroska
+            return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+        return 0.0 if self.has_sound else (container.duration or 0) / 1e6  # the sound may last longer
 
     def close(self) -> None:
         """Close the file or connection."""
