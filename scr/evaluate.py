@@ -29,17 +29,17 @@ from utils.data.face_set import FaceSet, concatenate, load_face_set
 from utils.data.image_folder import find_labelled_images, read_ferplus
 from utils.data.splits import assign_split
 from utils.evaluation import plots
-from utils.evaluation.answers import (
+from utils.evaluation.metrics import MISSED, format_report
+from utils.evaluation.predictions import (
     SHIPPED,
     Pictures,
     Predictions,
-    ask_set,
     label_index,
+    predict_set,
+    read_predictions,
     shipped_beside,
     side_by_side,
 )
-from utils.evaluation.metrics import MISSED, format_report
-from utils.evaluation.predictions import read_predictions
 from utils.files import write_json
 from utils.model import bundle
 from utils.model.classifier import EmotionClassifier
@@ -241,7 +241,7 @@ def ask(path: Path | str, model: EmotionClassifier, pictures: Pictures, jobs: in
             f"{relative(model.path)} looks at crops of the faces and these sets hold none; make them again: "
             "python scr/extract_landmarks.py --help, or add --model landmarks"
         )
-    return ask_set(name, model, pictures)
+    return predict_set(name, model, pictures)
 
 
 def system_name(path: Path | str) -> str:
@@ -305,7 +305,7 @@ def report(answers: Predictions, title: str, folder: Path, part: str) -> str:
         answers.classes,
         f"{answers.system}: {title}\n{balanced}",
     )
-    sure = answers.sure
+    sure = answers.rated
     if sure.any():
         plots.plot_reliability(
             folder / "reliability.png",
@@ -322,7 +322,7 @@ def report(answers: Predictions, title: str, folder: Path, part: str) -> str:
 def describe(answers: Predictions, figures: dict) -> str:
     """Return the figures as text; of one picture, what was answered."""
     if len(answers.label) == 1:
-        (label,), (answer,), (confidence,) = answers.label, answers.answer, answers.confidence
+        (label,), (answer,), (confidence,) = answers.label, answers.predicted, answers.confidence
         said = "no face" if answer == MISSED else f"{answers.classes[answer]} {confidence:.0%}"
         return f"one picture of {answers.classes[label]}: {said}, {'right' if answer == label else 'wrong'}"
     lines = [format_report(figures["all"], answers.classes)]

@@ -21,11 +21,11 @@ from utils.data.classes import choose_classes, list_names
 from utils.data.face_set import FaceSet, concatenate, load_face_set
 from utils.data.splits import assign_split, split_groups
 from utils.evaluation import metrics, plots
-from utils.evaluation.answers import (
+from utils.evaluation.predictions import (
     SHIPPED,
     Pictures,
-    ask_set,
     of_probabilities,
+    predict_set,
     shipped_beside,
     side_by_side,
 )
@@ -123,27 +123,26 @@ def train(args) -> None:
     pictures = Pictures.of_set(data.part("test"))
     with ensemble.maps_of(data, network) as data:
         model = ensemble.train(network, data, recipe, args.seed, classes)
-        test = data.part("test")
-        probabilities = model.predict(test)
+        probabilities = model.predict(data.part("test"))
     model = replace(model, **calibration)
     tell_filtered(model, recipe)
 
-    answers = metrics.with_missed(test.class_index(classes), probabilities, test.missed_index(classes))
-    report = metrics.evaluate_predictions(*answers, classes)
+    predictions = of_probabilities("this model", classes, pictures, probabilities)
+    report = predictions.figures()["all"]
     info = describe_model(model, args, recipe) | {
         "data": describe_data(data, args.data),
         "metrics": {"test": report},
     }
     shipped = shipped_beside(pictures)  # asked before --overwrite replaces it
-    beside = [ask_set(SHIPPED, EmotionClassifier(shipped), pictures)] if shipped else []
+    beside = [predict_set(SHIPPED, EmotionClassifier(shipped), pictures)] if shipped else []
     files = export.save_bundle(
         args.output, {name: part.deployable() for name, part in model.parts.items()}, info
     )
     write_figures(args.output, model, report, f"Test part ({', '.join(sorted(set(data.source.tolist())))})")
     print(f"test part of {', '.join(map(relative, args.data))}:\n{metrics.format_report(report, classes)}")
     if beside:
-        beside.append(of_probabilities("this model", classes, pictures, probabilities))
-        print(f"beside the shipped model, on the same pictures:\n{side_by_side(beside)}")
+        table = side_by_side([*beside, predictions])
+        print(f"beside the shipped model, on the same pictures:\n{table}")
     print(
         f"wrote {relative(args.output)} ({network}): {', '.join(files)}, learning curves, "
         "confusion_matrix.png"

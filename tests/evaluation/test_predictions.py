@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from utils.config import UserError
-from utils.evaluation.answers import Pictures, side_by_side, verdict
 from utils.evaluation.metrics import MISSED, compare_hits
-from utils.evaluation.predictions import read_predictions
+from utils.evaluation.predictions import Pictures, read_predictions, side_by_side, verdict
 
 PICTURES = Pictures(
     np.array(["set/happy/001.jpg", "set/sad/001.jpg", "set/sad/002.jpg", "set/sad/003.jpg"]),
@@ -23,7 +22,7 @@ def write(path, text):
 def test_rows_are_found_by_the_end_of_their_path_and_the_largest_face_counts(tmp_path, capsys):
     table = write(
         tmp_path / "theirs.csv",
-        "Image,width,height,Prediction,confidence\n"
+        "source,width,height,emotion,confidence\n"
         "C:\\data\\happy\\001.jpg,10,10,sadness,.9\n"
         "C:\\data\\happy\\001.jpg,20,20,Happiness,.8\n"
         "./sad/001.jpg,10,10,sad,.7\n"
@@ -32,7 +31,7 @@ def test_rows_are_found_by_the_end_of_their_path_and_the_largest_face_counts(tmp
     )
     answers = read_predictions(table, PICTURES)
     assert answers.classes == ("happy", "sad", "surprise")
-    assert answers.answer.tolist() == [0, 1, 2, MISSED], "the last has no row"
+    assert answers.predicted.tolist() == [0, 1, 2, MISSED], "the last has no row"
     assert answers.confidence[:3].tolist() == [0.8, 0.7, 0.5]
     figures = answers.figures()
     assert figures["all"]["balanced_accuracy"] == pytest.approx((1 + 1 / 3) / 2)
@@ -44,16 +43,16 @@ def test_rows_are_found_by_the_end_of_their_path_and_the_largest_face_counts(tmp
 def test_json_lines_are_read_as_main_writes_them(tmp_path):
     rows = '{"source": "sad/002.jpg", "width": null, "height": null, "emotion": null, "confidence": null}\n'
     answers = read_predictions(write(tmp_path / "o.jsonl", rows), PICTURES)
-    assert answers.answer.tolist() == [MISSED] * 4 and answers.figures()["ece"] is None
+    assert answers.predicted.tolist() == [MISSED] * 4 and answers.figures()["ece"] is None
 
 
 @pytest.mark.parametrize(
     "text, problem",
     [
-        ("image,emotion\n001.jpg,sad\n", "tell them apart"),
-        ("image,emotion\nother.jpg,sad\n", "no row"),
-        ("image,mood\n001.jpg,sad\n", "none named emotion"),
-        ("image,emotion\n", "no rows"),
+        ("source,emotion\n001.jpg,sad\n", "tell them apart"),
+        ("source,emotion\nother.jpg,sad\n", "no row"),
+        ("source,mood\n001.jpg,sad\n", "it needs source .the picture. and emotion"),
+        ("source,emotion\n", "no rows"),
     ],
 )
 def test_a_table_that_does_not_fit_says_why(tmp_path, text, problem):
@@ -81,7 +80,7 @@ def test_the_verdict_is_plain(tmp_path):
         "wrong.csv": "".join(f"{name},fear\n" for name in names),
     }
     right, wrong = (
-        read_predictions(write(tmp_path / name, "image,emotion\n" + rows), pictures)
+        read_predictions(write(tmp_path / name, "source,emotion\n" + rows), pictures)
         for name, rows in tables.items()
     )
     assert verdict(wrong, right).startswith("right.csv reads these pictures better than wrong.csv")

@@ -389,11 +389,10 @@ def ask(path: Path) -> list:
 
 
 def load_table(folder: Path) -> list:
-    from utils.evaluation.answers import Pictures
-    from utils.evaluation.predictions import read_predictions
+    from utils.evaluation.predictions import Pictures, read_predictions
 
     answers = read_predictions(folder / "a.csv", Pictures.of_set(faces()))
-    return [answers.label, answers.answer]  # no confidence is NaN
+    return [answers.label, answers.predicted]  # no confidence is NaN
 
 
 def load_calibration(folder: Path) -> list:

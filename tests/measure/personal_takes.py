@@ -24,7 +24,7 @@ import numpy as np
 
 from utils.config import EMOTIONS, MODELS
 from utils.data.face_set import FaceSet, load_face_set
-from utils.evaluation.answers import side_by_side
+from utils.evaluation.predictions import side_by_side
 from utils.training.fine_tuning import Examples, fine_tune
 from utils.training.pretrained import embed_set, open_pretrained, open_reference
 

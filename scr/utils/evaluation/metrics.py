@@ -7,14 +7,6 @@ import numpy as np
 MISSED = -1
 
 
-def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return counts (classes, classes + 1): rows are labels, columns predictions, the last column is 'no
-    face'."""
-    matrix = np.zeros((classes, classes + 1), np.int64)
-    np.add.at(matrix, (label, predicted), 1)  # MISSED indexes the last column
-    return matrix
-
-
 def with_missed(
     label: np.ndarray, probabilities: np.ndarray, missed_label: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -26,14 +18,11 @@ def with_missed(
     )
 
 
-def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     """Return the 95% interval of a proportion (Wilson 1927), which holds for small counts and near 0 or 1."""
-    if total == 0:
-        return 0.0, 1.0
-    share, square = hits / total, z * z / total
-    middle = (share + square / 2) / (1 + square)
-    half = z * np.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
-    return float(middle - half), float(middle + half)
+    from scipy.stats import binomtest  # comes with scikit-learn
+
+    return tuple(map(float, binomtest(int(hits), int(total)).proportion_ci(method="wilson")))
 
 
 def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
@@ -44,7 +33,7 @@ def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bin
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-    """Return the expected calibration error (Guo et al. 2017) of answers, confidence and whether right (n,).
+    """Return the expected calibration error (Guo et al. 2017), from confidence and whether right (n,).
 
     That is the mean gap between confidence and accuracy over equal-width bins of confidence.
     """
@@ -58,8 +47,8 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15)
 def answer_threshold(
     label: np.ndarray, probabilities: np.ndarray, right: float, weight: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Return the lowest confidence from which at least a share `right` of the answers are right, and the
-    share answered.
+    """Return the lowest confidence from which at least a share `right` of the predictions are right, and
+    the share of faces that reach it.
 
     label (n,), probabilities (n, classes), weight (n,) of each face (default: all the same). (1.0, 0.0) if no
     confidence will do.
@@ -79,33 +68,33 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
     """Return accuracy, balanced accuracy with its 95% interval, macro-F1, the confusion matrix, and of each
     class recall with its interval, precision and F1.
 
-    Intervals of recalls are Wilson's; that of their mean combines them (MOVER, Zou and Donner 2008), so
-    that it holds for few faces too. label and predicted (n,) are class indices, predicted may be
-    `MISSED`. Balanced accuracy and macro-F1 are means over the classes that occur in `label`.
+    label and predicted (n,) are class indices, predicted may be `MISSED`. Balanced accuracy and macro-F1 are
+    means over the classes that occur in `label`. The confusion matrix (classes, classes + 1) counts labels by
+    predictions; its last column is 'no face'. Intervals of recalls are Wilson's; that of their mean combines
+    them (MOVER, Zou and Donner 2008), so that it holds for few faces and stays within [0, 1].
     """
-    matrix = confusion_matrix(label, predicted, len(classes))
-    hits, total = matrix.diagonal(), matrix.sum(axis=1)
-    called = matrix[:, :-1].sum(axis=0)
-    present = total > 0
-    recall = hits[present] / total[present]
-    precision = hits / np.maximum(called, 1)
-    f1 = 2 * hits / np.maximum(total + called, 1)
-    intervals = np.array([wilson_interval(*pair) for pair in zip(hits[present], total[present])])
-    below, above = np.sqrt(np.square(recall[:, None] - intervals).sum(axis=0)) / present.sum()
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    indices = range(len(classes))
+    matrix = confusion_matrix(label, predicted, labels=[*indices, MISSED])[:-1]
+    precision, recall, f1, total = precision_recall_fscore_support(
+        label, predicted, labels=indices, zero_division=0
+    )
+    intervals = {i: wilson_interval(matrix[i, i], total[i]) for i in indices if total[i]}
+    present = list(intervals)
+    balanced = float(recall[present].mean())
+    distances = np.square(recall[present, None] - np.array(list(intervals.values())))
+    below, above = np.sqrt(distances.sum(axis=0)) / len(present)
     return {
-        "faces": int(total.sum() - matrix[:, -1].sum()),
+        "faces": int(matrix[:, :-1].sum()),
         "missed": int(matrix[:, -1].sum()),
-        "accuracy": float(hits.sum() / total.sum()),
-        "balanced_accuracy": float(recall.mean()),
-        "balanced_accuracy_interval": [float(recall.mean() - below), float(recall.mean() + above)],
+        "accuracy": float(matrix.trace() / matrix.sum()),
+        "balanced_accuracy": balanced,
+        "balanced_accuracy_interval": [float(balanced - below), float(balanced + above)],
         "macro_f1": float(f1[present].mean()),
-        "recall": {
-            name: [float(hits[i] / total[i]), *wilson_interval(hits[i], total[i])]
-            for i, name in enumerate(classes)
-            if total[i]
-        },
-        "precision": {name: float(precision[i]) for i, name in enumerate(classes) if total[i]},
-        "f1": {name: float(f1[i]) for i, name in enumerate(classes) if total[i]},
+        "recall": {classes[i]: [float(recall[i]), *intervals[i]] for i in present},
+        "precision": {classes[i]: float(precision[i]) for i in present},
+        "f1": {classes[i]: float(f1[i]) for i in present},
         "confusion_matrix": matrix.tolist(),
     }
 
@@ -113,9 +102,9 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
 def compare_hits(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
     """Return by how much the balanced accuracy of `after` is above that of `before`, and its 95% interval.
 
-    label (n,) of any kind; before and after (n,) tell which answers of two systems to the same pictures are
-    right. The interval is that of paired proportions (Agresti and Min 2005: half a picture is added to each
-    of the four cells), combined over the classes, which weigh the same.
+    label (n,) of any kind; before and after (n,) tell which predictions of two systems on the same pictures
+    are right. The interval is that of paired proportions (Agresti and Min 2005: half a picture is added to
+    each of the four cells), combined over the classes, which weigh the same.
     """
     difference, middle, variance = [], [], []
     for name in np.unique(label):
@@ -147,7 +136,7 @@ def format_report(report: dict, classes: Sequence[str]) -> str:
         f"{report['precision'][name]:>10.3f}{report['f1'][name]:>8.3f}"
         for name, (value, low, high) in report["recall"].items()
     ]
-    lines.append("confusion matrix (rows: label, columns: answer)")
+    lines.append("confusion matrix (rows: label, columns: prediction)")
     lines.append(" " * (wide + 2) + "".join(f"{name:>{wide + 1}}" for name in (*classes, "no face")))
     lines += [
         f"{name:>{wide + 2}}" + "".join(f"{count:>{wide + 1}}" for count in row)

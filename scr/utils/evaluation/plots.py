@@ -55,7 +55,7 @@ def plot_confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str]
             )
     axis.set_xticks(range(columns), names)
     axis.set_yticks(range(len(rows)), [f"{classes[row]}\n(n = {matrix[row].sum():,})" for row in rows])
-    axis.set(xlabel="answer", ylabel="label", title=title)
+    axis.set(xlabel="prediction", ylabel="label", title=title)
     figure.colorbar(
         image, ax=axis, label="share of the label's pictures", format=lambda value, _: f"{value:.0%}"
     )
@@ -87,24 +87,18 @@ def plot_learning_curves(path: Path, history: dict[str, list[float]], title: str
 def plot_reliability(path: Path, confidence: np.ndarray, right: np.ndarray, error: float, title: str) -> None:
     """Write a PNG of accuracy against confidence in 15 bins, with the number of faces in each.
 
-    confidence and right (n,): of each answer; `error` is the ECE.
+    confidence and right (n,): of each prediction; `error` is the ECE.
     """
-    bin_of = np.minimum((confidence * 15).astype(int), 14)
-    count = np.bincount(bin_of, minlength=15)
-    filled = np.flatnonzero(count)
+    from sklearn.calibration import CalibrationDisplay
+
     figure, (axis, counts) = _figure(8.4, 3.8, columns=2)
-    axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    axis.plot(
-        np.bincount(bin_of, confidence, 15)[filled] / count[filled],
-        np.bincount(bin_of, right, 15)[filled] / count[filled],
-        marker="o",
-        color="#0072B2",
-        label=f"measured (ECE {error:.3f})",
+    name = f"measured (ECE {error:.3f})"
+    CalibrationDisplay.from_predictions(
+        right.astype(int), confidence, n_bins=15, pos_label=1, name=name, ax=axis, color="#0072B2"
     )
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0.2, 1), ylim=(0, 1.02))
     axis.grid(alpha=0.3)
-    axis.legend()
-    counts.bar((np.arange(15) + 0.5) / 15, count, width=1 / 16, color="#56B4E9")
+    counts.hist(confidence, bins=15, range=(0, 1), rwidth=0.93, color="#56B4E9")
     counts.set(xlabel="confidence", ylabel="faces", xlim=(0.2, 1))
     figure.suptitle(title)
     save_figure(figure, path)

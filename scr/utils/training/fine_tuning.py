@@ -17,8 +17,8 @@ from scipy.special import log_softmax, softmax
 
 from ..config import SEED
 from ..data.splits import class_source_weights
-from ..evaluation.answers import Predictions, side_by_side
 from ..evaluation.metrics import answer_threshold, evaluate_predictions
+from ..evaluation.predictions import Predictions, side_by_side
 from .networks import PREDICTED_RIGHT, fit_temperature
 
 PULL = 1.0
