@@ -10,6 +10,7 @@ at the same place, and run workers that find the code:
 import contextlib
 import hashlib
 import logging
+import re
 import sqlite3
 import time
 import zlib
@@ -48,13 +49,11 @@ def extract(
     with open_file(output, create=True) as file:
         file.execute("PRAGMA locking_mode = EXCLUSIVE")
         paths = _list(file, images, root, source)
-        done = len(images) - len(_waiting(file))
-        if done:
+        if done := len(images) - len(_waiting(file)):
             note(f"going on: {done} of {len(images)} pictures were done before")
         try:
             if scheduler:
-                there = {number: paths[number] for number in _waiting(file)}
-                _take(file, _on_cluster(there, scheduler), source)
+                _take(file, _on_cluster(scheduler, paths, _waiting(file)), source)
             if here := _waiting(file):  # what no worker of the cluster survived, too
                 found = work_through(open_extractor, [paths[number] for number in here], jobs)
                 _take(file, zip(here, found), source)
@@ -67,26 +66,23 @@ def extract(
 def _list(
     file: sqlite3.Connection, images: Sequence[LabelledImage], root: Path, source: str
 ) -> dict[int, Path]:
-    """Make the pictures of a set these, the new and changed ones to be read; return their paths by number."""
+    """Make these the pictures of a set, new and changed ones to be read; return their paths by number."""
     known = {row[1:]: row[0] for row in file.execute("SELECT id, path, size, mtime_ns FROM picture")}
-    number, paths = max(known.values(), default=0), {}
+    last, paths = max(known.values(), default=0), {}
     with file:
         for image in images:
             status = image.path.stat()
             name = image.path.relative_to(root).as_posix().encode(errors="backslashreplace").decode()
-            key = name, status.st_size, status.st_mtime_ns
-            if key in known:
-                place = known.pop(key)
-            else:
-                place = number = number + 1
-                file.execute(
-                    "INSERT INTO picture (id, path, size, mtime_ns) VALUES (?, ?, ?, ?)", (place, *key)
-                )
-            paths[place] = image.path
-            columns = {name: getattr(image, name) for name in ("label", "split", "subject", "session")}
-            update(file, place, columns | {"source": source, "votes": bytes(image.votes)})
+            number = known.pop((name, status.st_size, status.st_mtime_ns), None)
+            if number is None:
+                number = last = last + 1
+                stamp = {"path": name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+                insert(file, "picture", {"id": [number]} | {key: [value] for key, value in stamp.items()})
+            paths[number] = image.path
+            columns = {key: getattr(image, key) for key in ("label", "split", "subject", "session")}
+            update(file, number, columns | {"source": source, "votes": bytes(image.votes)})
         for table in ("picture", "landmarks", "crop"):
-            file.executemany(f"DELETE FROM {table} WHERE id = ?", [(place,) for place in known.values()])
+            file.executemany(f"DELETE FROM {table} WHERE id = ?", [(number,) for number in known.values()])
     return paths
 
 
@@ -150,18 +146,12 @@ def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
 
 
 def encoding(path: Path, head: bytes) -> str:
-    """Return how a picture is encoded: its format, and the sum of the quantisation tables of a JPEG.
+    """Return how a picture is encoded: its suffix, and for a JPEG the sum of its quantisation tables.
 
     Pictures of one camera or one tool have it in common; one that was encoded again mostly has another.
     """
-    place, tables = 2, b""
-    if head.startswith(b"\xff\xd8"):
-        while head[place : place + 1] == b"\xff" and head[place + 1] != 0xDA:  # until the pixels begin
-            length = int.from_bytes(head[place + 2 : place + 4])
-            if head[place + 1] == 0xDB:
-                tables += head[place + 4 : place + 2 + length]
-            place += 2 + length
-    return f"{path.suffix.lower()} {zlib.crc32(tables):08x}" if tables else path.suffix.lower()
+    tables = re.findall(rb"\xff\xdb\x00[\x43\x84\xc5].{65}", head, re.DOTALL)
+    return f"{path.suffix.lower()} {zlib.crc32(b''.join(tables)):08x}"
 
 
 def extract_task(pictures: dict[int, Path]) -> list[tuple[int, dict]]:
@@ -170,37 +160,30 @@ def extract_task(pictures: dict[int, Path]) -> list[tuple[int, dict]]:
         return [(number, work(path)) for number, path in pictures.items()]
 
 
-def _on_cluster(pictures: dict[int, Path], scheduler: str) -> Iterator[tuple[int, dict]]:
+def _on_cluster(scheduler: str, paths: dict[int, Path], numbers: Sequence[int]) -> Iterator[tuple[int, dict]]:
     """Yield what a cluster finds on pictures, as it is done; those that kill several workers are left out."""
     try:
         from distributed import Client, KilledWorker, as_completed
     except ModuleNotFoundError as error:
         raise UserError("--cluster needs Dask; run: pip install -r requirements-cluster.txt") from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a lost connection is told once, and by us
-    where, numbers = f"the cluster at {scheduler}", list(pictures)
-    tasks = [
-        {number: pictures[number] for number in numbers[start : start + TASK_PICTURES]}
-        for start in range(0, len(numbers), TASK_PICTURES)
-    ]
+    starts = range(0, len(numbers), TASK_PICTURES)
+    tasks = [{one: paths[one] for one in numbers[start : start + TASK_PICTURES]} for start in starts]
     try:
         with Client(scheduler, timeout=PATIENCE_S) as client:
             client.wait_for_workers(1, timeout=PATIENCE_S)
             for done in as_completed(client.map(extract_task, tasks, pure=False)):
-                if done.status == "error" and isinstance(done.exception(), KilledWorker):
-                    note(f"a task of {len(tasks[0])} pictures that workers died of is done on this machine")
-                else:
+                if not (done.status == "error" and isinstance(done.exception(), KilledWorker)):
                     yield from done.result()
     except Exception as error:  # Dask and tornado raise a dozen unrelated types
         cause = error
         while cause and not isinstance(cause, ModuleNotFoundError):
             cause = cause.__cause__
-        if cause:
-            raise UserError(
-                f"a worker of {where} has no {cause.name}; start workers in the repository, by its packages:"
-                " PYTHONPATH=scr dask worker --nthreads 1"
-            ) from error
-        reason = str(error) or type(error).__name__
-        raise UserError(
-            f"{where} can't be used ({reason}); see that scheduler and workers run, and run this again: "
-            "it goes on where it was"
-        ) from error
+        advice = (
+            f"a worker has no {cause.name}; start workers in the repository, by its packages: "
+            "PYTHONPATH=scr dask worker --nthreads 1"
+            if cause
+            else f"{str(error) or type(error).__name__}; see that scheduler and workers run, and run this "
+            "again: it goes on where it was"
+        )
+        raise UserError(f"the cluster at {scheduler} can't be used: {advice}") from error

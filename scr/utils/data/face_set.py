@@ -58,26 +58,27 @@ class FaceSet:
             "width": np.zeros(n, np.int32),
             "height": np.zeros(n, np.int32),
             "votes": np.zeros((n, VOTES), np.uint8),
-            "crop": None,
-            "maps": None,
         }
-        for name in _COLUMNS:
+        for name in set(_COLUMNS) - {"crop", "maps"}:
             if getattr(self, name) is None:
                 setattr(self, name, defaults.get(name, np.zeros(n, "U1")))
-            values = getattr(self, name)
-            if values is not None and len(values) != n:
+        for name, values in self._columns().items():
+            if len(values) != n:
                 raise ValueError(f"column {name} has {len(values)} rows, landmarks {n}")
         if self.missed is None:
             self.missed = missed_pictures(*[np.empty(0, "U1")] * len(MISSED))
         self.missed = self.missed.view(np.recarray)
+
+    def _columns(self) -> dict:
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        return {name: values for name, values in columns.items() if values is not None}
 
     def __len__(self) -> int:
         return len(self.landmarks)
 
     def select(self, rows: np.ndarray | slice, missed: np.ndarray | slice = slice(None)) -> "FaceSet":
         """Return the faces, and the missed pictures, that slices, masks or arrays of numbers name."""
-        columns = {name: getattr(self, name) for name in _COLUMNS}
-        chosen = {name: choose(values, rows) for name, values in columns.items() if values is not None}
+        chosen = {name: choose(values, rows) for name, values in self._columns().items()}
         return FaceSet(**chosen, missed=self.missed[missed])
 
     def of_classes(self, classes: Sequence[str]) -> "FaceSet":
@@ -118,12 +119,12 @@ def concatenate(sets: Sequence[FaceSet]) -> FaceSet:
     """Return one set of several; crops and irises are left out if not all of them have them."""
     if len(sets) == 1:
         return sets[0]
-    filled = [part for part in sets if len(part)] or sets[:1]
+    filled = [part._columns() for part in sets if len(part)] or [sets[0]._columns()]
     columns = {}
-    for name in _COLUMNS:
-        parts = [getattr(part, name) for part in filled]
-        if all(part is not None for part in parts):
-            columns[name] = (Rows if name in ("landmarks", "crop", "maps") else np.concatenate)(parts)
+    for name in filled[0]:
+        if all(name in part for part in filled):
+            on_disk = name in ("landmarks", "crop", "maps")
+            columns[name] = (Rows if on_disk else np.concatenate)([part[name] for part in filled])
     return FaceSet(**columns, missed=np.concatenate([part.missed for part in sets]))
 
 

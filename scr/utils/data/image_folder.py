@@ -12,34 +12,14 @@ from ..faces.images import is_image
 from ..folders import list_files, list_reasons
 from .classes import MOST_CLASSES, class_name, list_names, name_problem
 
-FERPLUS_COLUMNS = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-    "unknown",
-    "NF",
-)
+FERPLUS_COLUMNS = tuple("neutral happiness surprise sadness anger disgust fear contempt unknown NF".split())
 VOTES = len(FERPLUS_COLUMNS)
-
-_SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "fer2013train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "fer2013valid": "val",
-    "publictest": "val",
-    "test": "test",
-    "testing": "test",
-    "fer2013test": "test",
-    "privatetest": "test",
+_SPLIT_NAMES = {
+    "train": "train training fer2013train",
+    "val": "val valid validation fer2013valid publictest",
+    "test": "test testing fer2013test privatetest",
 }
+_SPLIT_FOLDERS = {name: split for split, names in _SPLIT_NAMES.items() for name in names.split()}
 
 
 @dataclass(frozen=True)
@@ -75,17 +55,17 @@ def find_labelled_images(
     places = _class_places(folders, classes)
     for path in paths:
         names, place = folders[path.parent], places[path.parent]
-        if place is None or name_problem(class_name(names[place])):
-            reason = "" if place is None else f", a name that {name_problem(class_name(names[place]))}"
+        label = "" if place is None else class_name(names[place])
+        if problem := name_problem(label):
+            reason = f", a name that {problem}" if label else ""
             left_out[f"in {'/'.join(names)} (no class's folder{reason})"] += 1
             continue
         above = names[1:place]
         splits = [_SPLIT_FOLDERS[name.lower()] for name in above if name.lower() in _SPLIT_FOLDERS]
         subject = above[-1] if above and above[-1].lower() not in _SPLIT_FOLDERS else ""
-        label, name = class_name(names[place]), names[place].lower()
-        if label not in name:  # `Happy` and `sadness` need no word
-            renamed.add(f"{name} as {label}")
-        images.append(LabelledImage(path, label, (splits or [""])[-1], subject))
+        if label not in names[place].lower():  # `Happy` and `sadness` need no word
+            renamed.add(f"{names[place].lower()} as {label}")
+        images.append(LabelledImage(path, label, splits[-1] if splits else "", subject))
     if renamed:
         note(f"folders taken for known emotions: {list_names(sorted(renamed))}")
     if not images:
@@ -94,9 +74,8 @@ def find_labelled_images(
         raise UserError(f"{relative(root)} holds {what}; put them into folders such as {', '.join(EMOTIONS)}")
     if len(found := sorted({image.label for image in images})) > MOST_CLASSES:
         raise UserError(
-            f"{relative(root)} holds {len(found)} folders that could be classes ({list_names(found)}), "
-            f"and a model "
-            f"has at most {MOST_CLASSES}; name those you mean: --classes NAME NAME"
+            f"{relative(root)} holds {len(found)} folders that could be classes ({list_names(found)}), and a "
+            f"model has at most {MOST_CLASSES}; name those you mean: --classes NAME NAME"
         )
     if len({image.subject for image in images}) == 1:  # one folder above all of them: not a person's
         images = [replace(image, subject="") for image in images]
@@ -119,9 +98,7 @@ def _class_places(
     def is_class(name: str) -> bool:
         return class_name(name) in classes if classes else canonical_emotion(name) is not None
 
-    def levels(
-        names: tuple[str, ...],
-    ) -> list[int]:  # places of the names that are no split, without the root's
+    def levels(names: tuple[str, ...]) -> list[int]:  # without the root, and what is a split
         return [place for place, name in enumerate(names) if place and name.lower() not in _SPLIT_FOLDERS]
 
     known = {
@@ -130,14 +107,13 @@ def _class_places(
     }
     if classes:
         return known
-    theirs = {
-        levels(folders[folder]).index(place) for folder, place in known.items() if place
-    }  # how many folders below the root known emotions lie
-    places = {}
+    # How many folders below the root known emotions lie: own classes lie there, too.
+    theirs = {levels(folders[folder]).index(place) for folder, place in known.items() if place} or {0}
     for folder, names in folders.items():
-        own = [place for level, place in enumerate(levels(names)) if level in (theirs or {0})]
-        places[folder] = known[folder] if known[folder] is not None else max(own, default=None)
-    return places
+        if known[folder] is None:
+            own = [place for level, place in enumerate(levels(names)) if level in theirs]
+            known[folder] = max(own, default=None)
+    return known
 
 
 def read_ferplus(root: Path, labels: Path) -> tuple[list[LabelledImage], Counter]:
