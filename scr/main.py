@@ -17,7 +17,21 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.app.doctor import diagnose, version
+from utils.app.pipeline import FaceReader, PictureResult, read_pictures, read_video
+from utils.app.smoothing import TIME_CONSTANT_MS
+from utils.app.summary import Summary
+from utils.app.table import STDOUT, Outputs, TableFormat, check_names
+from utils.app.windows.live_view import LiveWindow, View
+from utils.app.windows.window import Window, display_problem
 from utils.config import MODELS, UserError, note, relative
+from utils.model.bundle import NAME, find_model
+from utils.video.camera import CameraSettings, list_cameras
+from utils.video.frames import Source
+from utils.video.sources import DEMO_CLIP, VideoSource, open_source
+
+OF_CAMERAS = ("camera_backend", "width", "height", "fps")
+"""Options that only cameras know."""
 
 
 def build_parser():
@@ -74,7 +88,7 @@ def build_parser():
         metavar="FILE",
         help="write a row for each face and frame: .csv, .jsonl, or - for CSV on standard output",
     )
-    table.add_argument("--append", action="store_true", help="add to the rows that FILE has")
+    table.add_argument("--append", action="store_true", default=None, help="add to the rows that FILE has")
     table.add_argument(
         "--delimiter", choices=(",", ";", "tab"), metavar="CHAR", help="of columns: , (default), ; or tab"
     )
@@ -97,11 +111,6 @@ def build_parser():
 
 
 def main(args):
-    from utils.app.doctor import diagnose, version
-    from utils.app.table import check_names
-    from utils.model.bundle import find_model
-    from utils.video.camera import list_cameras
-
     if args.version:
         return print(version())
     if args.list_cameras:
@@ -130,98 +139,64 @@ def main(args):
         raise UserError(f"nothing in {source.name} can be read; choose another folder")
 
 
-def open_input(args):
+def open_input(args) -> Source:
     """Return the source that was named, or else the camera; the bundled clip is for a bare `main.py`."""
-    from utils.video.camera import CameraSettings
-    from utils.video.sources import DEMO_CLIP, open_source
-
-    asks = (args.source, args.save, args.output, args.plot, *camera_options(args).values())
-    is_bare = not args.no_display and all(value is None for value in asks)
+    given = (args.source, args.save, args.output, args.plot, *(getattr(args, name) for name in OF_CAMERAS))
+    fallback = None if args.no_display or any(given) else DEMO_CLIP
     settings = CameraSettings(args.camera_backend or "auto", args.width, args.height, args.fps)
-    folders = [args.save] if args.save and args.save.is_dir() else []  # of an earlier run: not read
-    return open_source(args.source or "0", settings, DEMO_CLIP if is_bare else None, folders)
+    unread = [args.save] if args.save and args.save.is_dir() else []  # the annotated files of an earlier run
+    return open_source(args.source or "0", settings, fallback, unread)
 
 
-def camera_options(args) -> dict:
-    """Return the options that only a camera knows, and what was given for them."""
-    return {
-        "--camera-backend": args.camera_backend,
-        "--width": args.width,
-        "--height": args.height,
-        "--fps": args.fps,
-    }
-
-
-def check_options(args, source) -> None:
+def check_options(args, source: Source) -> None:
     """Raise UserError for an option that does nothing with this source and these outputs."""
-    is_csv = args.output and args.output.suffix.lower() != ".jsonl"
-    has_videos = source.kind not in ("picture", "folder") or any(not file.is_picture for file in source.files)
-    idle = camera_options(args) if source.kind != "camera" else {}
-    idle |= {"--jobs": args.jobs} if source.kind != "folder" else {}
-    idle |= {"--smoothing-ms": args.smoothing_ms} if not has_videos else {}
-    idle |= {"--mirror": args.mirror} if args.no_display and not args.save else {}
-    for option, value in idle.items():
-        if value is not None:
-            raise UserError(f"{option} does nothing for this {source.kind} and these outputs; leave it out")
-    if (args.delimiter or args.decimal) and not is_csv:
-        raise UserError("--delimiter and --decimal are for --output FILE.csv; leave them out")
-    if args.append and str(args.output or "-") == "-":
-        raise UserError("--append is for --output FILE; leave it out")
+    idle = set() if source.kind == "camera" else set(OF_CAMERAS)
+    if source.kind != "folder":
+        idle.add("jobs")
+    if source.kind in ("picture", "folder") and all(file.is_picture for file in source.files):
+        idle.add("smoothing_ms")
+    if args.no_display and not args.save:
+        idle.add("mirror")
+    if not args.output or args.output == STDOUT:
+        idle.add("append")
+    if not args.output or args.output.suffix.lower() == ".jsonl":
+        idle |= {"delimiter", "decimal"}
+    for name in sorted(idle):
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} does nothing here ({source.kind}); leave it out")
 
 
-def open_demo(args, source, stack) -> "Demo":
+def open_demo(args, source: Source, stack: ExitStack) -> "Demo":
     """Return what the arguments ask for, closed with the stack; raises UserError before a file is touched."""
-    from utils.app.pipeline import FaceReader
-    from utils.app.smoothing import TIME_CONSTANT_MS
-    from utils.app.summary import Summary
-    from utils.app.table import Outputs
-
     outputs = Outputs(source, args.output, args.save, args.plot)
+    delimiter = "\t" if args.delimiter == "tab" else args.delimiter or ","
+    style = TableFormat(delimiter, args.decimal or ".", bool(args.append))
     smoothing_ms = TIME_CONSTANT_MS if args.smoothing_ms is None else args.smoothing_ms
     reader = FaceReader(args.model, args.max_faces, smoothing_ms)
-    stack.enter_context(outputs.open(reader.classifier.classes, table_format(args)))
-    view, window = open_view(args, source, reader.classifier, stack)
-    return Demo(reader, outputs, Summary(source, bool(window)), view, window)
-
-
-def table_format(args):
-    """Return how the table is written."""
-    from utils.app.table import TableFormat
-
-    delimiter, decimal = args.delimiter or ",", args.decimal or "."
-    if delimiter == decimal:
-        raise UserError("a comma between columns and in numbers can't be told apart; add: --delimiter ';'")
-    return TableFormat("\t" if delimiter == "tab" else delimiter, decimal, args.append)
-
-
-def open_view(args, source, classifier, stack):
-    """Return what draws the frames, and the window that shows them; None where nothing is drawn or shown."""
-    from utils.app.windows.live_view import LiveWindow, View
-    from utils.app.windows.window import Window, display_problem
-    from utils.model.bundle import NAME
-
-    problem = display_problem() if not args.no_display else ""
+    classifier = reader.classifier
+    stack.enter_context(outputs.open(classifier.classes, style))
+    problem = "" if args.no_display else display_problem()
     if problem:
         note(f"no display ({problem}): going on without a window")
-    has_window = not args.no_display and not problem
-    if not (has_window or args.save):
-        return None, None
-    mirror = source.live if args.mirror is None else args.mirror
-    view = View(classifier.classes, "" if classifier.name == NAME else classifier.name, mirror)
-    if not has_window:
-        return view, None
-    source.loops = True  # the clip, in a window
-    waits = not (args.save or args.output or args.plot)
-    return view, LiveWindow(view, stack.enter_context(Window()), source, waits)
+    has_window = not (args.no_display or problem)
+    view = window = None
+    if has_window or args.save:
+        name = "" if classifier.name == NAME else classifier.name
+        view = View(classifier.classes, name, source.live if args.mirror is None else args.mirror)
+    if has_window:
+        source.loops = True  # the clip
+        waits = not (args.save or args.output or args.plot)
+        window = LiveWindow(view, stack.enter_context(Window()), source, waits)
+    return Demo(reader, outputs, Summary(source, has_window), view, window)
 
 
-def tell_news(source) -> None:
+def tell_news(source: Source) -> None:
     """Tell the user what happened to the source."""
     while source.news:
         note(source.news.popleft())
 
 
-def report(demo: "Demo", seconds: float, source) -> None:
+def report(demo: "Demo", seconds: float, source: Source) -> None:
     """Print what was seen and what was written; on stderr if the table went to stdout."""
     place = sys.stderr if demo.outputs.to_stdout else sys.stdout
     first, *others = demo.summary.lines(seconds) or [""]
@@ -229,10 +204,8 @@ def report(demo: "Demo", seconds: float, source) -> None:
         print(first, file=place)
     if source.failure and not source.live:
         note(source.failure)
-    for path in demo.outputs.paths:
-        if path.exists():
-            print(f"written: {relative(path)}", file=place)
-    for line in others:
+    written = [f"written: {relative(path)}" for path in demo.outputs.paths if path.exists()]
+    for line in (*written, *others):
         print(line, file=place)
 
 
@@ -240,11 +213,11 @@ def report(demo: "Demo", seconds: float, source) -> None:
 class Demo:
     """A run: what reads faces, and where they go; view and window are None if nothing is drawn or shown."""
 
-    reader: object
-    outputs: object
-    summary: object
-    view: object | None
-    window: object | None
+    reader: FaceReader
+    outputs: Outputs
+    summary: Summary
+    view: View | None
+    window: LiveWindow | None
 
     def run(self, source, jobs: int | None = None) -> None:
         """Work through a source until it or the user ends; jobs: processes that read pictures."""
@@ -256,8 +229,6 @@ class Demo:
 
     def run_files(self, source, jobs: int | None) -> None:
         """Go through pictures and videos in their order until they end or the user does."""
-        from utils.app.pipeline import read_pictures
-
         pictures = [file for file in source.files if file.is_picture]
         jobs = jobs or (1 if self.window else os.cpu_count())
         images = bool(self.view or self.outputs.plot)
@@ -284,9 +255,6 @@ class Demo:
 
     def run_video_file(self, file) -> bool:
         """Go through a video of a folder; return whether to go on."""
-        from utils.app.pipeline import PictureResult
-        from utils.video.sources import VideoSource
-
         try:
             video = VideoSource(file.name, file.path)
         except UserError as error:
@@ -299,8 +267,6 @@ class Demo:
 
     def run_video(self, source) -> bool:
         """Go through frames until they end or the user does; return whether to go on."""
-        from utils.app.pipeline import read_video
-
         with closing(read_video(self.reader, source)) as frames:
             for frame, faces in frames:
                 tell_news(source)

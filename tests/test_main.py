@@ -17,7 +17,6 @@ import pytest
 import main
 from utils.app.pipeline import FaceReader
 from utils.app.windows import live_view
-from utils.app.windows import window as window_module
 from utils.app.windows.canvas import AMBER, COLOURS, PANEL
 from utils.config import ASSETS, EMOTIONS, UserError
 from utils.video import camera, live_source, sources, video_writer
@@ -163,7 +162,7 @@ def test_saved_video_shows_what_was_drawn(clip, tmp_path):
 
 def test_a_bare_call_without_camera_and_display_plays_the_clip(clip, monkeypatch, capsys):
     monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video0")
-    monkeypatch.setattr(sources, "DEMO_CLIP", clip)
+    monkeypatch.setattr(main, "DEMO_CLIP", clip)
     run()
     out, err = capsys.readouterr()
     assert err.count("\n") == 2 and "no camera 0" in err and "no display" in err
@@ -238,7 +237,7 @@ def test_ctrl_c_loses_no_row_and_completes_the_video(frames, tmp_path, monkeypat
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources, "open_source", lambda *_, **__: Script(frames[:5], interrupt))
+    monkeypatch.setattr(main, "open_source", lambda *_, **__: Script(frames[:5], interrupt))
     with pytest.raises(KeyboardInterrupt):
         run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
     assert len(read_csv(tmp_path / "rows.csv")) == 5
@@ -254,14 +253,14 @@ def test_each_row_is_on_disk_before_the_next_frame_is_read(frames, tmp_path, mon
         return read(self, frame, faces)
 
     monkeypatch.setattr(FaceReader, "read", counted_read)
-    monkeypatch.setattr(sources, "open_source", lambda *_, **__: Script(frames[:4]))
+    monkeypatch.setattr(main, "open_source", lambda *_, **__: Script(frames[:4]))
     run("--output", tmp_path / "rows.csv", "--no-display")
     assert counts[1:] == [2, 3, 4]
 
 
 def test_a_camera_gone_for_good_ends_in_one_line_with_all_rows(frames, tmp_path, monkeypatch, capsys):
     source = Script(frames[:3], failure="camera 0 gave no frame for 30 s")
-    monkeypatch.setattr(sources, "open_source", lambda *_, **__: source)
+    monkeypatch.setattr(main, "open_source", lambda *_, **__: source)
     with pytest.raises(UserError, match="camera 0 gave no frame"):
         run("--output", tmp_path / "rows.csv", "--no-display")
     assert len(read_csv(tmp_path / "rows.csv")) == 3 and "3 frames" in capsys.readouterr().out
@@ -308,7 +307,7 @@ def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(
     frames, tmp_path, monkeypatch, capsys
 ):
     source = PulledAfterThree([PluggedCamera(frames[0]), PluggedCamera(cv2.resize(frames[0], (960, 540)))])
-    monkeypatch.setattr(sources, "open_source", lambda *_, **__: source)
+    monkeypatch.setattr(main, "open_source", lambda *_, **__: source)
     with pytest.raises(UserError, match="plug it in"):
         run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
     rows, said = read_csv(tmp_path / "rows.csv"), capsys.readouterr().err.splitlines()
@@ -322,7 +321,7 @@ def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(
 
 def test_frame_size_may_change_in_mid_stream(frames, tmp_path, monkeypatch):
     mixed = frames[:3] + [cv2.resize(frame, (960, 540)) for frame in frames[3:6]]
-    monkeypatch.setattr(sources, "open_source", lambda *_, **__: Script(mixed))
+    monkeypatch.setattr(main, "open_source", lambda *_, **__: Script(mixed))
     run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.avi", "--no-display")
     widths = [int(row["width"]) for row in read_csv(tmp_path / "rows.csv")]
     assert len(widths) == 6 and np.mean(widths[3:]) == pytest.approx(1.5 * np.mean(widths[:3]), rel=0.15)
@@ -353,8 +352,8 @@ def window(monkeypatch):
 
     def put(*keys):
         fake = FakeWindow(keys)
-        monkeypatch.setattr(window_module, "display_problem", lambda: "")
-        monkeypatch.setattr(window_module, "Window", lambda: fake)
+        monkeypatch.setattr(main, "display_problem", lambda: "")
+        monkeypatch.setattr(main, "Window", lambda: fake)
         return fake
 
     return put
@@ -397,7 +396,7 @@ def test_a_lost_camera_is_said_on_the_picture(frames, window, monkeypatch, capsy
             yield None
 
     fake = window()
-    monkeypatch.setattr(sources, "open_source", lambda *_, **__: Lost(frames[:2]))
+    monkeypatch.setattr(main, "open_source", lambda *_, **__: Lost(frames[:2]))
     run()
     assert capsys.readouterr().err == "camera 0 is lost, trying again\n" and len(fake.shown) == 3
     amber = (np.abs(fake.shown[-1][:, 640:].astype(int) - AMBER).max(axis=2) < 30).sum()
@@ -443,9 +442,9 @@ def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
         (["--source", "pictures", "--smoothing-ms", "100"], "--smoothing-ms does nothing"),
         (["--source", "clip.mp4", "--width", "640"], "--width does nothing"),
         (["--source", "clip.mp4", "--mirror"], "--mirror does nothing"),
-        (["--source", "good.png", "--decimal", ","], "are for --output FILE.csv"),
+        (["--source", "good.png", "--decimal", ","], "--decimal does nothing"),
         (["--source", "good.png", "--output", "a.csv", "--decimal", ","], "add: --delimiter"),
-        (["--source", "good.png", "--output", "-", "--append"], "--append is for"),
+        (["--source", "good.png", "--output", "-", "--append"], "--append does nothing"),
         (["--source", "7"], "no camera 7"),
         (["--source", "clip.mp4", "--save", "zero.mp4/drawn.mp4"], "can't write"),
     ],
@@ -475,7 +474,7 @@ def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, cl
 
 def test_clip_without_a_camera_goes_round_in_a_window(clip, window, monkeypatch, capsys):
     monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video0")
-    monkeypatch.setattr(sources, "DEMO_CLIP", clip)
+    monkeypatch.setattr(main, "DEMO_CLIP", clip)
     fake = window()
     fake.read_key = lambda wait_s=0.0: "q" if len(fake.shown) == 70 else ""
     run()
@@ -560,7 +559,7 @@ def test_doctor_comes_to_its_end(monkeypatch, capsys):
 
 
 def test_list_cameras(monkeypatch, capsys):
-    monkeypatch.setattr(camera, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
+    monkeypatch.setattr(main, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
     run("--list-cameras")
     assert capsys.readouterr().out == "0 Webcam: 640 x 480, V4L2\n"
 
@@ -676,3 +675,28 @@ def test_real_window_obeys_its_keys(screen, tmp_path):
     assert demo.returncode == 0 and "frames in" in out
     assert err.startswith("saved ") and err.count("\n") == 1
     assert cv2.imread(str(next(tmp_path.glob("snapshots/*.png")))).shape == (360, 640 + PANEL, 3)
+
+
+def test_the_window_takes_the_shape_of_each_picture(screen, frames, tmp_path):
+    for name, image in (("a.png", frames[0]), ("b.png", frames[0][:, 200:500].copy())):
+        cv2.imwrite(str(tmp_path / name), image)
+    env = os.environ | {"DISPLAY": screen}
+    demo = subprocess.Popen([sys.executable, str(MAIN), "--source", str(tmp_path)], env=env)
+
+    def wait_for(size: str) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and demo.poll() is None:
+            command = ["xdotool", "search", "--name", "Facial emotion", "getwindowgeometry"]
+            done = subprocess.run(command, env=env, capture_output=True, text=True)
+            if f"Geometry: {size}" in done.stdout:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"no window of {size}: {done.stdout}")
+
+    try:
+        wait_for("840x360")
+        subprocess.run(["xdotool", "mousemove", "100", "100", "key", "space"], env=env, check=True)
+        wait_for("560x432")
+    finally:
+        demo.kill()
+        demo.wait()

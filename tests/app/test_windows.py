@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from utils.app.pipeline import FaceResult, box_px
-from utils.app.windows.canvas import COLOURS, CONTOURS, PANEL, PAPER, UNSURE, Canvas, class_colours
+from utils.app.windows.canvas import COLOURS, CONTOURS, PANEL, PAPER, UNSURE, Canvas, class_colours, drawable
 from utils.app.windows.live_view import BARS_TOP, Timeline, View
 from utils.app.windows.window import display_problem
 from utils.config import ASSETS, EMOTIONS
@@ -116,11 +116,11 @@ def test_a_class_at_nought_percent_has_no_bar_and_several_faces_have_numbers(por
     frame, landmarks = portrait
     probabilities = np.array([0.004, 0.99, 0.004, 0.002], np.float32)
     readings = [FaceResult(face, landmarks, (0, 0, 9, 9), "happy", 0.99, probabilities) for face in (0, 1)]
-    figures, figure = [], Canvas.figure
+    figures, text = [], Canvas.text
     monkeypatch.setattr(
         Canvas,
-        "figure",
-        lambda canvas, text, *rest, **more: (figures.append(text), figure(canvas, text, *rest, **more)),
+        "text",
+        lambda canvas, shown, *rest, **more: (figures.append(shown), text(canvas, shown, *rest, **more)),
     )
     panel = View(EMOTIONS).draw(np.full((1080, 1920, 3), 90, np.uint8), readings)[:, 1920:]
     assert not (panel == np.array(COLOURS["fear"], np.uint8)).all(axis=2).any()
@@ -160,11 +160,11 @@ def test_tags_show_the_panel_s_numbers_though_those_change_less_often(portrait, 
     monkeypatch.setattr(
         Canvas, "draw_tags", lambda canvas, given: tags.append([text for _, text, _ in given])
     )
-    figure = Canvas.figure
+    text = Canvas.text
     monkeypatch.setattr(
         Canvas,
-        "figure",
-        lambda canvas, text, *rest, **more: (figures.append(text), figure(canvas, text, *rest, **more)),
+        "text",
+        lambda canvas, shown, *rest, **more: (figures.append(shown), text(canvas, shown, *rest, **more)),
     )
     view = View(EMOTIONS)
     for number in range(12):
@@ -219,12 +219,16 @@ def test_another_video_begins_another_timeline():
     assert sad[:, -15:].all() and not anger.any()
 
 
-def test_timeline_does_not_grow():
-    timeline = Timeline()
-    for stamp in range(20_000):
-        timeline.add(stamp * 33, 0.5, COLOURS["sad"])
-    assert len(timeline._times) == Timeline._ROOM and timeline._times[timeline._count - 1] == 19_999 * 33
-    assert timeline.render(100, 10).any()
+def test_names_in_any_script_are_drawn_readably_and_apart():
+    names = ["खुश", "दुखी", "மகிழ்ச்சி", "ดีใจ", "幸せ", "счастье", "glücklich", "سعيد", "שמח", "\udcff"]
+    shown = list(map(drawable, names))
+    assert shown[4:9] == names[4:9] and shown[9] == "?"
+    assert all(name.isascii() and name.isalpha() for name in shown[:4]) and len(set(shown)) == len(names)
+    classes = names[:9]
+    probabilities = np.full(9, 1 / 9, np.float32)
+    landmarks = np.random.default_rng(0).random((478, 3)).astype(np.float32)
+    frame = np.full((480, 640, 3), 90, np.uint8)
+    View(classes).draw(frame, [reading_on(landmarks, frame.shape, classes, probabilities)], 0)
 
 
 @pytest.mark.parametrize("deficiency", ["none", "protan", "deutan", "tritan"])

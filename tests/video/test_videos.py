@@ -342,8 +342,6 @@ def test_damage_in_the_middle_is_not_an_early_end(smile, tmp_path):
 
 
 def test_quitting_early_ends_the_sound_with_the_picture(tmp_path, monkeypatch):
-    from utils.app.windows import window
-
     keys = iter([""] * 30 + ["q"])
 
     class Window:
@@ -355,8 +353,8 @@ def test_quitting_early_ends_the_sound_with_the_picture(tmp_path, monkeypatch):
         def read_key(self, wait_s=0.0):
             return next(keys, "q")
 
-    monkeypatch.setattr(window, "display_problem", lambda: "")
-    monkeypatch.setattr(window, "Window", Window)
+    monkeypatch.setattr(main, "display_problem", lambda: "")
+    monkeypatch.setattr(main, "Window", Window)
     main.main(main.build_parser().parse_args(["--source", str(SMILE), "--save", str(tmp_path / "s.mp4")]))
     with av.open(str(tmp_path / "s.mp4")) as file:
         assert 0.5 < file.duration / 1e6 < 1.2

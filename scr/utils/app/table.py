@@ -26,11 +26,15 @@ PICTURE_SUFFIXES = tuple(".jpg .png .jpeg .bmp .jpe .tif .tiff .ppm".split())
 
 @dataclass(frozen=True)
 class TableFormat:
-    """How a CSV file is written; `append`: after the rows that it has."""
+    """How a CSV file is written; `append`: after the rows that it has. UserError if ambiguous."""
 
     delimiter: str = ","
     decimal: str = "."
     append: bool = False
+
+    def __post_init__(self):
+        if self.delimiter == self.decimal:
+            raise UserError("commas between columns and in numbers can't be told apart; add: --delimiter ';'")
 
 
 class Table:

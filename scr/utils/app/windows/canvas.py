@@ -5,6 +5,7 @@ design units: 200 wide, one unit being one pixel at 640 x 480 and 2.25 at 1080p.
 """
 
 import itertools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,20 +15,9 @@ import numpy as np
 from ...faces.features import MESH_POINTS
 from ...faces.images import import_cv2
 
-COLOURS = {
-    name: tuple(int(rgb[i : i + 2], 16) for i in (4, 2, 0))
-    for name, rgb in {
-        "happy": "F0E442",
-        "sad": "56B4E9",
-        "fear": "D55E00",
-        "neutral": "E8E8E8",
-        "disgust": "AAFF88",
-        "anger": "BB00FF",
-        "surprise": "BB7755",
-        "contempt": "557799",
-        "": "9955CC",
-    }.items()
-}
+_NAMES = "happy sad fear neutral disgust anger surprise contempt spare".split()
+_RGB = "F0E442 56B4E9 D55E00 E8E8E8 AAFF88 BB00FF BB7755 557799 9955CC".split()
+COLOURS = {name: tuple(bytes.fromhex(rgb)[::-1]) for name, rgb in zip(_NAMES, _RGB)}
 """BGR of the known emotions, and one more: nine classes have nine colours.
 
 They begin with those of Okabe and Ito (2008); the others were searched for so that any two, the grey of
@@ -64,7 +54,7 @@ class Canvas:
         self._cv2 = import_cv2()
         self._font = self._cv2.FontFace("sans")
         self._shape = None
-        self._written = lru_cache(256)(self._write)
+        self._figure = lru_cache(256)(self._draw_figure)
 
     def begin(self, frame_bgr: np.ndarray, mirror: bool = False, keep_panel: bool = False) -> None:
         """Start a picture with a frame (height, width, 3) uint8 on it; small ones are enlarged to 360 pixels.
@@ -114,9 +104,8 @@ class Canvas:
 
     def draw_contours(self, points: np.ndarray, colour: tuple[int, int, int]) -> None:
         """Draw the outlines of oval, eyes, brows and lips of a face, from `to_pixels`, in thin lines."""
-        sixteenths = (points.take(_CONTOUR_POINTS, axis=0) * 16).astype(
-            np.int32
-        )  # of a pixel: what cv2 calls shift 4
+        # Sixteenths of a pixel: what cv2 calls shift 4.
+        sixteenths = (points.take(_CONTOUR_POINTS, axis=0) * 16).astype(np.int32)
         loops = [sixteenths[start:end] for start, end in _CONTOUR_SPANS]
         shade = tuple(0.8 * value for value in colour)  # a little darker than the label, to be light on skin
         self._cv2.polylines(
@@ -125,13 +114,9 @@ class Canvas:
 
     def draw_points(self, points: np.ndarray, colour: tuple[int, int, int] = INK) -> None:
         """Draw the mesh points of a face, from `to_pixels`."""
-        size = max(1, round(self.scale * 1.4))
-        height, width = self._picture.shape[:2]
-        x, y = points[:MESH_POINTS].astype(int).T
-        for right in range(size):
-            for down in range(size):
-                inside = (x + right >= 0) & (x + right < width) & (y + down >= 0) & (y + down < height)
-                self._picture[y[inside] + down, x[inside] + right] = colour
+        radius = round(self.scale * 0.7)
+        for centre in points[:MESH_POINTS].astype(int).tolist():
+            self._cv2.circle(self._picture, centre, radius, colour, self._cv2.FILLED)
 
     def draw_tags(self, tags: Sequence[tuple[np.ndarray, str, tuple[int, int, int]]]) -> None:
         """Write a text beside each face (points, text, colour), never over a face or another tag."""
@@ -151,7 +136,7 @@ class Canvas:
                 free = all(x + wide <= a or x >= c or y + tall <= b or y >= d for a, b, c, d in taken)
                 if free and x >= 0 and y >= 0 and x + wide <= width and y + tall <= height:
                     self._picture[y : y + tall, x : x + wide] = PAPER
-                    self._put(text, x + gap, y + tall - gap, size, colour, 600)
+                    self._put(self._picture, text, x + gap, y + tall - gap, size, colour, 600)
                     taken.append((x, y, x + wide, y + tall))
                     break
 
@@ -164,52 +149,34 @@ class Canvas:
         colour: tuple[int, int, int] = INK,
         weight: int = 400,
         right: bool = False,
+        over: float = 0,
     ) -> None:
-        """Write into the panel, in design units; y is the base line, x the left or the `right` end."""
-        size_px = round(size * self.scale)
-        x_px = self._picture.shape[1] + round(x * self.scale)
-        if right:
-            x_px -= self._text_width(text, size_px, weight)
-        self._put(text, x_px, round(y * self.scale), size_px, colour, weight)
+        """Write into the panel, in design units; y is the base line, x the left or the `right` end.
 
-    def figure(
-        self,
-        text: str,
-        x: float,
-        y: float,
-        width: float,
-        size: float = 14,
-        colour: tuple[int, int, int] = INK,
-        weight: int = 400,
-        right: bool = False,
-    ) -> None:
-        """Write into the panel as `text` does, over what the same call wrote before: at most `width` units.
-
-        What was written is kept and copied: figures that change ten times a second come back as often.
+        over: the width that the same call wrote to before and is written over. Such figures come back ten
+        times a second, so their pictures are kept and copied.
         """
-        size_px, width_px = round(size * self.scale), round(width * self.scale)
-        picture = self._written(text, width_px, size_px, colour, weight, right)
-        left = self._picture.shape[1] + round(x * self.scale) - (width_px if right else 0)
-        top = round(y * self.scale) - size_px
-        self.image[top : top + picture.shape[0], left : left + width_px] = picture
+        size_px, width_px = round(size * self.scale), round(over * self.scale)
+        x_px, y_px = self._picture.shape[1] + round(x * self.scale), round(y * self.scale)
+        if not over:
+            x_px -= self._text_width(text, size_px, weight) if right else 0
+            return self._put(self.image, text, x_px, y_px, size_px, colour, weight)
+        figure = self._figure(text, width_px, size_px, colour, weight, right)
+        x_px, y_px = x_px - (width_px if right else 0), y_px - size_px
+        self.image[y_px : y_px + figure.shape[0], x_px : x_px + width_px] = figure
 
-    def _write(
-        self, text: str, width_px: int, size_px: int, colour: tuple[int, int, int], weight: int, right: bool
-    ) -> np.ndarray:
-        picture = np.full(
-            (round(1.3 * size_px), width_px, 3), PAPER, np.uint8
-        )  # base line at `size_px`, room for a g below
+    def _draw_figure(self, text: str, width_px: int, size_px: int, colour, weight: int, right: bool):
+        """Return a picture of a text, its base line at `size_px`, with room for a g below."""
+        picture = np.full((round(1.3 * size_px), width_px, 3), PAPER, np.uint8)
         x = width_px - self._text_width(text, size_px, weight) if right else 0
-        self._cv2.putText(picture, _drawable(text), (x, size_px), colour, self._font, size_px, weight)
+        self._put(picture, text, x, size_px, size_px, colour, weight)
         return picture
 
-    def _put(
-        self, text: str, x: int, y: int, size_px: int, colour: tuple[int, int, int], weight: int
-    ) -> None:
-        self._cv2.putText(self.image, _drawable(text), (x, y), colour, self._font, size_px, weight)
+    def _put(self, image: np.ndarray, text: str, x: int, y: int, size_px: int, colour, weight: int) -> None:
+        self._cv2.putText(image, drawable(text), (x, y), colour, self._font, size_px, weight)
 
     def _text_width(self, text: str, size_px: int, weight: int) -> int:
-        return self._cv2.getTextSize((0, 0), _drawable(text), (0, 0), self._font, size_px, weight)[2]
+        return self._cv2.getTextSize((0, 0), drawable(text), (0, 0), self._font, size_px, weight)[2]
 
     def fit_text(self, text: str, width: float, size: float = 14, weight: int = 400) -> str:
         """Return the text, cut to a width in design units."""
@@ -241,9 +208,37 @@ class Canvas:
         self._panel[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
 
 
-def _drawable(text: str) -> str:
-    """Return text without what is no character: names may hold such bytes, and OpenCV 5 crashes on them."""
-    return text.encode("utf-8", "replace").decode()
+@lru_cache(1024)
+def drawable(text: str) -> str:
+    """Return text as it can be drawn: what OpenCV's fonts lack (Hindi, Tamil, Thai...) in Latin letters.
+
+    Names may hold bytes that are no characters, on which OpenCV 5 crashes: they become question marks.
+    """
+    text = text.encode("utf-8", "replace").decode()
+    return "".join(map(_spell, text)) if any(map(_is_missing, text)) else text
+
+
+@lru_cache(1024)
+def _is_missing(character: str) -> bool:
+    """Tell whether a character is drawn as a question mark for want of another."""
+    if character.isascii():
+        return False
+    cv2, pictures = import_cv2(), np.zeros((2, 24, 40), np.uint8)
+    for picture, text in zip(pictures, (character, "?")):
+        cv2.putText(picture, text, (4, 18), 255, cv2.FontFace("sans"), 16)
+    return np.array_equal(*pictures)
+
+
+def _spell(character: str) -> str:
+    """Return a character by its Unicode name: `DEVANAGARI VOWEL SIGN U` becomes u, `THAI ... DO DEK` do."""
+    words = unicodedata.name(character, "").split()
+    if not _is_missing(character) or "VIRAMA" in words:
+        return "" if "VIRAMA" in words else character
+    kind = next((word for word in ("LETTER", "SIGN", "CHARACTER") if word in words), None)
+    if kind is None:
+        return "?"
+    sound = words[words.index(kind) + 1 :]
+    return (sound[1] if sound[0] == "SARA" else sound[0]).lower()
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:

@@ -1,13 +1,12 @@
 """What the live demo shows: the annotated picture, its panel, and the window with its pace and keys."""
 
 import time
+from collections import deque
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from ...config import DATA, note, relative
-from ...faces.images import import_cv2
 from ...video.frames import Frame, Source
 from ...video.video_writer import write_picture
 from .canvas import AMBER, DIM, FAINT, INK, PANEL, PAPER, UNSURE, Canvas, RowLayout, class_colours
@@ -33,51 +32,29 @@ class Timeline:
     """The last ten seconds as a strip: its colour is the emotion, its height the confidence."""
 
     SPAN_MS = 10_000
-    _ROOM = 4096
 
     def __init__(self):
-        self._times, self._values = np.zeros(self._ROOM, np.int64), np.zeros(self._ROOM, np.float32)
-        # Packed into one number each: five times faster to choose from.
-        self._colours = np.zeros(self._ROOM, np.uint32)
-        self._count = 0
+        self._moments: deque[tuple[int, float, tuple[int, int, int]]] = deque()
 
     def add(self, timestamp_ms: int, confidence: float, colour: tuple[int, int, int]) -> None:
         """Enter a moment; confidence 0 for one without a face. Time that goes back begins another strip."""
-        if self._count and timestamp_ms < self._times[self._count - 1]:
-            self._count = 0
-        if self._count == self._ROOM:
-            keep = self._ROOM // 2
-            for array in (self._times, self._values, self._colours):
-                array[:keep] = array[-keep:]
-            self._count = keep
-        at = self._count
-        self._times[at], self._values[at], self._colours[at] = timestamp_ms, confidence, _pack(colour)
-        self._count += 1
+        moments = self._moments
+        if moments and timestamp_ms < moments[-1][0]:
+            moments.clear()
+        moments.append((timestamp_ms, confidence, colour))
+        while len(moments) > 1 and moments[1][0] < timestamp_ms - self.SPAN_MS:
+            moments.popleft()
 
     def render(self, width: int, height: int) -> np.ndarray:
         """Return the strip (height, width, 3) uint8, the newest moment at the right."""
-        times = self._times[: self._count]
-        now = times[-1] if self._count else 0
-        ages, levels = self._grid(width, height)
-        index = times.searchsorted(now - ages, side="right") - 1
-        values = np.where(index >= 0, self._values[index], 0)
-        strip = np.where(levels <= values, self._colours[index], _pack(FAINT))
-        cv2 = import_cv2()
-        return cv2.cvtColor(strip.view(np.uint8).reshape(height, width, 4), cv2.COLOR_BGRA2BGR)
-
-    @staticmethod
-    @lru_cache(2)
-    def _grid(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the age (width,) of each column in ms and the confidence (height, 1) of each row."""
-        return (
-            np.linspace(Timeline.SPAN_MS, 0, width).round().astype(np.int64),
-            (np.arange(height, 0, -1, dtype=np.float32) / height)[:, None],
-        )
-
-
-@lru_cache
-def _pack(colour: tuple[int, int, int]) -> np.uint32:
-    return np.array((*colour, 0), np.uint8).view(np.uint32)[0]
+        if not self._moments:
+            return np.full((height, width, 3), FAINT, np.uint8)
+        times, values, colours = (np.array(column) for column in zip(*self._moments))
+        moments = times[-1] - np.linspace(self.SPAN_MS, 0, width)
+        index = times.searchsorted(moments, side="right") - 1
+        values = np.where(index >= 0, values[index], 0)
+        levels = np.arange(height, 0, -1)[:, None] / height
+        return np.where((levels <= values)[..., None], colours[index], FAINT).astype(np.uint8)
 
 
 class View:
@@ -143,15 +120,16 @@ class View:
                 canvas.text(meaning, 72, BARS_TOP + row * 19 + 10, 13, DIM)
         if message:
             y = canvas.height - (96 if timed else 12)
-            canvas.figure(canvas.fit_text(message, PANEL - 24, 12), 12, y, PANEL - 24, 12, AMBER)
+            canvas.text(canvas.fit_text(message, PANEL - 24, 12), 12, y, 12, AMBER, over=PANEL - 24)
         if self.show_help or message:
             self._shown = None  # the panel has to be drawn anew
         return canvas.image
 
     def _draw_hints(self, help_key: str, speed: str) -> None:
-        self.canvas.figure(help_key, PANEL - 12, 22, 60, 12, DIM, right=True)
+        self.canvas.text(help_key, PANEL - 12, 22, 12, DIM, right=True, over=60)
         if self._last[1] is not None:
-            self.canvas.figure(speed, PANEL - 12, self.canvas.height - 14, 122, 12, DIM, right=True)
+            y = self.canvas.height - 14
+            self.canvas.text(speed, PANEL - 12, y, 12, DIM, right=True, over=122)
 
     def colour_of(self, emotion: str) -> tuple[int, int, int]:
         """Return the BGR colour of a class; grey for `uncertain`."""
@@ -200,19 +178,19 @@ class View:
 
     def _draw_main_face(self, faces: Sequence) -> None:
         if not faces:
-            self.canvas.figure("no face", 12, 62, 120, 24, UNSURE, 500)
+            self.canvas.text("no face", 12, 62, 24, UNSURE, 500, over=120)
             return
         main = faces[0]
         label = f"{main.face}  {main.emotion}" if len(faces) > 1 else main.emotion
         label, size = self.canvas.fit_label(label, 120, 24)
-        self.canvas.figure(label, 12, 62, 120, size, self.colour_of(main.emotion), 600)
-        self.canvas.figure(f"{main.confidence:.0%}", PANEL - 12, 62, 56, 20, INK, 500, right=True)
+        self.canvas.text(label, 12, 62, size, self.colour_of(main.emotion), 600, over=120)
+        self.canvas.text(f"{main.confidence:.0%}", PANEL - 12, 62, 20, INK, 500, right=True, over=56)
 
     def _draw_bars(self, rows: RowLayout, probabilities: np.ndarray) -> None:
         for row, (name, probability) in enumerate(zip(self.classes, probabilities.tolist())):
             shown, y = f"{probability:.0%}", BARS_TOP + row * rows.pitch
             length = 0 if shown == "0%" else (PANEL - 24) * probability
-            self.canvas.figure(shown, PANEL - 12, y + rows.size - 2, 40, rows.size, DIM, right=True)
+            self.canvas.text(shown, PANEL - 12, y + rows.size - 2, rows.size, DIM, right=True, over=40)
             self.canvas.fill(12, y + rows.bar_top, length, rows.bar, self.colour_of(name))
             self.canvas.fill(12 + length, y + rows.bar_top, PANEL - 24 - length, rows.bar, FAINT)
 
@@ -222,8 +200,8 @@ class View:
             if y > bottom:
                 break
             label = self.canvas.fit_text(f"{face.face}  {face.emotion}", 120, 13, 500)
-            self.canvas.figure(label, 12, y, 120, 13, self.colour_of(face.emotion), 500)
-            self.canvas.figure(f"{face.confidence:.0%}", PANEL - 12, y, 40, 13, DIM, right=True)
+            self.canvas.text(label, 12, y, 13, self.colour_of(face.emotion), 500, over=120)
+            self.canvas.text(f"{face.confidence:.0%}", PANEL - 12, y, 13, DIM, right=True, over=40)
 
 
 class LiveWindow:
@@ -304,4 +282,4 @@ class LiveWindow:
         path = SNAPSHOTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{self._count:05}.png"
         write_picture(path, self.view.draw_again(self._faces))
         note(f"saved {relative(path)}")
-        self._said, self._said_until = f"saved in {relative(SNAPSHOTS)}", time.monotonic() + 2.5
+        self._said, self._said_until = f"saved {path.name}", time.monotonic() + 2.5

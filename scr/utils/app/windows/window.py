@@ -54,21 +54,21 @@ class Window:
     def __init__(self, title: str = "Facial emotion recognition"):
         if sys.platform.startswith("linux"):
             os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
-            os.environ.setdefault(
-                "QT_LOGGING_RULES", "*.warning=false"
-            )  # complaints about fonts that it does not need
+            os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # on fonts that it does not need
         self._cv2 = import_cv2()
         self._title = title
-        self._opened = False
+        self._opened, self._shape = False, None
 
     def show(self, image: np.ndarray) -> None:
-        """Show a picture (height, width, 3) uint8; the first one sizes the window, at most 1600 x 900."""
+        """Show a picture (height, width, 3) uint8; the window takes its shape, at most 1600 x 900."""
         if not self._opened:
             flags = self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO | self._cv2.WINDOW_GUI_NORMAL
             self._cv2.namedWindow(self._title, flags)
+            self._opened = True
+        if image.shape != self._shape:
             zoom = min(1.0, 1600 / image.shape[1], 900 / image.shape[0])
             self._cv2.resizeWindow(self._title, round(image.shape[1] * zoom), round(image.shape[0] * zoom))
-            self._opened = True
+            self._shape = image.shape
         self._cv2.imshow(self._title, image)
 
     def read_key(self, wait_s: float = 0.001) -> str:
