@@ -35,11 +35,6 @@ from utils.data.recordings import (
 )
 
 WANTED_SESSIONS, WANTED_SAMPLES = 2, 20
-CONSENT = (
-    "What is stored in {folder}, on this computer: 478 points of the face, some hundred numbers made of it, "
-    "and the label; no picture, and none can be made from them. What for: to train a model of one's own. "
-    "Delete it all at any time: python scr/record_dataset.py --forget {subject}"
-)
 
 
 def build_parser():
@@ -205,12 +200,16 @@ def check_display(args, classes) -> None:
 
 
 def ask_for_consent(args, recordings: Recordings, in_window: bool) -> None:
-    """Note that the person agreed to be recorded; asks, once and unless the window does. Raises UserError
-    without consent."""
+    """Note that the person agreed to be recorded; asks, once and unless the window does.
+
+    Raises UserError without consent.
+    """
+    from utils.app.recorder import CONSENT
+
     if recordings.has_consent or (in_window and not args.consent):
         return
     if not args.consent:
-        note(CONSENT.format(subject=args.subject, folder=relative(args.data)))
+        note(CONSENT.format(subject=args.subject))
         confirm(f"does {args.subject} agree to be recorded?", "--consent")
     recordings.store_consent()
 

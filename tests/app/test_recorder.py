@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, run_here, user_error
 
-from record_dataset import telling_kept
+import record_dataset
 from utils.app import recorder as recorder_module
 from utils.app.recorder import Recorder, SampleFilter
 from utils.app.session_plan import COUNTDOWN_S, RECORD_S, SessionPlan
@@ -49,11 +49,15 @@ def test_a_stopped_recording_says_what_is_kept(capsys):
         ({"grin": 2, "wink": 0}, "grin 2, wink 0; the same command with --session 1"),
         ({"grin": 0}, ""),
     ):
-        with pytest.raises(KeyboardInterrupt), telling_kept(SessionPlan(counts, 20, None), "1"):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            record_dataset.telling_kept(SessionPlan(counts, 20, None), "1"),
+        ):
             raise KeyboardInterrupt
         assert said in (err := capsys.readouterr().err) and bool(err) == bool(said)
 
 
+@pytest.mark.usefixtures("system")
 def test_a_folder_of_class_folders_is_recorded_in_one_run(class_folders, tmp_path):
     done = record(tmp_path, "--subject", "ann", "--source", class_folders)
     assert done.returncode == 0, done.stderr
@@ -408,6 +412,7 @@ def test_a_full_disk_costs_the_sample_being_written_and_no_other(recorded, tmp_p
     assert 0 < len(first) < len(last) == wanted, "the next run takes what is missing, and nothing twice"
 
 
+@pytest.mark.usefixtures("system")
 def test_list_delete_and_forget_really_delete(tmp_path):
     for subject, session in (("ann", "1"), ("ann", "2"), ("bob", "1")):
         with open_recordings(subject, tmp_path) as recordings:
@@ -427,6 +432,21 @@ def test_list_delete_and_forget_really_delete(tmp_path):
     assert not list(tmp_path.iterdir())
     assert "nothing is stored about ann" in user_error(record(tmp_path, "--forget", "ann"))
     assert "nothing recorded" in record(tmp_path, "--list").stdout
+
+
+@pytest.mark.usefixtures("system")
+def test_forgetting_deletes_the_model_too_unless_a_training_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_dataset, "PERSONAL_MODELS", tmp_path / "models")
+    (tmp_path / "models" / "ann").mkdir(parents=True)
+    (tmp_path / "models" / "ann" / "emotion_mlp.json").touch()
+    data = tmp_path / "personal"
+    with open_recordings("ann", data) as recordings:
+        recordings.append("1", *FACE, "happy")
+    with open_recordings("ann", data, to_read=True):
+        assert "another run records, trains on" in user_error(record(data, "--forget", "ann", "--yes"))
+    assert (tmp_path / "models" / "ann").exists() and list_subjects(data) == ["ann"]
+    assert record(data, "--forget", "ann", "--yes").returncode == 0
+    assert not list(data.iterdir()) and not list((tmp_path / "models").iterdir())
 
 
 def at_terminal(answer, script, *args):

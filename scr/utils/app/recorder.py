@@ -19,6 +19,12 @@ from .windows.window import QUIT_KEYS, Window
 
 SURE = 0.9
 """Probability from which the model counts as sure that a face shows another class than its label."""
+CONSENT = (
+    "Stored on this computer: 478 points of your face, some hundred numbers made of it, and the label. No "
+    "picture, and none can be made from them. What for: to train a model of your own. Nothing is sent "
+    "anywhere. Delete it all at any time: record_dataset.py --forget {subject}"
+)
+"""What one agrees to before the first recording."""
 QUESTION = "this looks {seen}: keep it as {label}?"
 
 

@@ -240,9 +240,8 @@ class Recordings:
 
     def count(self, session: str | None = None) -> Counter[str]:
         """Return the number of samples of each label, of one session or of all."""
-        chosen = ("WHERE session = ?", (session,)) if session is not None else ("", ())
-        query = f"SELECT label, count(*) FROM samples {chosen[0]} GROUP BY label"
-        return Counter(dict(self.database.execute(query, chosen[1])))
+        query = "SELECT label, count(*) FROM samples WHERE session = ?1 OR ?1 IS NULL GROUP BY label"
+        return Counter(dict(self.database.execute(query, (session,))))
 
     def holds(self, landmarks: np.ndarray) -> bool:
         """Tell whether these very landmarks are recorded already."""
@@ -275,29 +274,25 @@ class Recordings:
 
     def samples(self) -> list[Sample]:
         """Return all samples in order of time; damaged ones are left out, and told."""
-        samples, damaged = [], 0
+        samples, sizes, damaged = [], {}, 0
         for row in self.database.execute("SELECT * FROM samples ORDER BY time, rowid"):
             try:
-                samples.append(_read_sample(*row))
+                sample = _read_sample(*row)
+                size = np.size(sample.embedding)
+                if size != sizes.setdefault(sample.crop_network, size):
+                    raise ValueError("an embedding of another length")
+                samples.append(sample)
             except (ValueError, TypeError):
                 damaged += 1
         if damaged:
             note(f"{damaged} damaged samples of {self.subject} are left out; {len(samples)} are whole")
-        embedded = [sample for sample in samples if sample.embedding is not None]
-        sizes = {(sample.crop_network, len(sample.embedding)) for sample in embedded}
-        if len(sizes) > len(dict(sizes)):
-            raise DamagedError(
-                f"the embeddings of {self.subject} by one network differ in length; record again after: "
-                f"python scr/record_dataset.py --forget {self.subject}"
-            )
         return samples
 
     def delete_session(self, session: str) -> None:
         """Delete a session; raises UserError if there is none of that name."""
         if session not in self.sessions:
-            raise UserError(
-                f"{self.subject} has no session {session}; see: python scr/record_dataset.py --list"
-            )
+            known = ", ".join(self.sessions) or "none"
+            raise UserError(f"{self.subject} has no session {session} (there are: {known})")
         self.database.execute("DELETE FROM samples WHERE session = ?", (session,))
 
 
@@ -322,11 +317,13 @@ def _read_sample(
     points = np.frombuffer(landmarks, "<f4").reshape(ALL_POINTS, 3)
     shapes = np.frombuffer(blendshapes, "<f4")
     check_faces(points[None], shapes[None])
-    if label != class_name(label) or name_problem(label):
-        raise ValueError(f"label {label}")
     hidden = None if embedding is None else np.frombuffer(embedding, "<f4")
-    if hidden is not None and not np.isfinite(hidden).all():
-        raise ValueError("an embedding that is no number")
+    if (
+        label != class_name(label)
+        or name_problem(label)
+        or not np.isfinite(0 if hidden is None else hidden).all()
+    ):
+        raise ValueError("no label or no embedding")
     return Sample(points, shapes, label, session, datetime.fromisoformat(time), hidden, crop_network)
 
 
@@ -345,8 +342,7 @@ def load_classes(subject: str, folder: Path = PERSONAL_DATA) -> tuple[str, ...] 
 
 
 def delete_folder(path: Path) -> None:
-    """Delete a folder of a subject, recorded samples overwritten; raises UserError while another run is at
-    them."""
+    """Delete a subject's folder, samples overwritten; raises UserError while another run is at them."""
     if (path / DATABASE).is_file():
         with contextlib.suppress(DamagedError), _connect(path / DATABASE, to_read=False) as database:
             database.execute("PRAGMA journal_mode = OFF")  # no copy of a face, no space on a full disk
@@ -359,9 +355,8 @@ def delete_folder(path: Path) -> None:
 
 def _take_over(recordings: Recordings, folder: Path) -> None:
     """Move what earlier versions kept in a folder into its database; a file goes after that is on disk."""
-    sessions = sorted(folder.glob(OLD_SESSIONS))
-    others = [path for path in (folder / OLD_CLASSES, folder / OLD_CONSENT) if path.is_file()]
-    if not sessions + others:
+    paths = [path for name in (OLD_SESSIONS, OLD_CLASSES, OLD_CONSENT) for path in sorted(folder.glob(name))]
+    if not paths:
         return
     # Of a run that was killed before it deleted the files.
     known = set(recordings.database.execute("SELECT session, time, landmarks FROM samples"))
@@ -369,15 +364,16 @@ def _take_over(recordings: Recordings, folder: Path) -> None:
     try:
         recordings.database.execute("BEGIN")
         with recordings.database:
-            for path in sessions:
+            for path in paths:
+                if path.name in (OLD_CLASSES, OLD_CONSENT):
+                    _take_over_facts(recordings, path)
+                    continue
                 for sample in _read_old_session(path):
                     if sample is None:
                         damaged += 1
                     elif (sample.session, _as_text(sample.time), _as_blob(sample.landmarks)) not in known:
                         recordings.append(**vars(sample))
-            for path in others:
-                _take_over_old_file(recordings, path)
-        for path in sessions + others:
+        for path in paths:
             path.unlink()
     except OSError as error:
         raise UserError(f"can't take over {relative(folder)}: {error.strerror}; check its rights") from error
@@ -385,10 +381,23 @@ def _take_over(recordings: Recordings, folder: Path) -> None:
     note(f"recordings of an earlier version are taken over into {relative(folder / DATABASE)}{lost}")
 
 
-def _read_old_session(path: Path) -> Iterator[Sample | None]:
-    """Yield the samples of a session's file, None for a damaged one: a line is the CRC-32 of the rest, a
-    space, and JSON with arrays in base64."""
+def _take_over_facts(recordings: Recordings, path: Path) -> None:
+    """Take over the classes or the consent in a file."""
+    try:
+        content = parse_json(path.read_bytes())
+        if path.name == OLD_CLASSES:
+            recordings.keep_classes(check_classes(content["classes"], relative(path)))
+        else:
+            recordings.store_consent(datetime.fromisoformat(content["agreed"]))
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        note(f"{relative(path)} is damaged ({error}) and left out; name the classes, or agree, once more")
 
+
+def _read_old_session(path: Path) -> Iterator[Sample | None]:
+    """Yield the samples in a file, None for a damaged one.
+
+    A line is the CRC-32 of the rest, a space, and a JSON object with arrays in base64.
+    """
     for line in filter(None, path.read_bytes().split(b"\n")):
         checksum, _, body = line.partition(b" ")
         try:
@@ -402,15 +411,3 @@ def _read_old_session(path: Path) -> Iterator[Sample | None]:
             yield _read_sample(path.stem, row["label"], row["time"], *arrays, row.get("crop_network", ""))
         except (ValueError, KeyError, TypeError, OverflowError):
             yield None
-
-
-def _take_over_old_file(recordings: Recordings, path: Path) -> None:
-    """Take over the classes or the consent of a subject."""
-    try:
-        content = parse_json(path.read_bytes())
-        if path.name == OLD_CLASSES:
-            recordings.keep_classes(check_classes(content["classes"], relative(path)))
-        else:
-            recordings.store_consent(datetime.fromisoformat(content["agreed"]))
-    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        note(f"{relative(path)} is damaged ({error}) and left out; name the classes, or agree, once more")

@@ -1,10 +1,11 @@
 """What one sees while recording: the frame, what happens now above it, what to do in the panel."""
 
 import math
+import textwrap
 
 import numpy as np
 
-from ..recorder import SampleFilter
+from ..recorder import CONSENT, SampleFilter
 from ..session_plan import SessionPlan
 from .canvas import AMBER, DIM, FAINT, INK, PANEL, PAPER, Canvas, RowLayout, class_colours
 
@@ -19,32 +20,12 @@ HINTS = {
     "contempt": ("press one corner of your", "mouth back and up"),
 }
 """How to show the known emotions; what a class of one's own looks like, its owner knows."""
-CONSENT = (
-    "Recording your face",
-    "",
-    "Stored in data/personal on",
-    "this computer: 478 points of",
-    "your face, some hundred",
-    "numbers made of it, and the",
-    "label. No picture, and none",
-    "can be made from them.",
-    "",
-    "What for: to train a model",
-    "of your own. Nothing is sent",
-    "anywhere.",
-    "",
-    "Delete it all at any time:",
-    "record_dataset.py",
-    "  --forget {subject}",
-    "",
-    "y  I agree",
-    "q  quit",
-)
-CONSENT_BOLD = (0, CONSENT.index("y  I agree"))
 LOW_PANEL = 340
 """A panel lower than this, in design units, has room for what is needed only."""
 ROW_PITCH, CLOSE_PITCH = 30, 22
 """Between the classes, and where they stand so close that what is not needed makes room."""
+LINE = 28
+"""Letters of a line of text in the panel."""
 FOOT = 18
 """Room of the line that is not needed: who is recorded."""
 
@@ -146,7 +127,8 @@ class RecordingView:
         """Return the one screen that says what is stored and what for."""
         self.canvas.begin(frame_bgr, self.mirror)
         self.canvas.clear_panel()
-        for row, line in enumerate(CONSENT):
-            weight = 600 if row in CONSENT_BOLD else 400
-            self.canvas.text(line.format(subject=self.subject), 12, 24 + row * 18, 12, INK, weight)
+        self.canvas.text("Recording your face", 12, 24, 12, INK, 600)
+        lines = textwrap.wrap(CONSENT.format(subject=self.subject), LINE, break_on_hyphens=False)
+        for row, line in enumerate([*lines, "", "y  I agree    q  quit"], start=2):
+            self.canvas.text(line, 12, 24 + row * 18, 12, INK)
         return self.canvas.image
