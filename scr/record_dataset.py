@@ -105,38 +105,28 @@ def record(args) -> None:
     """Record from the source, under labels given before or in a window, and report what was recorded."""
     from utils.app.pipeline import FaceReader
     from utils.app.recorder import Recorder
-    from utils.app.windows.recording_view import RecordingView
     from utils.model.bundle import JSON, PARTS
-    from utils.video.sources import names_file, open_source
 
-    args.subject, is_file = args.subject or "me", names_file(args.source)
+    args.subject = args.subject or "me"
     models = {*PARTS, *(path.parent.name for path in MODELS.glob(f"*/{JSON}"))}
     check_new_subject(args.subject, args.data, models)
     folders = [] if args.label else class_folders(args.source)
-    for place in [path for _, path in folders] or [args.source] * is_file:
-        open_source(place).close()  # says what is wrong with it
+    check_files(args.source, folders)
     with open_recordings(args.subject, args.data) as recordings:
         classes = choose_classes(args, recordings, [label for label, _ in folders])
-        session = check_name(args.session or recordings.next_session())
         parts = choose_parts(args, classes, folders)
+        session = check_name(args.session or recordings.next_session())
         if not parts:
             check_display(args, classes)
         ask_for_consent(args, recordings, in_window=not parts)
         recordings.keep_classes(classes)
         counts = recordings.count(session)
         plan = SessionPlan({name: counts[name] for name in classes}, args.wanted, args.label)
+        recorder = Recorder(recordings, session, plan, FaceReader(args.model, max_faces=1))
         with telling_kept(plan, session):
-            recorder = Recorder(recordings, session, plan, FaceReader(args.model, max_faces=1))
-            for label, place in parts:
-                plan.choose(label)
-                with open_source(place) as source:
-                    recorder.run_labelled(source)
-            if not parts:
-                view = RecordingView(args.subject, session, args.mirror)
-                recorder.run_live(lambda: open_source(args.source), view)
+            run(recorder, args, parts)
         report(recorder, args)
-        sessions = recordings.sessions
-    tell_next(plan, args, session, len(sessions), is_file)
+        tell_next(recorder, args)
 
 
 def class_folders(source: str) -> list[tuple[str, str]]:
@@ -147,6 +137,14 @@ def class_folders(source: str) -> list[tuple[str, str]]:
     if empty := [path.name for path in paths if not any(path.iterdir())]:
         note(f"left out, nothing in: {list_names(empty)}")
     return [(class_name(path.name), str(path)) for path in paths if path.name not in empty]
+
+
+def check_files(source: str, folders: list[tuple[str, str]]) -> None:
+    """Raise UserError if the source, or one of its class folders, is a file or folder that can't be read."""
+    from utils.video.sources import names_file, open_source
+
+    for place in [path for _, path in folders] or [source] * names_file(source):
+        open_source(place).close()
 
 
 def choose_classes(args, recordings: Recordings, of_folders: list[str]) -> tuple[str, ...]:
@@ -235,6 +233,20 @@ def telling_kept(plan: SessionPlan, session: str):
         raise
 
 
+def run(recorder, args, parts: list[tuple[str, str]]) -> None:
+    """Record the parts, (class, source); where there are none, what the user chooses in a window."""
+    from utils.app.windows.recording_view import RecordingView
+    from utils.video.sources import open_source
+
+    for label, place in parts:
+        recorder.plan.choose(label)
+        with open_source(place) as source:
+            recorder.run_labelled(source)
+    if not parts:
+        view = RecordingView(args.subject, recorder.session, args.mirror)
+        recorder.run_live(lambda: open_source(args.source), view)
+
+
 def report(recorder, args) -> None:
     """Print what was recorded, and what was refused and why; raises UserError if nothing was recorded."""
     counts, texts = recorder.plan.counts, []
@@ -259,17 +271,21 @@ def report(recorder, args) -> None:
         )
 
 
-def tell_next(plan: SessionPlan, args, session: str, sessions: int, is_file: bool) -> None:
+def tell_next(recorder, args) -> None:
     """Print the next commands: one for what is missing in the session, one for what comes after it.
 
     From files no number of samples is wanted: what is there can be trained on.
     """
+    from utils.video.sources import names_file
+
+    plan, is_file = recorder.plan, names_file(args.source)
     source = "OTHER_SOURCE" if is_file else args.source
     place = [] if source == "0" else ["--source", source]
     if missing := [name for name in plan.missing if not (is_file and plan.counts[name])]:
         label = ["--label", missing[0]] if args.label else []
-        print(f"missing: {list_names(missing)}; {command(args, '--session', session, *place, *label)}")
-    if sessions >= WANTED_SESSIONS:
+        again = command(args, "--session", recorder.session, *place, *label)
+        print(f"missing: {list_names(missing)}; {again}")
+    if len(recorder.recordings.sessions) >= WANTED_SESSIONS:
         data = "" if args.data == PERSONAL_DATA else f" --data {quoted(str(args.data))}"
         print(f"next: python scr/train_personal.py --subject {args.subject}{data}")
     elif sum(map(bool, plan.counts.values())) > 1:

@@ -355,28 +355,26 @@ def delete_folder(path: Path) -> None:
 
 def _take_over(recordings: Recordings, folder: Path) -> None:
     """Move what earlier versions kept in a folder into its database; a file goes after that is on disk."""
-    paths = [path for name in (OLD_SESSIONS, OLD_CLASSES, OLD_CONSENT) for path in sorted(folder.glob(name))]
-    if not paths:
+    sessions = sorted(folder.glob(OLD_SESSIONS))
+    others = [path for path in (folder / OLD_CLASSES, folder / OLD_CONSENT) if path.is_file()]
+    if not sessions + others:
         return
     # Of a run that was killed before it deleted the files.
     known = set(recordings.database.execute("SELECT session, time, landmarks FROM samples"))
-    damaged = 0
     try:
+        samples = [sample for path in sessions for sample in _read_old_session(path)]
         recordings.database.execute("BEGIN")
         with recordings.database:
-            for path in paths:
-                if path.name in (OLD_CLASSES, OLD_CONSENT):
-                    _take_over_facts(recordings, path)
-                    continue
-                for sample in _read_old_session(path):
-                    if sample is None:
-                        damaged += 1
-                    elif (sample.session, _as_text(sample.time), _as_blob(sample.landmarks)) not in known:
-                        recordings.append(**vars(sample))
-        for path in paths:
+            for sample in filter(None, samples):
+                if (sample.session, _as_text(sample.time), _as_blob(sample.landmarks)) not in known:
+                    recordings.append(**vars(sample))
+            for path in others:
+                _take_over_facts(recordings, path)
+        for path in sessions + others:
             path.unlink()
     except OSError as error:
         raise UserError(f"can't take over {relative(folder)}: {error.strerror}; check its rights") from error
+    damaged = sum(sample is None for sample in samples)
     lost = f"; {damaged} damaged samples could not be read" if damaged else ""
     note(f"recordings of an earlier version are taken over into {relative(folder / DATABASE)}{lost}")
 
