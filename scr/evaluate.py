@@ -7,15 +7,17 @@
     python scr/evaluate.py --leave-one-source-out --network hybrid --data data/training.faces \\
         --foreign data/london.faces data/portraits.faces --together kdef+impa_face3d
 
-Pictures are read as main.py reads them (test-time augmentation; the largest face counts); the faces of a set
-were read once, when it was made, unless --reread is given. A picture on which no face is found counts as
-wrong. A model of yours is compared with the shipped one. The last form trains anew without each source in
-turn, and asks the network about it.
+Pictures are read as main.py reads them (the largest face counts, by its likeliest class, however uncertain);
+the faces of a set were read once, when it was made, unless --reread is given. A picture on which no face is
+found counts as wrong. A model of yours is compared with the shipped one. Each run is kept, in a folder of its
+own. The last form trains anew without each source in turn, and judges the network by it.
 """
 
-from utils.cli import add_trust_flag, make_parser, positive_int, run_script
+from utils.cli import add_trust_flag, make_parser, positive_int, refuse_idle, run_script
 
+import importlib.metadata
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, EMOTIONS, MODELS, UserError, note, relative
+from utils.config import DATA, EMOTIONS, MODELS, VERSION, UserError, note, relative
 from utils.data.classes import check_classes, choose_classes, list_names
 from utils.data.face_set import FaceSet, concatenate, load_face_set
 from utils.data.image_folder import find_labelled_images, read_ferplus
@@ -40,18 +42,22 @@ from utils.evaluation.predictions import (
     shipped_beside,
     side_by_side,
 )
-from utils.files import write_json
+from utils.files import sha256_of, write_json
 from utils.model import bundle
 from utils.model.classifier import EmotionClassifier
 from utils.training import ensemble
 from utils.training import leave_one_source_out as leave_out
 
+IMAGES_ONLY = ("labels", "jobs")
+DATA_ONLY = ("split", "reread")
+MODELS_ONLY = ("model", "compare", "predictions", "split", "reread", "jobs")
+LEFT_OUT_ONLY = ("foreign", "seeds", "recipe", "network", "together")
+"""Options that do nothing but with --images, with --data, without and with --leave-one-source-out."""
+
 
 def build_parser():
     parser = make_parser(__doc__)
-    what = parser.add_argument_group("what to look at (one of the two)").add_mutually_exclusive_group(
-        required=True
-    )
+    what = parser.add_argument_group("pictures (one of the two)").add_mutually_exclusive_group(required=True)
     what.add_argument("--images", type=Path, metavar="DIR", help="any <emotion>/* tree of pictures")
     what.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="sets of faces, .faces or .txt")
     parser.add_argument(
@@ -60,19 +66,19 @@ def build_parser():
     parser.add_argument(
         "--split",
         choices=("all", "train", "val", "test"),
-        help="with --data: the part to look at (default: test if the set is split, else all)",
+        help="with --data: the part to read (default: test if the set is split, else all)",
     )
     parser.add_argument(
         "--reread",
         action="store_true",
         help="with --data: read the set's pictures, data/SOURCE/PATH, again as main.py does",
     )
-    whom = parser.add_argument_group("whom to ask").add_mutually_exclusive_group()
+    whom = parser.add_argument_group("models").add_mutually_exclusive_group()
     whom.add_argument(
         "--model",
         default=MODELS,
         metavar="MODEL",
-        help="a bundle's folder, a .tflite file, the name of a personal model, or a network of the shipped "
+        help="a model's folder, a .tflite file, the name of a personal model, or a network of the shipped "
         "model: landmarks, crop or hybrid",
     )
     whom.add_argument(
@@ -84,15 +90,16 @@ def build_parser():
         nargs="+",
         default=[],
         metavar="FILE",
-        help="tables of what others answered, .csv or .jsonl with the columns source (the picture) and "
-        "emotion, such as main.py --output writes; asked in place of --model, or beside --compare",
+        help="tables of other programs, .csv or .jsonl as main.py --output writes them, with the columns "
+        "source (the picture) and emotion, and perhaps confidence, width and height; in place of --model, or "
+        "beside --compare",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=DATA / "evaluation",
         metavar="DIR",
-        help="folder for the reports, a folder in it for each model",
+        help="folder for the reports; each run gets a folder in it, by set and date",
     )
     left_out = parser.add_argument_group("leave one source out")
     left_out.add_argument(
@@ -101,7 +108,7 @@ def build_parser():
         help="train on --data without each source and file-name prefix group in turn",
     )
     left_out.add_argument(
-        "--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are only asked about"
+        "--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are never trained on"
     )
     left_out.add_argument("--seeds", type=positive_int, default=5, help="trainings of each kind")
     left_out.add_argument("--recipe", choices=ensemble.RECIPES, default="default", help="recipe to judge")
@@ -119,8 +126,8 @@ def build_parser():
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="classes to ask about, or with --leave-one-source-out to train on (default: those that model "
-        "and pictures have in common; the four emotions of sets that have them, else all that they hold)",
+        help="classes to judge, or with --leave-one-source-out to train on (default: those that model and "
+        "pictures have in common; the four emotions of sets that have them, else all that they hold)",
     )
     parser.add_argument(
         "--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images"
@@ -130,40 +137,52 @@ def build_parser():
 
 
 def main(args):
+    check_options(args)
     if args.leave_one_source_out:
         return leave_one_source_out(args)
-    models = open_models(args)
+    paths = args.compare or ([] if args.predictions else [args.model])
+    models = {path: EmotionClassifier(path) for path in paths}
     pictures, part = load_pictures(args)
-    asked = choose_asked(pictures.label.tolist(), models, args.classes)
-    tell_left_out(pictures, asked, bool(args.classes))
-    pictures = pictures.of_classes(asked)
-    answers = [read_predictions(path, pictures) for path in args.predictions]
-    answers += [ask(path, model, pictures, args.jobs) for path, model in models]
-    answers = with_own_names(answers)
-    title = f"{', '.join(sorted(set(pictures.source.tolist())))} ({part})"
-    for one in answers:
-        text = report(one, title, args.output / one.system, part)
-        if len(answers) == 1:
+    classes = choose_judged(pictures.label.tolist(), list(models.values()), args.classes)
+    tell_left_out(pictures, classes, bool(args.classes))
+    pictures = pictures.of_classes(classes)
+    systems = [read_predictions(path, pictures) for path in args.predictions]
+    systems += [predict(path, model, pictures, args.jobs) for path, model in models.items()]
+    systems = with_own_names(systems)
+    sources = sorted(set(pictures.source.tolist()))
+    folder = args.output / f"{'+'.join(sources)[:100]} {time.strftime('%Y-%m-%d %H.%M.%S')}"
+    run = describe_run(args, models, pictures, part)
+    for one in systems:
+        text = report(one, f"{', '.join(sources)} ({part})", folder / one.system, run)
+        if len(systems) == 1:
             print(text)
-    if len(answers) == 1:
-        answers = with_shipped(answers, models, pictures, args.jobs)
-    if len(answers) > 1 and len(pictures) > 1:
-        print(f"on {title}, {len(pictures):,} pictures:\n{side_by_side(answers)}")
-    print(f"wrote {relative(args.output)}: a folder for each model with report.txt, report.json and figures")
+    if len(systems) == 1 and models:
+        systems = [*predict_shipped(*models.values(), pictures, args.jobs), *systems]
+    if len(systems) > 1 and len(pictures) > 1:
+        print(f"on {', '.join(sources)} ({part}), {len(pictures):,} pictures:\n{side_by_side(systems)}")
+    print(f"wrote {relative(folder)}: a folder for each model with report.txt, report.json and figures")
 
 
-def open_models(args) -> list[tuple[Path | str, EmotionClassifier]]:
-    """Return the models that are to be asked, each by its name as given."""
-    wanted = args.compare or ([] if args.predictions else [args.model])
-    return [(path, EmotionClassifier(path)) for path in wanted]
+def check_options(args) -> None:
+    """Raise UserError for options that do nothing with the others."""
+    idle = [] if args.leave_one_source_out else [(LEFT_OUT_ONLY, "without --leave-one-source-out")]
+    idle += [(MODELS_ONLY, "with --leave-one-source-out")] if args.leave_one_source_out else []
+    idle += [(DATA_ONLY, "with --images")] if args.images else [(("labels",), "with --data")]
+    if args.data and not args.reread:
+        idle += [(("jobs",), "with --data, unless --reread is given")]
+    for names, where in idle:
+        refuse_idle(build_parser(), args, names, where)
+    if args.leave_one_source_out and not args.data:
+        raise UserError("--leave-one-source-out trains on sets of faces; name them with --data")
 
 
 def load_pictures(args) -> tuple[Pictures, str]:
     """Return the labelled pictures, and the name of the part of the set that they are."""
     if args.images:
         root = args.images.resolve()
-        asked = check_classes(args.classes) if args.classes else None
-        images, others = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root, asked)
+        wanted = check_classes(args.classes) if args.classes else None
+        found = read_ferplus(root, args.labels) if args.labels else find_labelled_images(root, wanted)
+        images, others = found
         if others:
             note("left out: " + ", ".join(f"{count} {reason}" for reason, count in others.most_common()))
         files = [image.path for image in images]
@@ -184,7 +203,7 @@ def load_pictures(args) -> tuple[Pictures, str]:
 
 
 def choose_split(data: FaceSet, split: str | None) -> tuple[FaceSet, str]:
-    """Return the part of a set to look at, and its name."""
+    """Return the part of a set to read, and its name."""
     if split is None:
         split = "test" if (data.split == "test").any() else "all"
     if split == "all":
@@ -197,139 +216,140 @@ def choose_split(data: FaceSet, split: str | None) -> tuple[FaceSet, str]:
     return data.part(split), split
 
 
-def choose_asked(labels: list[str], models: list, wanted: list[str] | None) -> list[str]:
-    """Return the classes that pictures are asked about: those wanted, or all that models and pictures share.
+def choose_judged(labels: list[str], models: list[EmotionClassifier], wanted: list[str] | None) -> list[str]:
+    """Return the classes that are judged: those wanted, or all that models and pictures share.
 
     Says, or raises UserError with, what is missing on which side.
     """
     held = set(labels)
     if models:
-        classes = [name for name in models[0][1].classes if all(name in one.classes for _, one in models)]
+        classes = [name for name in models[0].classes if all(name in one.classes for one in models)]
     else:
         classes = [name for name in EMOTIONS if name in held] or sorted(held)
-    asked = check_classes(wanted) if wanted else [name for name in classes if name in held]
-    unknown = [name for name in asked if name not in classes] if models else []
-    absent = [name for name in asked if name not in held]
-    if not asked or unknown or absent:
+    judged = list(check_classes(wanted)) if wanted else [name for name in classes if name in held]
+    unknown = [name for name in judged if name not in classes] if models else []
+    absent = [name for name in judged if name not in held]
+    if not judged or unknown or absent:
+        lacks = [f"the model lacks {list_names(unknown)}"] if unknown else []
+        lacks += [f"the pictures lack {list_names(absent)}"] if absent else []
         raise UserError(
             f"the model reads {list_names(classes)}, the pictures show {list_names(sorted(held))}: "
-            + "; ".join(
-                [f"the model lacks {list_names(unknown)}"] * bool(unknown)
-                + [f"the pictures lack {list_names(absent)}"] * bool(absent)
-                or ["they have nothing in common"]
-            )
+            f"{'; '.join(lacks) or 'they have nothing in common'}"
         )
     if not wanted and (absent := [name for name in classes if name not in held]):
-        note(f"no picture of {list_names(absent)}, which the model also reads; its answers may still be that")
-    return list(asked)
+        note(f"no picture of {list_names(absent)}, which the model also reads and may still predict")
+    return judged
 
 
-def tell_left_out(pictures: Pictures, asked: Sequence[str], wanted: bool) -> None:
-    """Say how many pictures of which labels are not asked about."""
-    if other := Counter(name for name in pictures.label.tolist() if name not in asked):
+def tell_left_out(pictures: Pictures, judged: Sequence[str], wanted: bool) -> None:
+    """Say how many pictures of which labels are not judged."""
+    if other := Counter(name for name in pictures.label.tolist() if name not in judged):
         counts = ", ".join(f"{count} {name}" for name, count in sorted(other.items()))
-        note(f"left out, {'not asked for' if wanted else 'not a class of the model'}: {counts}")
+        note(f"left out, {'not among --classes' if wanted else 'not a class of the model'}: {counts}")
 
 
-def ask(path: Path | str, model: EmotionClassifier, pictures: Pictures, jobs: int) -> Predictions:
-    """Return what a model answers: to the faces of a set, or to picture files, read as main.py reads them."""
-    name = system_name(path)
+def predict(path: Path | str, model: EmotionClassifier, pictures: Pictures, jobs: int) -> Predictions:
+    """Return what a model predicts for the faces of a set, or for files, read as main.py reads them."""
+    name = SHIPPED if model.path == MODELS else system_name(path)
     if pictures.files is not None:
-        return ask_live(name, str(path), model.classes, pictures, jobs)
+        return predict_files(name, str(path), model.classes, pictures, jobs)
     if model.needs_crops and pictures.faces.crop is None:
         raise UserError(
-            f"{relative(model.path)} looks at crops of the faces and these sets hold none; make them again: "
+            f"{relative(model.path)} needs crops of the faces and these sets hold none; make them again: "
             "python scr/extract_landmarks.py --help, or add --model landmarks"
         )
     return predict_set(name, model, pictures)
 
 
 def system_name(path: Path | str) -> str:
-    """Return what a model is called here: `shipped`, or its folder's, file's or network's own name."""
-    return SHIPPED if Path(path).resolve() == MODELS else Path(path).resolve().stem
+    """Return what a model is called here: its folder's, file's or network's own name."""
+    place = Path(path).resolve()
+    return (place.stem if place.is_file() else place.name).replace(":", "-")
 
 
-def ask_live(name: str, model: str, classes: tuple[str, ...], pictures: Pictures, jobs: int) -> Predictions:
-    """Return what a model answers to the largest face of each picture, by main.py's own way."""
+def predict_files(
+    name: str, model: str, classes: tuple[str, ...], pictures: Pictures, jobs: int
+) -> Predictions:
+    """Return what a model predicts for the largest face of each picture, by main.py's own way."""
     from tqdm import tqdm
 
     from utils.app.pipeline import FaceReader, read_pictures
     from utils.video.sources import InputFile
 
     files = [InputFile(name, path, True) for name, path in zip(pictures.name.tolist(), pictures.files)]
-    answer = np.full(len(files), MISSED)
+    predicted = np.full(len(files), MISSED)
     confidence, width = np.full(len(files), np.nan), np.zeros(len(files))
     reader = FaceReader(model, max_faces=1)
     results = tqdm(read_pictures(reader, files, jobs), total=len(files), unit="img", desc=name)
     for number, result in enumerate(results):
         if result.problem:
             note(result.problem)
-        if result.faces:
+        if result.faces:  # its likeliest class, not its emotion, which may be `uncertain`
             face = result.faces[0]
-            answer[number] = face.probabilities.argmax()
-            confidence[number], width[number] = face.confidence, face.box[2]
-    return Predictions(
-        name, classes, label_index(pictures, classes), answer, confidence, pictures.source, width
-    )
+            predicted[number] = face.probabilities.argmax()
+            confidence[number], width[number] = face.probabilities.max(), face.box[2]
+    index = label_index(pictures, classes)
+    return Predictions(name, classes, index, predicted, confidence, pictures.source, width)
 
 
-def with_shipped(
-    answers: list[Predictions], models: list, pictures: Pictures, jobs: int
-) -> list[Predictions]:
-    """Return the answers of one model and, before them, the shipped model's if that is another."""
-    if not models or models[0][1].path.resolve() == MODELS:
-        return answers
-    shipped = shipped_beside(pictures)
-    if shipped is None:
-        return answers
-    return [replace(ask(shipped, EmotionClassifier(shipped), pictures, jobs), system=SHIPPED), *answers]
+def predict_shipped(model: EmotionClassifier, pictures: Pictures, jobs: int) -> list[Predictions]:
+    """Return the shipped model's predictions, to compare another model with."""
+    if model.path.resolve() == MODELS or (shipped := shipped_beside(pictures)) is None:
+        return []
+    return [replace(predict(shipped, EmotionClassifier(shipped), pictures, jobs), system=SHIPPED)]
 
 
-def with_own_names(answers: list[Predictions]) -> list[Predictions]:
-    """Return answers of which no two systems have the same name."""
+def with_own_names(systems: list[Predictions]) -> list[Predictions]:
+    """Return predictions of which no two systems have the same name."""
     named = []
-    for one in answers:
-        same = sum(one.system == other.system for other in answers[: len(named)])
+    for one in systems:
+        same = sum(one.system == other.system for other in systems[: len(named)])
         named.append(replace(one, system=f"{one.system}-{same + 1}") if same else one)
     return named
 
 
-def report(answers: Predictions, title: str, folder: Path, part: str) -> str:
-    """Write figures and plots of a system's answers into a folder; return the figures as text."""
-    figures = answers.figures()
-    text = f"{answers.system} on {title}\n{describe(answers, figures)}"
-    balanced = f"balanced accuracy {figures['all']['balanced_accuracy']:.3f}"
-    plots.plot_confusion_matrix(
-        folder / "confusion_matrix.png",
-        figures["all"]["confusion_matrix"],
-        answers.classes,
-        f"{answers.system}: {title}\n{balanced}",
-    )
-    sure = answers.rated
-    if sure.any():
-        plots.plot_reliability(
-            folder / "reliability.png",
-            answers.confidence[sure],
-            answers.right[sure],
-            figures["ece"],
-            f"{answers.system}: {title}",
-        )
-    write_json(folder / "report.json", {"model": answers.system, "part": part, **figures})
+def describe_run(args, models: dict[Path | str, EmotionClassifier], pictures: Pictures, part: str) -> dict:
+    """Return what a report keeps of how it was made: pictures, models and versions."""
+    inputs = [args.images] if args.images else args.data
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "pictures": {"from": list(map(relative, inputs)), "part": part, "number": len(pictures)},
+        "models": {str(path): model.sha256 for path, model in models.items()},
+        "predictions": {relative(path): sha256_of(path) for path in args.predictions},
+        "versions": {"emotion-detection": VERSION}
+        | {name: importlib.metadata.version(name) for name in ("ai-edge-litert", "numpy", "opencv-python")},
+    }
+
+
+def report(predictions: Predictions, title: str, folder: Path, run: dict) -> str:
+    """Write figures and plots of a system's predictions into a folder; return the figures as text."""
+    figures, name = predictions.figures(), predictions.system
+    text = f"{name} on {title}\n{describe(predictions, figures)}"
+    matrix, balanced = figures["all"]["confusion_matrix"], figures["all"]["balanced_accuracy"]
+    heading = f"{name}: {title}\nbalanced accuracy {balanced:.3f}"
+    plots.plot_confusion_matrix(folder / "confusion_matrix.png", matrix, predictions.classes, heading)
+    if (rated := predictions.rated).any():
+        confidence, right = predictions.confidence[rated], predictions.right[rated]
+        path = folder / "reliability.png"
+        plots.plot_reliability(path, confidence, right, figures["ece"], f"{name}: {title}")
+    write_json(folder / "report.json", {"model": name, "run": run, **figures})
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
     return text
 
 
-def describe(answers: Predictions, figures: dict) -> str:
-    """Return the figures as text; of one picture, what was answered."""
-    if len(answers.label) == 1:
-        (label,), (answer,), (confidence,) = answers.label, answers.predicted, answers.confidence
-        said = "no face" if answer == MISSED else f"{answers.classes[answer]} {confidence:.0%}"
-        return f"one picture of {answers.classes[label]}: {said}, {'right' if answer == label else 'wrong'}"
-    lines = [format_report(figures["all"], answers.classes)]
+def describe(predictions: Predictions, figures: dict) -> str:
+    """Return the figures as text; of one picture, the prediction."""
+    classes = predictions.classes
+    if len(predictions.label) == 1:
+        label, predicted = int(predictions.label[0]), int(predictions.predicted[0])
+        confidence = predictions.confidence[0]
+        found = "no face" if predicted == MISSED else f"{classes[predicted]} ({confidence:.0%})"
+        return f"one picture of {classes[label]}: {found}, {'right' if predicted == label else 'wrong'}"
+    lines = [format_report(figures["all"], classes)]
     if figures["ece"] is not None:
         lines.append(f"calibration error (ECE, 15 bins, of the faces found) {figures['ece']:.3f}")
-    lines += format_groups("source", figures["sources"], answers.classes)
-    return "\n".join(lines + format_groups("face width", figures["face_widths"], answers.classes))
+    lines += format_groups("source", figures["sources"], classes)
+    return "\n".join(lines + format_groups("face width", figures["face_widths"], classes))
 
 
 def format_groups(title: str, groups: dict, classes: tuple[str, ...]) -> list[str]:
@@ -343,35 +363,35 @@ def format_groups(title: str, groups: dict, classes: tuple[str, ...]) -> list[st
 
 
 def leave_one_source_out(args) -> None:
-    """Print, and write as JSON, what networks that never saw a source say about it, beside what others
-    say."""
-    if not args.data:
-        raise UserError("--leave-one-source-out trains on landmark sets; name them with --data")
+    """Print, and write as JSON, figures of networks on sources that they never saw, beside others."""
     data = concatenate([load_face_set(path) for path in args.data])
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = assign_split(data.of_classes(classes))
     foreign = [load_face_set(path).of_classes(classes) for path in args.foreign]
     for part in (data, *foreign):
         ensemble.require_crops(part, args.network)
+    left_out = leave_out.choose_left_out(data, args.together)
+    run = leave_out.Run(args.network, ensemble.RECIPES[args.recipe], args.seeds, classes)
     whole, places = leave_out.join_sets([data, *foreign])
+    rows, pooled = [], {}
     print(table_header(classes), flush=True)
     with ensemble.maps_of(whole, args.network) as whole:
         data, *foreign = (whole.select(*place) for place in places)
-        rows, calibration = leave_out.measure(
-            data,
-            foreign,
-            args.network,
-            ensemble.RECIPES[args.recipe],
-            args.seeds,
-            classes,
-            args.together,
-            lambda row: print(format_row(row, classes), flush=True),
-        )
+        for row in leave_out.measure(run, data, foreign, left_out, pooled):
+            rows.append(row)
+            print(format_row(row, classes), flush=True)
+    found = {"rows": rows, "classes": list(classes)}
+    calibration = leave_out.calibrate(pooled) if len(pooled) > 1 else {}
     if calibration:
         print_calibration(calibration)
     path = args.output / f"leave_one_source_out_{args.recipe}_{args.network}.json"
-    write_json(path, {"rows": rows, "calibration": calibration, "classes": list(classes)})
-    print(f"wrote {relative(path)}; train_model.py --calibration takes temperature and threshold from it")
+    if calibration.get("sure"):
+        found["calibration"] = calibration
+        print("train_model.py --calibration takes temperature and threshold from this file:")
+    elif calibration:
+        print("no confidence is right often enough: the file has no calibration")
+    write_json(path, found)
+    print(f"wrote {relative(path)}")
 
 
 def table_header(classes: tuple[str, ...]) -> str:
@@ -397,7 +417,7 @@ def print_calibration(calibration: dict) -> None:
         f"{calibration['threshold']:.2f}; mean ECE {calibration['mean_ece']:.3f}"
     )
     print(
-        "| source left out | ECE | answered | of these right | right if all are answered |\n"
+        "| source left out | ECE | not uncertain | of these right | right if none is uncertain |\n"
         "|---|---|---|---|---|"
     )
     for name, row in calibration["sources"].items():

@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from .config import TRUST_VARIABLE, UserError, note, relative
@@ -135,6 +136,19 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run a .tflite that no emotion_mlp.json beside it lists, so that nothing tells whose it is",
     )
+
+
+def refuse_idle(parser: argparse.ArgumentParser, args, names: Iterable[str], where: str) -> None:
+    """Raise UserError for those of the options that were given, since they do nothing there.
+
+    names: as in `args`; where: such as "without --images".
+    """
+    given = [
+        f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != parser.get_default(name)
+    ]
+    if given:
+        do, them = ("does", "it") if len(given) == 1 else ("do", "them")
+        raise UserError(f"{' and '.join(given)} {do} nothing {where}; leave {them} out")
 
 
 def at_least(least: int, most: int = 10**9):

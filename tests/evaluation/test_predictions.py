@@ -87,3 +87,42 @@ def test_the_verdict_is_plain(tmp_path):
     assert verdict(right, wrong).startswith("wrong.csv reads these pictures worse than right.csv")
     assert "do not show which is better" in verdict(right, right)
     assert "0.000 (" in side_by_side([right, wrong]).splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "source;width;height;emotion;confidence\nsad/002.jpg;10;10;sad;0,75\n",
+        "\ufeffsource,emotion,confidence\nsad/002.jpg,sad,.75\n",
+        'source\temotion\tconfidence\nsad/002.jpg\tsad\t"0,75"\n',
+    ],
+)
+def test_tables_of_spreadsheets_are_read(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    found = read_predictions(tmp_path / "t.csv", PICTURES)
+    assert found.confidence[2] == 0.75 and found.predicted.tolist() == [MISSED, MISSED, 1, MISSED]
+
+
+def test_an_uncertain_face_counts_as_its_likeliest_class(tmp_path):
+    columns = "source,emotion,confidence,happy,sad\n"
+    table = write(tmp_path / "main.csv", columns + "sad/002.jpg,uncertain,.45,.45,.4\n")
+    found = read_predictions(table, PICTURES)
+    assert found.classes == ("happy", "sad") and found.predicted[2] == 0 and found.confidence[2] == 0.45
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "3",
+        '"a"',
+        "{",
+        '{"emotion": "sad"}',
+        "[" * 5000,
+        '{"source": "sad/002.jpg", "emotion": 4, "confidence": 7}',
+    ],
+)
+def test_json_lines_that_are_no_rows_are_refused(tmp_path, line):
+    good = '{"source": "sad/002.jpg", "emotion": "sad"}\n'
+    with pytest.raises(UserError, match="t.jsonl"):
+        read_predictions(write(tmp_path / "t.jsonl", good + line + "\n"), PICTURES)

@@ -299,7 +299,7 @@ def test_evaluate_reads_as_main_does_and_counts_missed_faces_as_wrong(bundle, pi
     done = run("evaluate.py", *arguments, "--compare", bundle, "landmarks", "--predictions", table)
     assert done.returncode == 0, done.stderr
     reports = {
-        path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("report/*/report.json")
+        path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("report/*/*/report.json")
     }
     assert set(reports) == {"main.csv", bundle.name, "landmarks"}, "a folder for each"
     report = reports[bundle.name]["all"]
@@ -311,8 +311,12 @@ def test_evaluate_reads_as_main_does_and_counts_missed_faces_as_wrong(bundle, pi
     assert sad_row[-1] >= 4, "the landscapes are missed faces"
     recall, low, high = report["recall"]["sad"]
     assert recall == pytest.approx(sad_row[EMOTIONS.index("sad")] / sum(sad_row)) and low <= recall <= high
-    assert (tmp_path / "report" / bundle.name / "confusion_matrix.png").stat().st_size > 10_000
-    assert "no face found (counted as wrong)" in (tmp_path / "report/landmarks/report.txt").read_text()
+    (folder,) = (tmp_path / "report").iterdir()
+    assert folder.name.startswith("pictures 20"), "a folder for each set and date"
+    assert (folder / bundle.name / "confusion_matrix.png").stat().st_size > 10_000
+    assert "no face found (counted as wrong)" in (folder / "landmarks" / "report.txt").read_text()
+    made_by = reports["landmarks"]["run"]["models"]["landmarks"]
+    assert made_by == {f"{NAME}.tflite": load_info(MODELS)["sha256"][f"{NAME}.tflite"]}
     assert "landmarks against main.csv: balanced accuracy" in done.stdout or "than main.csv" in done.stdout
 
 
@@ -320,8 +324,11 @@ def test_evaluate_looks_at_the_test_part_of_a_split_set(bundle, landmark_file, t
     done = run("evaluate.py", "--data", landmark_file, "--model", bundle, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     data = load_face_set(landmark_file)
-    report = json.loads((tmp_path / bundle.name / "report.json").read_text())
-    assert report["part"] == "test" and report["all"]["faces"] == (data.split == "test").sum()
+    (path,) = tmp_path.glob(f"*/{bundle.name}/report.json")
+    report = json.loads(path.read_text())
+    assert (
+        report["run"]["pictures"]["part"] == "test" and report["all"]["faces"] == (data.split == "test").sum()
+    )
     assert "\nshipped " in done.stdout and f"\n{bundle.name} " in done.stdout, "the shipped model beside it"
     again = run("evaluate.py", "--data", landmark_file, "--reread", "--output", tmp_path)
     assert "are not here" in user_error(again), "the pictures of this set lie elsewhere"

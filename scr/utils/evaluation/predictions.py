@@ -20,6 +20,8 @@ from .metrics import MISSED, calibration_error, compare_hits, evaluate_predictio
 
 FACE_WIDTHS = (1, 32, 48, 64, 96, 128, 256)
 """Pixels at which the figures by face width part."""
+UNCERTAIN = "uncertain"
+"""What main.py writes where no class is likely enough."""
 SHIPPED = "shipped"
 """What the model in `models` is called beside others."""
 
@@ -170,7 +172,7 @@ def read_predictions(path: Path, pictures: Pictures) -> Predictions:
     The table is CSV (comma, semicolon or tab; a decimal comma will do) or JSON lines, as main.py --output
     writes them, with the columns `source`, the picture's path or as much of its end as tells it from others,
     and `emotion`; optional are `confidence` (0 to 1), and `width` and `height` of the face: of several faces
-    on a picture the largest counts. Emotions beyond the pictures' labels count as wrong. Raises UserError if
+    on a picture the largest counts. Where main.py is `uncertain`, its likeliest class counts. Emotions beyond the pictures' labels count as wrong. Raises UserError if
     the table can't be read or fits none of the pictures.
     """
     rows = _read_rows(path)
@@ -180,7 +182,7 @@ def read_predictions(path: Path, pictures: Pictures) -> Predictions:
     if unknown:
         note(f"{unknown} rows of {relative(path)} are of other pictures: left out")
     found = [of_picture.get(number, {}) for number in range(len(pictures))]
-    emotions = [class_name(row.get("emotion") or "") for row in found]
+    emotions = [class_name(_emotion(path, row)) for row in found]
     labels = sorted(set(pictures.label.tolist()))
     others = Counter(name for name in emotions if name and name not in labels)
     if others:
@@ -257,6 +259,16 @@ def _common_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
             break
         count += 1
     return count
+
+
+def _emotion(path: Path, row: dict) -> str:
+    """Return the emotion in a row; `uncertain` stands for the likeliest of the classes, whose probabilities
+    follow `confidence`."""
+    emotion, names = row.get("emotion", ""), list(row)
+    if emotion != UNCERTAIN or "confidence" not in row:
+        return emotion
+    classes = names[names.index("confidence") + 1 :]
+    return max(classes, key=lambda name: _number(path, row, name, 0), default="")
 
 
 def _number(path: Path, row: dict, column: str, empty: float, most: float = 1e6) -> float:

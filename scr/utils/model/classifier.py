@@ -81,6 +81,12 @@ class EmotionClassifier:
         """Tell whether the model has a crop network."""
         return self._crop is not None
 
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The sha256 of each file of the model, by its name."""
+        parts = filter(None, (self._landmarks, self._crop))
+        return {part.path.name: hashlib.sha256(part.content).hexdigest() for part in parts}
+
     @cached_property
     def crop_sha256(self) -> str:
         """The sha256 of the crop network's file, which an embedding belongs to; empty if there is none."""

@@ -1,12 +1,13 @@
-"""Leaving sources out: what networks that never saw a source say about it, and the calibration that
-follows."""
+"""Figures of networks on sources that were left out of training, and the calibration that follows."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..config import UserError
+from ..data.classes import list_names
 from ..data.face_set import FaceSet, concatenate
 from ..data.splits import prefix_group, split_groups
 from ..evaluation.metrics import (
@@ -19,183 +20,193 @@ from ..model.classifier import mix
 from . import ensemble
 from .networks import fit_temperature
 
-ANSWERED_RIGHT_LEFT_OUT = 0.8
-"""Share of the answers about sources left out that are to be right. At the .85 that is asked for on
-validation parts a quarter would not be answered, and live labels would change twice as often."""
+RIGHT_LEFT_OUT = 0.8
+"""Share of the predictions on sources left out that are to be right. At the .85 of validation parts a quarter
+would be uncertain, and live labels would change twice as often."""
 LARGE = 500
 """Faces from which a file-name prefix group is left out, too, in a source that has several."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What is left out: whole sources, or the file-name prefix group of one."""
+
+    sources: tuple[str, ...]
+    prefix: str | None = None
+
+    def __str__(self) -> str:
+        return "+".join(self.sources) if self.prefix is None else f"{self.sources[0]}/{self.prefix}*"
+
+    def rows(self, table) -> np.ndarray:
+        """Return a mask (n,) of the rows of a set, or of its missed pictures, that are left out."""
+        found = np.isin(table.source, self.sources)
+        if self.prefix is not None:
+            found &= np.array([prefix_group(path) == self.prefix for path in table.path.tolist()], bool)
+        return found
+
+    def only(self, data: FaceSet) -> FaceSet:
+        """Return the faces and missed pictures that are left out."""
+        return data.select(self.rows(data), self.rows(data.missed))
+
+    def without(self, data: FaceSet, groups: np.ndarray) -> FaceSet:
+        """Return all others, without twins of a face left out; groups (n,): numbers of `split_groups`."""
+        out = self.rows(data)
+        return data.select(~np.isin(groups, groups[out]), ~self.rows(data.missed))
+
+
+def choose_left_out(data: FaceSet, together: Sequence[str]) -> list[LeftOut]:
+    """Return what to leave out in turn: each source; each file-name prefix group of `LARGE` faces or more in
+    a source that has several; and the groups of sources that `together` names (`kdef+impa_face3d`).
+
+    Raises UserError for a source that the set does not have.
+    """
+    sources, found = sorted(set(data.source.tolist())), []
+    for source in sources:
+        groups = Counter(prefix_group(path) for path in data.path[data.source == source].tolist())
+        large = sorted(name for name, count in groups.items() if count >= LARGE)
+        found += [LeftOut((source,))] * (len(sources) > 1)
+        found += [LeftOut((source,), name) for name in large if len(large) > 1]
+    return found + [LeftOut(_split_names(text, sources)) for text in together]
+
+
+def _split_names(text: str, sources: Sequence[str]) -> tuple[str, ...]:
+    """Return the sources that `A+B` names; a source's own name may have a + in it."""
+    for source in sorted(sources, key=len, reverse=True):
+        if text == source:
+            return (source,)
+        if text.startswith(f"{source}+"):
+            return (source, *_split_names(text[len(source) + 1 :], sources))
+    raise UserError(f"--together: no source {text} in --data, which has {list_names(sources)}")
 
 
 def join_sets(sets: Sequence[FaceSet]) -> tuple[FaceSet, list[tuple[slice, slice]]]:
     """Return one set of several, and where the faces and the missed pictures of each stand in it."""
     faces, missed = (np.cumsum([0, *counts]) for counts in (map(len, sets), [len(s.missed) for s in sets]))
-    places = [
-        (slice(*faces[number : number + 2]), slice(*missed[number : number + 2]))
-        for number in range(len(sets))
-    ]
-    return concatenate(sets), places
+    numbers = range(len(sets))
+    return concatenate(sets), [(slice(*faces[n : n + 2]), slice(*missed[n : n + 2])) for n in numbers]
 
 
-def names_to_leave_out(data: FaceSet, together: Sequence[str]) -> list[str]:
-    """Return each source, each file-name prefix group of `LARGE` faces or more (`affectnet/ffhq_*`) in a
-    source that has several, and each of the groups of sources (`kdef+impa_face3d`) that are to be left out
-    together."""
-    names = []
-    sources = sorted(set(data.source.tolist()))
-    for source in sources:
-        groups = Counter(prefix_group(path) for path in data.path[data.source == source].tolist())
-        large = sorted(name for name, count in groups.items() if count >= LARGE)
-        names += [source] * (len(sources) > 1)
-        names += [f"{source}/{name}*" for name in large if len(large) > 1]
-    return names + list(together)
+@dataclass(frozen=True)
+class Run:
+    """What is trained in each round: a network by a recipe, with several seeds."""
 
+    network: str
+    recipe: ensemble.ModelRecipe
+    seeds: int
+    classes: tuple[str, ...]
 
-def of_source(data: FaceSet, name: str, missed: bool = False) -> np.ndarray:
-    """Return a mask of the faces, or the missed pictures, of what `names_to_leave_out` names."""
-    table = data.missed if missed else data
-    if "/" not in name:
-        return np.isin(table.source, name.split("+"))
-    source, _, wanted = name.removesuffix("*").partition("/")
-    return np.array(
-        [
-            one == source and prefix_group(path) == wanted
-            for one, path in zip(table.source.tolist(), table.path.tolist())
-        ],
-        bool,
-    )
-
-
-def only(data: FaceSet, name: str) -> FaceSet:
-    """Return the faces and missed pictures of one source, group of sources or file-name prefix group."""
-    return data.select(of_source(data, name), of_source(data, name, missed=True))
-
-
-def without(data: FaceSet, name: str, groups: np.ndarray) -> FaceSet:
-    """Return the faces that are neither of a source nor twins of its faces; groups (n,): numbers of
-    `split_groups`."""
-    out = of_source(data, name)
-    twins = np.isin(groups, groups[out])
-    return data.select(~out & ~twins, ~of_source(data, name, missed=True))
+    def predict(self, seen: FaceSet, parts: Sequence[FaceSet]) -> list[dict[str, list[np.ndarray]]]:
+        """Train on a set; return for each part, and each network of the model, the probabilities (n, classes)
+        of each seed, at a temperature of 1."""
+        found = [{} for _ in parts]
+        for seed in range(self.seeds):
+            model = ensemble.train(self.network, seen, self.recipe, seed, self.classes)
+            networks = model.parts | {self.network: replace(model, temperature=1.0)}
+            for of_part, part in zip(found, parts):
+                for name, network in networks.items():
+                    of_part.setdefault(name, []).append(network.predict(part))
+        return found
 
 
 def measure(
-    data: FaceSet,
-    foreign: Sequence[FaceSet],
-    network: str,
-    recipe: ensemble.ModelRecipe,
-    seeds: int,
-    classes: Sequence[str],
-    together: Sequence[str] = (),
-    tell=lambda row: None,
-) -> tuple[list[dict], dict]:
-    """Return a row for each set asked about and part of the network, and the calibration; `tell` is given
-    each row.
+    run: Run, data: FaceSet, foreign: Sequence[FaceSet], left_out: Sequence[LeftOut], pooled: dict
+) -> Iterator[dict]:
+    """Yield a row of figures for each part and each network of the model: first of the test part of each
+    source and of the foreign sets, with nothing left out, then of what is left out in turn.
 
     data is split, and its crops, and those of the foreign sets, are maps if the network looks at crops.
-    Without anything left out, the test part of each source and the foreign sets are asked about.
+    pooled gets the labels and probabilities of each whole source left out, for `calibrate`.
     """
     groups = split_groups(data)
-    rows, pooled = [], {}
-    for left_out in [None, *names_to_leave_out(data, together)]:
-        seen = data if left_out is None else without(data, left_out, groups)
-        if left_out is None:
-            sources = sorted(set(data.source.tolist()))
-            asked = [(name, "same source", only(data, name).part("test")) for name in sources]
-            asked += [(", ".join(sorted(set(part.source.tolist()))), "foreign", part) for part in foreign]
-        else:
-            asked = [(left_out, "left out", only(data, left_out))]
-        answers = [ask(seen, asked, network, recipe, seed, classes) for seed in range(seeds)]
-        for number, (name, kind, part) in enumerate(asked):
-            for way in answers[0][number]:
-                probabilities = [answer[number][way] for answer in answers]
-                rows.append(summarise(name, kind, way, part, probabilities, classes))
-                tell(rows[-1])
-            if kind == "left out" and "/" not in name and "+" not in name:
-                label = np.tile(part.class_index(classes), seeds)
-                pooled[name] = label, np.concatenate([answer[number][network] for answer in answers])
-    return rows, calibrate(pooled) if len(pooled) > 1 else {}
-
-
-def ask(seen: FaceSet, asked: list, network: str, recipe, seed: int, classes) -> list[dict[str, np.ndarray]]:
-    """Return for each set asked about the probabilities (n, classes) by each part, and by the network, of
-    one training.
-
-    The network's are at a temperature of 1, as its parts give them.
-    """
-    model = replace(ensemble.train(network, seen, recipe, seed, classes), temperature=1.0)
-    answers = []
-    for _, _, part in asked:
-        of_parts = {name: one.predict(part) for name, one in model.parts.items()}
-        answers.append(of_parts | {network: model.predict(part)})
-    return answers
+    sources = [LeftOut((name,)) for name in sorted(set(data.source.tolist()))]
+    parts = [(str(source), "same source", source.only(data).part("test")) for source in sources]
+    parts += [(", ".join(sorted(set(part.source.tolist()))), "foreign", part) for part in foreign]
+    rounds = [(None, parts), *[(out, [(str(out), "left out", out.only(data))]) for out in left_out]]
+    for out, parts in rounds:
+        seen = out.without(data, groups) if out else data
+        predictions = run.predict(seen, [part for *_, part in parts])
+        for (name, kind, part), by_network in zip(parts, predictions):
+            for network, probabilities in by_network.items():
+                yield summarise(name, kind, network, part, probabilities, run.classes)
+            if out in sources:
+                label = np.tile(part.class_index(run.classes), run.seeds)
+                pooled[name] = label, np.concatenate(by_network[run.network])
 
 
 def summarise(
-    name: str, kind: str, way: str, part: FaceSet, probabilities: list[np.ndarray], classes: Sequence[str]
+    name: str, kind: str, network: str, part: FaceSet, probabilities: list[np.ndarray], classes: Sequence[str]
 ) -> dict:
     """Return means over seeds, and the 95% interval of the balanced accuracy: seeds and faces together."""
-    label = part.class_index(classes)
-    reports = [
-        evaluate_predictions(*with_missed(label, answer, part.missed_index(classes)), classes)
-        for answer in probabilities
-    ]
+    label, missed = part.class_index(classes), part.missed_index(classes)
+    reports = [evaluate_predictions(*with_missed(label, one, missed), classes) for one in probabilities]
     accuracy = np.array([report["balanced_accuracy"] for report in reports])
-    of_faces = np.mean([np.diff(report["balanced_accuracy_interval"])[0] / 2 for report in reports])
-    half = float(np.hypot(of_faces, 1.96 * accuracy.std(ddof=1) if len(accuracy) > 1 else 0.0))
+    mean, of_seeds = accuracy.mean(), 1.96 * accuracy.std(ddof=1) if len(accuracy) > 1 else 0.0
+    low, high = np.mean([report["balanced_accuracy_interval"] for report in reports], axis=0)
     return {
         "source": name,
         "kind": kind,
-        "network": way,
+        "network": network,
         "faces": len(part),
         "missed": len(part.missed),
         "recall": {
             one: float(np.mean([report["recall"][one][0] for report in reports]))
             for one in reports[0]["recall"]
         },
-        "ece": float(np.mean([expected_calibration_error(label, answer) for answer in probabilities])),
-        "balanced_accuracy": float(accuracy.mean()),
-        "interval": [float(accuracy.mean() - half), float(accuracy.mean() + half)],
+        "ece": float(np.mean([expected_calibration_error(label, one) for one in probabilities])),
+        "balanced_accuracy": float(mean),
+        "interval": [
+            float(max(0, mean - np.hypot(mean - low, of_seeds))),
+            float(min(1, mean + np.hypot(high - mean, of_seeds))),
+        ],
     }
 
 
 def calibrate(pooled: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
-    """Return temperature and threshold from what was said of sources left out, each source weighing the same.
+    """Return temperature and threshold from predictions on sources left out, each source weighing the same.
 
     pooled: labels (n,) and probabilities (n, classes) at a temperature of 1, by source. `sources` tells of
     each how it goes with the temperature and threshold of the *other* sources: what a source that was never
-    seen can expect.
+    seen can expect. `sure` is the share of faces that reach the threshold; 0 if no confidence is right often
+    enough.
     """
-    own = {
-        name: fit_temperature(probabilities, label, None) for name, (label, probabilities) in pooled.items()
-    }
-    temperature, threshold = _fit(pooled, own)
+    own = {name: fit_temperature(probabilities, label) for name, (label, probabilities) in pooled.items()}
+    temperature, threshold, sure = _fit(pooled, own)
     table = {}
     for name, (label, probabilities) in pooled.items():
         others = {other: pooled[other] for other in pooled if other != name}
-        others_temperature, others_threshold = _fit(others, own)
-        answers = mix([(1.0, probabilities)], others_temperature)
-        answered = answers.max(axis=1) >= others_threshold
-        right = answers.argmax(axis=1) == label
+        others_temperature, others_threshold, _ = _fit(others, own)
+        scaled = mix([(1.0, probabilities)], others_temperature)
+        answered = scaled.max(axis=1) >= others_threshold
+        right = scaled.argmax(axis=1) == label
         table[name] = {
             "temperature": others_temperature,
             "threshold": others_threshold,
-            "ece": expected_calibration_error(label, answers),
+            "ece": expected_calibration_error(label, scaled),
             "answered": float(answered.mean()),
             "right": float(right[answered].mean()) if answered.any() else 0.0,
             "right_if_always_answered": float(right.mean()),
         }
     mean = float(np.mean([row["ece"] for row in table.values()]))
-    return {"temperature": temperature, "threshold": threshold, "mean_ece": mean, "sources": table}
+    return {
+        "temperature": temperature,
+        "threshold": threshold,
+        "sure": sure,
+        "mean_ece": mean,
+        "sources": table,
+    }
 
 
-def _fit(pooled: dict[str, tuple[np.ndarray, np.ndarray]], own: dict[str, float]) -> tuple[float, float]:
-    """Return the median of the sources' own temperatures and the threshold of their pooled answers.
+def _fit(
+    pooled: dict[str, tuple[np.ndarray, np.ndarray]], own: dict[str, float]
+) -> tuple[float, float, float]:
+    """Return the median of the sources' own temperatures, the threshold of their pooled predictions, and the
+    share of faces that reach it.
 
     The median, since one source with noisy labels (AffectNet's own temperature is twice the others') would
-    make the answers about all others timid.
+    make the predictions for all others timid.
     """
     temperature = float(np.median([own[name] for name in pooled]))
     label = np.concatenate([label for label, _ in pooled.values()])
-    answers = np.concatenate([mix([(1.0, answer)], temperature) for _, answer in pooled.values()])
+    scaled = np.concatenate([mix([(1.0, one)], temperature) for _, one in pooled.values()])
     weight = np.concatenate([np.full(len(one), 1 / len(one)) for one, _ in pooled.values()])
-    return temperature, answer_threshold(label, answers, ANSWERED_RIGHT_LEFT_OUT, weight)[0]
+    return temperature, *answer_threshold(label, scaled, RIGHT_LEFT_OUT, weight)
