@@ -119,7 +119,7 @@ def test_an_uncertain_face_counts_as_its_likeliest_class(tmp_path):
         "{",
         '{"emotion": "sad"}',
         "[" * 5000,
-        '{"source": "sad/002.jpg", "emotion": 4, "confidence": 7}',
+        '{"source": "sad/002.jpg", "emotion": 4, "width": 5, "height": 5, "confidence": 7}',
     ],
 )
 def test_json_lines_that_are_no_rows_are_refused(tmp_path, line):

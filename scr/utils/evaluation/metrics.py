@@ -58,7 +58,8 @@ def answer_threshold(
     order = np.argsort(-confidence, kind="stable")
     answered = weight[order].cumsum()
     hits = ((probabilities.argmax(axis=1) == label) * weight)[order].cumsum()
-    enough = np.flatnonzero(hits / answered >= right)
+    is_last = np.append(np.diff(confidence[order]) != 0, True)  # of those of the same confidence
+    enough = np.flatnonzero((hits / answered >= right) & is_last)
     if not len(enough):
         return 1.0, 0.0
     return float(confidence[order][enough[-1]]), float(answered[enough[-1]] / answered[-1])

@@ -172,8 +172,9 @@ def read_predictions(path: Path, pictures: Pictures) -> Predictions:
     The table is CSV (comma, semicolon or tab; a decimal comma will do) or JSON lines, as main.py --output
     writes them, with the columns `source`, the picture's path or as much of its end as tells it from others,
     and `emotion`; optional are `confidence` (0 to 1), and `width` and `height` of the face: of several faces
-    on a picture the largest counts. Where main.py is `uncertain`, its likeliest class counts. Emotions beyond the pictures' labels count as wrong. Raises UserError if
-    the table can't be read or fits none of the pictures.
+    on a picture the largest counts. Where main.py is `uncertain`, its likeliest class counts. Emotions beyond
+    the pictures' labels count as wrong. Raises UserError if the table can't be read or fits none of the
+    pictures.
     """
     rows = _read_rows(path)
     of_picture, unknown = _largest_faces(path, rows, pictures)
