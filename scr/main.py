@@ -36,77 +36,42 @@ OF_CAMERAS = ("camera_backend", "width", "height", "fps")
 
 def build_parser():
     parser = make_parser(__doc__, "--source")
-    parser.add_argument(
-        "--source",
-        help="camera number, video, picture, folder of pictures, numbered pictures (img%%03d.png), or stream "
-        "address (default: camera 0; without one a clip that comes along)",
-    )
-    parser.add_argument(
-        "--model",
-        default=str(MODELS),
-        help="a .tflite file, a bundle's folder, the name of a personal model, or a network of the shipped "
-        "model: landmarks, crop or hybrid",
-    )
-    parser.add_argument("--no-display", action="store_true", help="open no window")
-    parser.add_argument(
+    add = parser.add_argument
+    source = "camera number, video, picture, folder, numbered pictures (img%%03d.png) or stream address"
+    add("--source", help=f"{source} (default: camera 0, or a clip that comes along)")
+    model = "a .tflite file, a model's folder, name, or network (landmarks, crop, hybrid, FOLDER:NETWORK)"
+    add("--model", default=str(MODELS), help=model)
+    add("--no-display", action="store_true", help="open no window")
+    add(
         "--save",
         type=Path,
         metavar="FILE",
-        help="write what is shown: a video, a picture, or for a folder a folder",
+        help="write what is shown: a video, a picture, for a folder a folder",
     )
-    parser.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="draw what was read as a .png: over time for videos, counted by class for pictures",
-    )
-    parser.add_argument(
-        "--max-faces",
-        type=positive_int,
-        metavar="N",
-        help="faces to read, the largest first (default: all of a still picture, one of a video or camera)",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=positive_int,
-        metavar="N",
-        help="processes that read a folder's pictures (default: one for each core, one with a window)",
-    )
-    parser.add_argument(
-        "--smoothing-ms",
-        type=number(0, 60_000),
-        metavar="MS",
-        help="time constant of the smoothing of videos and cameras; 0: none (default: 300)",
-    )
-    parser.add_argument(
-        "--mirror", action=BooleanOptionalAction, help="mirror what is shown (default: cameras only)"
-    )
-    table = parser.add_argument_group("table")
-    table.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="write a row for each face and frame: .csv, .jsonl, or - for CSV on standard output",
-    )
-    table.add_argument("--append", action="store_true", default=None, help="add to the rows that FILE has")
-    table.add_argument(
-        "--delimiter", choices=(",", ";", "tab"), metavar="CHAR", help="of columns: , (default), ; or tab"
-    )
-    table.add_argument("--decimal", choices=(".", ","), metavar="CHAR", help="of numbers: . (default) or ,")
-    camera = parser.add_argument_group("camera")
-    camera.add_argument(
-        "--camera-backend",
-        metavar="NAME",
-        choices=("auto", "any", "v4l2", "dshow", "msmf", "avfoundation", "gstreamer"),
-        help="auto (default), any, v4l2, dshow, msmf, avfoundation or gstreamer",
-    )
-    camera.add_argument("--width", type=positive_int, metavar="PX", help="ask the camera for this width")
-    camera.add_argument("--height", type=positive_int, metavar="PX", help="ask the camera for this height")
-    camera.add_argument("--fps", type=positive_int, metavar="FPS", help="ask the camera for this frame rate")
-    camera.add_argument("--list-cameras", action="store_true", help="list the cameras and end")
-    parser.add_argument("--version", action="store_true", help="print version and commit, and end")
-    parser.add_argument("--doctor", action="store_true", help="print what a bug report needs and end")
+    add("--plot", type=Path, metavar="FILE", help="draw a .png: videos over time, pictures counted by class")
+    faces = "faces to read, the largest first (default: all of a still picture, one of a video or camera)"
+    add("--max-faces", type=positive_int, metavar="N", help=faces)
+    jobs = "processes that read a folder's pictures (default: one for each core, one with a window)"
+    add("--jobs", type=positive_int, metavar="N", help=jobs)
+    smoothing = "time constant of the smoothing in videos; 0: none (default: 300)"
+    add("--smoothing-ms", type=number(0, 60_000), metavar="MS", help=smoothing)
+    add("--mirror", action=BooleanOptionalAction, help="mirror what is shown (default: cameras only)")
+    add("--version", action="store_true", help="print version and commit, and end")
+    add("--doctor", action="store_true", help="print what a bug report needs and end")
     add_trust_flag(parser)
+    add = parser.add_argument_group("table").add_argument
+    output = "write a row for each face and frame: .csv, .jsonl, or - for CSV on standard output"
+    add("--output", type=Path, metavar="FILE", help=output)
+    add("--append", action="store_true", default=None, help="add to the rows that FILE has")
+    add("--delimiter", choices=(",", ";", "tab"), help="between columns (default: ,)")
+    add("--decimal", choices=(".", ","), help="of numbers (default: .)")
+    add = parser.add_argument_group("camera").add_argument
+    backends = ("auto", "any", "v4l2", "dshow", "msmf", "avfoundation", "gstreamer")
+    add("--camera-backend", choices=backends, help="default: auto")
+    add("--width", type=positive_int, metavar="PX", help="ask the camera for this width")
+    add("--height", type=positive_int, metavar="PX", help="ask the camera for this height")
+    add("--fps", type=positive_int, metavar="FPS", help="ask the camera for this frame rate")
+    add("--list-cameras", action="store_true", help="list the cameras and end")
     return parser
 
 
@@ -150,24 +115,18 @@ def open_input(args) -> Source:
 
 def check_options(args, source: Source) -> None:
     """Raise UserError for an option that does nothing with this source and these outputs."""
-    idle = set() if source.kind == "camera" else set(OF_CAMERAS)
-    if source.kind != "folder":
-        idle.add("jobs")
-    if source.kind in ("picture", "folder") and all(file.is_picture for file in source.files):
-        idle.add("smoothing_ms")
-    if args.no_display and not args.save:
-        idle.add("mirror")
-    if not args.output or args.output == STDOUT:
-        idle.add("append")
-    if not args.output or args.output.suffix.lower() == ".jsonl":
-        idle |= {"delimiter", "decimal"}
-    for name in sorted(idle):
-        if getattr(args, name) is not None:
+    of_pictures = source.kind in ("picture", "folder") and all(file.is_picture for file in source.files)
+    idle = dict.fromkeys(OF_CAMERAS, source.kind != "camera")
+    idle |= {"jobs": source.kind != "folder", "smoothing_ms": of_pictures}
+    idle |= {"mirror": args.no_display and not args.save, "append": args.output in (None, STDOUT)}
+    idle |= dict.fromkeys(("delimiter", "decimal"), not args.output or args.output.suffix.lower() == ".jsonl")
+    for name, is_idle in idle.items():
+        if is_idle and getattr(args, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} does nothing here ({source.kind}); leave it out")
 
 
 def open_demo(args, source: Source, stack: ExitStack) -> "Demo":
-    """Return what the arguments ask for, closed with the stack; raises UserError before a file is touched."""
+    """Return what the arguments ask for; the stack completes its files and closes its window."""
     outputs = Outputs(source, args.output, args.save, args.plot)
     delimiter = "\t" if args.delimiter == "tab" else args.delimiter or ","
     style = TableFormat(delimiter, args.decimal or ".", bool(args.append))
@@ -231,8 +190,7 @@ class Demo:
         """Go through pictures and videos in their order until they end or the user does."""
         pictures = [file for file in source.files if file.is_picture]
         jobs = jobs or (1 if self.window else os.cpu_count())
-        images = bool(self.view or self.outputs.plot)
-        with closing(read_pictures(self.reader, pictures, jobs, images)) as results:
+        with closing(read_pictures(self.reader, pictures, jobs, images=bool(self.view))) as results:
             for file in source.files:
                 tell_news(source)
                 result = next(results) if file.is_picture else None

@@ -537,7 +537,7 @@ def test_each_run_ends_with_what_was_seen(frames, clip, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[1:5]] == ["a.png", "b.png", "c.png", "d.png"]
     assert lines[3:5] == ["c.png: no face", "d.png: not readable"]
-    assert lines[5:] == ["faces on the pictures: 1 sad, 1 happy; 1 picture without a face; 1 not readable"]
+    assert lines[5:] == ["on the pictures: 1 sad, 1 happy, 1 no face, 1 not readable"]
     cv2.imwrite(str(tmp_path / "two.png"), np.hstack([frames[0][:, 200:], frames[-1][:, 200:]]))
     run("--source", tmp_path / "two.png", "--no-display")
     assert re.search(r"two\.png: face 0 \w+ \(\d+%\), face 1 \w+ \(\d+%\)\n", capsys.readouterr().out)

@@ -8,8 +8,8 @@ import pytest
 from conftest import DATA, SMILE
 
 import main
-from utils.app.pipeline import FaceResult, PictureResult
-from utils.app.plot import COLUMNS, NO_FACE, THUMBNAILS, Plot, _resample, _spans
+from utils.app.pipeline import FaceResult
+from utils.app.plot import COLUMNS, Plot, _resample, _spans
 from utils.app.smoothing import UNCERTAIN
 from utils.app.windows.canvas import COLOURS, UNSURE
 from utils.config import EMOTIONS, UserError
@@ -60,22 +60,6 @@ def test_long_videos_are_drawn_from_a_bounded_number_of_moments_and_gaps_stay_em
     assert [len(labels[span]) for span in _spans(times)] == pytest.approx([200, 300], abs=3)
 
 
-def picture(name, shade, *faces) -> PictureResult:
-    return PictureResult(name, list(faces), image=np.full((120, 120, 3), shade, np.uint8))
-
-
-def test_the_sheet_keeps_the_surest_and_the_least_sure(tmp_path):
-    plot = Plot(tmp_path / "plot.png", EMOTIONS)
-    for number in range(40):
-        plot.add_picture(picture(f"{number}.png", 5 * number, face_result("sad", 0.4 + number / 100)))
-    plot.add_picture(picture("none.png", 0))
-    shown = [thumbnail.caption.partition(".")[0] for thumbnail in plot.sheet["sad"]]
-    wanted = [*range(39, 39 - THUMBNAILS, -1), *range(THUMBNAILS - 1, -1, -1)]
-    assert list(map(int, shown)) == wanted and plot.counts == {"sad": 40, NO_FACE: 1}
-    plot.write()
-    assert share_of(cv2.imread(str(tmp_path / "plot.png")), 5 * 39) > 0.005
-
-
 def test_plot_of_a_video(tmp_path, capsys):
     path = tmp_path / "plot.png"
     run("--source", SMILE, "--plot", path)
@@ -87,14 +71,6 @@ def test_plot_of_a_video(tmp_path, capsys):
 def test_plot_of_a_picture(tmp_path):
     run("--source", DATA / "astronaut.jpg", "--plot", tmp_path / "plot.png")
     assert share_of(cv2.imread(str(tmp_path / "plot.png")), COLOURS["happy"]) > 0.02
-
-
-def test_pictures_of_one_name_are_told_apart():
-    plot = Plot(Path("plot.png"), EMOTIONS, folder="in/here")
-    for folder in ("glad", "very glad indeed"):
-        plot.add_picture(picture(f"in/here/{folder}/124.jpg", 0, face_result("happy", 0.9)))
-    captions = [thumbnail.caption.partition("\n")[0] for thumbnail in plot.sheet["happy"]]
-    assert captions == ["glad/124.jpg", "very gla...eed/124.jpg"]
 
 
 def test_a_source_without_any_face_is_plotted_too(tmp_path):

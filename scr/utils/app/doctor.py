@@ -8,7 +8,11 @@ import sys
 
 import numpy as np
 
-from ..config import ROOT, VERSION, UserError
+from ..config import ROOT, VERSION
+from ..faces.landmarker import FaceLandmarker
+from ..model.classifier import EmotionClassifier
+from ..video.camera import list_cameras
+from .windows.window import display_problem, opencv_build
 
 PACKAGES = (
     *("opencv-contrib-python", "opencv-python", "opencv-python-headless", "numpy"),
@@ -19,9 +23,6 @@ BUILD_FACTS = ("GUI", "v4l/v4l2", "DirectShow", "Media Foundation", "AVFoundatio
 
 def diagnose(model: str) -> str:
     """Return the report as text that one can paste into an issue; `model` is what `--model` names."""
-    from ..video.camera import list_cameras
-    from .windows.window import display_problem, opencv_build
-
     display, build, cameras = display_problem(), opencv_build(), list_cameras()
     problems = [f"display: {display}"] if display else []
     problems += [] if cameras else ["cameras: none found"]
@@ -37,8 +38,6 @@ def diagnose(model: str) -> str:
     for name, check in {"landmarker": _try_landmarker, "network": lambda: _try_network(model)}.items():
         try:
             lines.append(f"check     {name}: {check()}")
-        except UserError as error:
-            problems.append(f"{name}: {error}")
         except Exception as error:  # a diagnosis must come to its end
             problems.append(f"{name}: {type(error).__name__}: {error}")
     return "\n".join(lines + ([f"PROBLEM   {problem}" for problem in problems] or ["nothing wrong found"]))
@@ -63,16 +62,11 @@ def _version_of(package: str) -> str:
 
 
 def _try_landmarker() -> str:
-    from ..faces.landmarker import FaceLandmarker
-
     landmarker = FaceLandmarker()
     black = np.zeros((64, 64, 3), np.uint8)
     return f"works, {len(landmarker.detect_picture(black))} faces on a black picture"
 
 
 def _try_network(model: str) -> str:
-    from ..model.classifier import EmotionClassifier
-
     classifier = EmotionClassifier(model)
-    classes = ", ".join(classifier.classes)
-    return f"{classifier.name} reads {classes}; uncertain under {classifier.threshold:.2f}"
+    return f"{classifier.name} reads {', '.join(classifier.classes)}"

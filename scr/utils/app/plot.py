@@ -1,4 +1,4 @@
-"""`--plot`: emotions over time in videos; of pictures a bar per class, the surest and the least sure."""
+"""`--plot`: emotions over time in videos; of pictures a bar for each class."""
 
 import importlib.util
 import itertools
@@ -10,8 +10,6 @@ import numpy as np
 
 from ..config import UserError
 from ..evaluation.plots import new_figure, save_figure
-from ..faces.features import face_box
-from ..faces.images import import_cv2
 from ..video.frames import Frame
 from .pipeline import FaceResult, PictureResult
 from .smoothing import UNCERTAIN
@@ -23,11 +21,6 @@ COLUMNS = 600
 """Moments that a plot shows; more are averaged, label by majority."""
 GAP_MS = 1000
 """A face unseen for longer leaves a gap."""
-THUMBNAILS = 4
-"""Faces of each class on the sheet: so many of the surest, and of the least sure."""
-THUMBNAIL_PX = 96
-CAPTION = 22
-"""Characters of a picture's path that fit above it; what is too long is cut in the middle."""
 NO_FACE = "no face (pictures)"
 
 
@@ -49,15 +42,6 @@ class _Track:
     emotions: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _Thumbnail:
-    """A face of a picture (px, px, 3) uint8 BGR, and what stands above it."""
-
-    confidence: float
-    picture: np.ndarray
-    caption: str
-
-
 class Plot:
     """Collects face results and draws them at the end; `folder`: that the files are named in."""
 
@@ -66,8 +50,6 @@ class Plot:
         self.colours = class_colours(classes)
         self.tracks: dict[tuple[str, int], _Track] = {}
         self.counts: Counter[str] = Counter()
-        self.sheet: dict[str, list[_Thumbnail]] = {}
-        """by emotion: the surest and the least sure, in this order"""
 
     def add_frame(self, frame: Frame, faces: list[FaceResult]) -> None:
         """Take a video's frame and its faces."""
@@ -81,14 +63,6 @@ class Plot:
     def add_picture(self, result: PictureResult) -> None:
         """Take a picture and its faces."""
         self.counts.update([face.emotion for face in result.faces] or [NO_FACE])
-        name = self._name(result.name)
-        name = name if len(name) <= CAPTION else f"{name[:8]}...{name[11 - CAPTION :]}"
-        for face in result.faces:
-            caption = f"{name}\n{face.confidence:.0%}"
-            faces = self.sheet.setdefault(face.emotion, [])
-            faces.append(_Thumbnail(face.confidence, _cut_out(result.image, face.landmarks), caption))
-            faces.sort(key=lambda thumbnail: -thumbnail.confidence)
-            del faces[THUMBNAILS:-THUMBNAILS]
 
     def _name(self, source: str) -> str:
         """Return a file's name, with the sub-folders of the folder that was read."""
@@ -98,17 +72,14 @@ class Plot:
     def write(self) -> None:
         """Draw what was collected and write the file; raises UserError if the disk refuses."""
         tracks = sorted(self.tracks.values(), key=lambda track: -len(track.times_ms))[:FACES]
-        names = [name for name in (*self.classes, UNCERTAIN) if name in self.sheet]
         heights = [2.3] * len(tracks)
         if self.counts or not tracks:
-            heights = [0.9 + 0.32 * (len(self.classes) + 1), *([1.6] * len(names)), *heights]
+            heights = [0.9 + 0.32 * (len(self.classes) + 1), *heights]
         figure = new_figure(10, sum(heights) + 0.3, facecolor=_hex(PAPER))
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
         parts = iter(np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)))
         if self.counts or not tracks:
             self._draw_counts(next(parts))
-            for name in names:
-                self._draw_sheet(next(parts), name)
         for track in tracks:
             self._draw_track(next(parts), track)
         if (more := len(self.tracks) - len(tracks)) > 0:
@@ -130,15 +101,6 @@ class Plot:
         axis.set_xticks([])
         title = "faces of each emotion" + (", pictures without a face" if self.counts[NO_FACE] else "")
         axis.set_title(title, loc="left", color=_hex(INK), fontsize=10)
-
-    def _draw_sheet(self, part, name: str) -> None:
-        for axis, thumbnail in itertools.zip_longest(part.subplots(1, 2 * THUMBNAILS), self.sheet[name]):
-            axis.axis("off")
-            if thumbnail:
-                axis.imshow(thumbnail.picture[:, :, ::-1])
-                axis.set_title(thumbnail.caption, color=_hex(INK), fontsize=7)
-        title = f"{name}: the surest" + (" and the least sure" if len(self.sheet[name]) > THUMBNAILS else "")
-        part.suptitle(title, x=0.01, ha="left", color=self._colour(name), fontsize=10)
 
     def _draw_track(self, part, track: _Track) -> None:
         axis, strip = map(_style, part.subplots(2, 1, sharex=True, height_ratios=[5, 1]))
@@ -191,22 +153,6 @@ def _spans(times_s: np.ndarray) -> list[slice]:
     most = max(GAP_MS / 1000, 2 * _step(times_s))
     cuts = [0, *(np.flatnonzero(np.diff(times_s) > most) + 1).tolist(), len(times_s)]
     return [slice(begin, end) for begin, end in itertools.pairwise(cuts)]
-
-
-def _cut_out(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Return a small picture (height, width, 3) uint8 BGR of a face with a margin, as far as it is there."""
-    cv2 = import_cv2()
-    height, width = image.shape[:2]
-    x, y, wide, high = face_box(landmarks) * width
-    half = 0.65 * max(wide, high, 2.0)
-    left, top = (
-        int(min(max(0, value), side - 1))
-        for value, side in zip((x + wide / 2 - half, y + high / 2 - half), (width, height))
-    )
-    part = image[top : max(top, int(y + high / 2 + half)) + 1, left : max(left, int(x + wide / 2 + half)) + 1]
-    zoom = THUMBNAIL_PX / max(part.shape[:2])
-    size = max(1, round(part.shape[1] * zoom)), max(1, round(part.shape[0] * zoom))
-    return cv2.resize(part, size, interpolation=cv2.INTER_AREA)
 
 
 def _hex(bgr: tuple[int, int, int]) -> str:

@@ -13,10 +13,7 @@ LONGEST_GAP_MS = 1000
 
 
 class Summary:
-    """Counts pictures, frames and faces, and says what was seen.
-
-    `watched`: in a window, where the user sets the pace.
-    """
+    """Counts pictures, frames and faces, and says what was seen; `watched`: the user sets the pace."""
 
     def __init__(self, source: Source, watched: bool = False):
         self.source, self.watched = source, watched
@@ -25,9 +22,7 @@ class Summary:
         self._lines: list[str] = []
         """of pictures, the first few"""
         self._counts: Counter[str] = Counter()
-        """pictures' faces by emotion"""
-        self._faceless = 0
-        """pictures without a face"""
+        """what is on the pictures"""
         self._times_ms: dict[tuple[str, int], Counter[str]] = {}
         """by video and face: how long it showed each emotion"""
         self._before: tuple[Frame | None, list[FaceResult], int] = (None, [], 0)
@@ -38,11 +33,10 @@ class Summary:
         self.pictures += not result.problem
         self.unreadable += bool(result.problem)
         self._count_faces(result.faces)
-        self._faceless += not (result.faces or result.problem)
-        self._counts.update(face.emotion for face in result.faces)
+        nothing = "not readable" if result.problem else "no face"
+        self._counts.update([face.emotion for face in result.faces] or [nothing])
         if len(self._lines) < LINES:
-            what = _list_faces(result.faces) or ("not readable" if result.problem else "no face")
-            self._lines.append(f"{self._name(result.name)}: {what}")
+            self._lines.append(f"{self._name(result.name)}: {_list_faces(result.faces) or nothing}")
 
     def add_frame(self, frame: Frame, faces: list[FaceResult]) -> None:
         """Count a video's frame, and what each face showed since the frame before."""
@@ -81,29 +75,24 @@ class Summary:
         return [self._first_line(seconds), *self._picture_lines(), *self._video_lines()]
 
     def _first_line(self, seconds: float) -> str:
-        count = self.pictures + self.frames
-        what = [_number(self.pictures, "picture")] if self.pictures else []
+        count, tried = self.pictures + self.frames, self.pictures + self.unreadable
         expected = sum(file.is_picture for file in self.source.files) if self.source.kind == "folder" else 0
-        if self.pictures + self.unreadable < expected:
-            what = [f"{self.pictures} of {_number(expected, 'picture')} (stopped)"]
-        what += [_number(self.frames, "frame")] if self.frames else []
-        line = f"{' and '.join(what) or 'nothing read'} in {seconds:.1f} s"
-        if count == 1:
-            return f"{line}, {_number(self.faces, 'face')}"
-        if not self.watched:
-            rate = count / max(seconds, 1e-6)
+        stopped = f"{tried} of {_number(expected, 'picture')} (stopped)" if tried < expected else ""
+        what = [stopped or self.pictures and _number(self.pictures, "picture")]
+        what.append(self.frames and _number(self.frames, "frame"))
+        line = f"{' and '.join(filter(None, what)) or 'nothing read'} in {seconds:.1f} s"
+        rate = count / max(seconds, 1e-6)
+        if count > 1 and not self.watched:
             line += f" ({rate:.{0 if rate >= 10 else 1}f} a second)"
-        return f"{line}, {_number(self.faces, 'face')} on {self.with_face} of them"
+        where = f" on {self.with_face} of them" if count > 1 else ""
+        return f"{line}, {_number(self.faces, 'face')}{where}"
 
     def _picture_lines(self) -> list[str]:
-        more = self.pictures + self.unreadable - len(self._lines)
-        lines = self._lines + ([f"... and {_number(more, 'more picture')}"] if more else [])
-        if self.pictures + self.unreadable > 1:
-            counts = [f"{count} {emotion}" for emotion, count in self._counts.most_common()]
-            line = f"faces on the pictures: {', '.join(counts) or 'none'}"
-            line += f"; {_number(self._faceless, 'picture')} without a face" if self._faceless else ""
-            lines.append(line + (f"; {self.unreadable} not readable" if self.unreadable else ""))
-        return lines
+        tried = self.pictures + self.unreadable
+        more = [f"... and {_number(tried - LINES, 'more picture')}"] if tried > LINES else []
+        counts = [f"{count} {what}" for what, count in self._counts.most_common()]
+        together = [f"on the pictures: {', '.join(counts)}"] if tried > 1 else []
+        return self._lines + more + together
 
     def _video_lines(self) -> list[str]:
         """Return a line for each face of each video, the longest seen first, with the shares of its time."""
@@ -113,20 +102,20 @@ class Summary:
         faces = Counter(source for source, _ in self._times_ms)
         lines = []
         for (source, face), times in ranked[:LINES]:
-            total = times.total()
-            (emotion, time), *others = times.most_common()
-            which = f", face {face}" if faces[source] > 1 else ""
-            if not total:  # a video of one frame
-                lines.append(f"{self._name(source)}{which}: {emotion} on one frame")
-                continue
-            seen = [f"{emotion} {time / total:.0%} of the time"]
-            seen += [f"{name} {time / total:.0%}" for name, time in others if time / total >= 0.005]
-            # A clip that goes round was watched for longer than it is.
-            duration = "" if self.source.loops else f" ({total / 1000:.1f} s)"
-            lines.append(f"{self._name(source)}{which}: {', '.join(seen)}{duration}")
-        if more := len(ranked) - len(lines):
-            lines.append(f"... and {_number(more, 'more face')}")
-        return lines
+            which = f"{self._name(source)}, face {face}" if faces[source] > 1 else self._name(source)
+            lines.append(f"{which}: {self._list_shares(times)}")
+        more = len(ranked) - LINES
+        return lines + ([f"... and {_number(more, 'more face')}"] if more > 0 else [])
+
+    def _list_shares(self, times_ms: Counter[str]) -> str:
+        total_ms = times_ms.total()
+        if not total_ms:
+            return f"{next(iter(times_ms))} on one frame"
+        shares = [(name, time / total_ms) for name, time in times_ms.most_common()]
+        seen = [f"{name} {share:.0%}" for name, share in shares if share >= 0.005]
+        seen[0] += " of the time"
+        # A clip that goes round was watched for longer than it is.
+        return ", ".join(seen) + ("" if self.source.loops else f" ({total_ms / 1000:.1f} s)")
 
 
 def _number(count: int, noun: str) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,73 +41,67 @@ class TableFormat:
 class Table:
     """Writes face results to a `.csv` or `.jsonl` file, or as CSV to stdout; a context manager.
 
-    Boxes are whole pixels of the frame, cut at its edges; a frame without a face gives one row with those
-    fields empty (null in JSON lines). Every row is handed to the system at once, so stopping the program
-    loses none. A new CSV file begins with a byte order mark where class names or `names`, those of the
-    sources, go beyond ASCII: Excel would misread them. Raises UserError if it can't be written.
+    A frame without a face gives one row whose fields of a face are empty (null in JSON lines). Every row is
+    handed to the system at once, so stopping the program loses none. A new CSV file begins with a byte order
+    mark where class names or `names`, those of the sources, go beyond ASCII: Excel would misread them. Raises
+    UserError if it can't be written.
     """
 
     def __init__(
-        self, path: Path, classes: tuple[str, ...], names: list[str] = (), style: TableFormat = TableFormat()
+        self,
+        path: Path,
+        classes: tuple[str, ...],
+        names: Sequence[str] = (),
+        style: TableFormat = TableFormat(),
     ):
         self.path, self._style = path, style
         self._columns = (*COLUMNS, *classes)
         self._is_csv = path.suffix.lower() != ".jsonl"
-        begins = True
-        try:
-            if path == STDOUT:
-                self._file = sys.stdout
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                begins = not (style.append and path.exists() and path.stat().st_size)
-                if self._is_csv and not begins:
-                    self._check_header()
-                self._file = path.open("a" if style.append else "w", newline="", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"can't write {relative(path)}: {error.strerror}; choose another place"
-            ) from error
-        if self._is_csv and begins:
-            if path != STDOUT and not "".join((*classes, *names)).isascii():
-                self._file.write("\ufeff")
-            self._write_line(self._columns)
+        with self._errors_explained():
+            self._file = sys.stdout if path == STDOUT else self._open()
+            if self._is_csv and (path == STDOUT or self._file.tell() == 0):
+                if path != STDOUT and not "".join((*classes, *names)).isascii():
+                    self._file.write("\ufeff")
+                self._write_line(self._columns)
 
-    def _check_header(self) -> None:
-        with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            header = next(csv.reader(file, delimiter=self._style.delimiter), [])
-        if tuple(header) != self._columns:
-            raise UserError(
-                f"{relative(self.path)} has other columns than this run; leave --append out or choose "
-                "another name"
-            )
+    def _open(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._style.append and self._is_csv and self.path.exists() and self.path.stat().st_size:
+            with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+                header = next(csv.reader(file, delimiter=self._style.delimiter), [])
+            if tuple(header) != self._columns:
+                raise UserError(f"{relative(self.path)} has other columns than this run; choose another name")
+        return self.path.open("a" if self._style.append else "w", newline="", encoding="utf-8")
 
-    def write(self, source: str, frame: int, timestamp_ms: int, faces: list[FaceResult]) -> None:
-        """Add the rows of a frame and its faces; raises UserError if the disk refuses."""
-        rows = [_row(face) for face in faces] or [(None,) * (len(self._columns) - 3)]
-        name = readable_name(source, self._is_csv)
+    @contextlib.contextmanager
+    def _errors_explained(self):
         try:
-            for row in rows:
-                row = (name, frame, timestamp_ms, *row)
-                if self._is_csv:
-                    self._write_line([self._as_text(value) for value in row])
-                else:
-                    self._file.write(json.dumps(dict(zip(self._columns, row)), allow_nan=False) + "\n")
-            self._file.flush()
+            yield
         except OSError as error:
             if self.path == STDOUT:
                 raise
-            raise UserError(
-                f"can't write {relative(self.path)}: {error.strerror}; free space or choose another place"
-            ) from error
+            problem = f"can't write {relative(self.path)}: {error.strerror}"
+            raise UserError(f"{problem}; free space or choose another place") from error
 
-    def _as_text(self, value):
-        return f"{value:.5f}".replace(".", self._style.decimal) if isinstance(value, float) else value
+    def write(self, source: str, frame: int, timestamp_ms: int, faces: list[FaceResult]) -> None:
+        """Add the rows of a frame and its faces; raises UserError if the disk refuses."""
+        name = readable_name(source, self._is_csv)
+        with self._errors_explained():
+            for row in [_row(face) for face in faces] or [(None,) * (len(self._columns) - 3)]:
+                row = (name, frame, timestamp_ms, *row)
+                if self._is_csv:
+                    self._write_line(row)
+                else:
+                    self._file.write(json.dumps(dict(zip(self._columns, row)), allow_nan=False) + "\n")
+            self._file.flush()
 
-    def _write_line(self, values) -> None:
+    def _write_line(self, values: tuple) -> None:
+        decimal = self._style.decimal
+        values = [f"{one:.5f}".replace(".", decimal) if isinstance(one, float) else one for one in values]
         odd = "\r" in values[0]  # which csv does not quote by itself
         quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
-        writer = csv.writer(self._file, lineterminator="\n", quoting=quoting, delimiter=self._style.delimiter)
-        writer.writerow(values)
+        style = {"lineterminator": "\n", "quoting": quoting, "delimiter": self._style.delimiter}
+        csv.writer(self._file, **style).writerow(values)
 
     def __enter__(self) -> "Table":
         return self
@@ -153,8 +148,8 @@ class Outputs:
     def __init__(
         self, source: Source, output: Path | None = None, save: Path | None = None, plot: Path | None = None
     ):
-        self.source, self.save, self._output, self.plot = source, save, output, plot
-        self.to_stdout = output == STDOUT
+        self.source, self.save, self.to_stdout = source, save, output == STDOUT
+        self._output, self._plot_path = output, plot
         self.paths = [path for path in (output, plot, save) if path and path != STDOUT]
         self._taken: dict = {}
         """files that must not be written, and what they are, by their identity"""
@@ -164,25 +159,22 @@ class Outputs:
         self._files = contextlib.ExitStack()
 
     def _check_files(self) -> None:
-        source, save = self.source, self.save
-        what = "is read by this run" if source.kind == "folder" else "is the source itself"
-        self._taken = {_identity(file.path): what for file in source.files}
-        if source.kind == "folder":
-            self._taken[_identity(Path(source.name))] = "is the source itself"
-            if save and (save.suffix or save.is_file()):
-                raise UserError(f"--save {save}: for a folder of pictures, name a folder")
-        elif save:
-            wanted = PICTURE_SUFFIXES if source.kind == "picture" else tuple(CODECS)
-            if save.suffix.lower() not in wanted:
-                raise UserError(
-                    f"--save {save}: for a {source.kind}, end the name in {' or '.join(wanted[:4])}"
-                )
-        for option, path in {"--output": self._output, "--plot": self.plot, "--save": save}.items():
+        kind, save = self.source.kind, self.save
+        if kind == "folder" and save and (save.suffix or save.is_file()):
+            raise UserError(f"--save {save}: for a folder of pictures, name a folder")
+        wanted = PICTURE_SUFFIXES if kind == "picture" else tuple(CODECS)
+        if kind != "folder" and save and save.suffix.lower() not in wanted:
+            raise UserError(f"--save {save}: for a {kind}, end the name in {' or '.join(wanted[:4])}")
+        what = "is read by this run" if kind == "folder" else "is the source itself"
+        self._taken = {_identity(file.path): what for file in self.source.files}
+        if kind == "folder":
+            self._taken[_identity(Path(self.source.name))] = "is the source itself"
+        for option, path in {"--output": self._output, "--plot": self._plot_path}.items():
             if path and path != STDOUT:
                 self._check_free(path, option)
                 self._taken[_identity(path)] = f"is written by {option}"
-        if save:  # its files are checked one by one in a folder
-            del self._taken[_identity(save)]
+        if save:
+            self._check_free(save)
 
     def _check_free(self, path: Path, option: str = "--save") -> None:
         if what := self._taken.get(_identity(path)):
@@ -191,11 +183,11 @@ class Outputs:
     def open(self, classes: tuple[str, ...], style: TableFormat = TableFormat()) -> "Outputs":
         """Begin the files; classes: the model's."""
         if self._output:
-            names = [file.name for file in self.source.files] or [self.source.name]
+            names = [file.name for file in self.source.files]
             self._table = self._files.enter_context(Table(self._output, classes, names, style))
-        if self.plot:
+        if self._plot_path:
             folder = self.source.name if self.source.kind == "folder" else ""
-            self._plot = Plot(self.plot, classes, folder)
+            self._plot = Plot(self._plot_path, classes, folder)
         return self
 
     def add_frame(self, frame: Frame, faces: list[FaceResult]) -> None:

@@ -5,9 +5,9 @@ must never show an old face.
 """
 
 import collections
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,8 +39,16 @@ class Frame:
         return self.full_size[::-1] if self.full_size else self.image.shape[:2]
 
 
+class InputFile(NamedTuple):
+    """A file that a source reads: its name as given, its path, and whether it is a picture or a video."""
+
+    name: str
+    path: Path
+    is_picture: bool
+
+
 class Source:
-    """Base of all sources: iterate over it for `Frame`s (None: nothing new yet); close it by `with`."""
+    """Base of all sources: context managers that give `Frame`s, or None where there is nothing new yet."""
 
     live = False
     fps = FALLBACK_FPS
@@ -51,22 +59,16 @@ class Source:
     """the file or address whose sound goes with the frames, if any"""
     start_s = 0.0
     """where on the clock of `sound` the first frame lies"""
-    files: list[tuple[str, Path]] = []
-    """the files that it reads, each by its name as given and its path"""
+    files: list["InputFile"] = []
+    """those that it reads"""
 
     def __init__(self, name: str, kind: str):
-        self.name = name
-        self.kind = kind
-        """camera, stream, video, picture or folder"""
+        self.name, self.kind = name, kind
+        """kind: camera, stream, video, picture or folder"""
         self.news: collections.deque[str] = collections.deque()
         """what happened, for the caller to take out and tell"""
-        self.message = ""
-        """what is wrong at this moment, for the display"""
-        self.failure = ""
-        """why the source ended, if it did not end well"""
-
-    def __iter__(self) -> Iterator[Frame | None]:
-        raise NotImplementedError
+        self.message = self.failure = ""
+        """what is wrong at this moment, for the display; why the source ended, if it did not end well"""
 
     def _warn(self, message: str) -> None:
         if message != self.message:

@@ -13,13 +13,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ..config import ASSETS, UserError, relative
 from ..faces.images import PictureError, check_picture, is_animated, is_image, load_picture
 from ..folders import HEIF_SUFFIXES, list_files, list_reasons
 from .camera import CameraSettings, open_camera
-from .frames import TICK_S, Frame, Source
+from .frames import TICK_S, Frame, InputFile, Source
 from .live_source import LiveSource
 from .video_reader import VideoReader, first_number, open_video
 
@@ -30,23 +29,13 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-class InputFile(NamedTuple):
-    """A file that a source reads: its name as given, its path, and whether it is a picture or a video."""
-
-    name: str
-    path: Path
-    is_picture: bool
-
-
 def open_source(
     text: str, settings: CameraSettings | None = None, demo: Path | None = None, outputs: Sequence[Path] = ()
 ) -> Source:
     """Return the source that `text` names: camera number, video, picture, folder of both, or stream address.
 
     A file or folder whose name is a number is meant if it is there, but for 0. `outputs` are left out of a
-    folder.
-    If there is no such camera and `demo` is given, plays that clip and says so in `source.news`.
-    Raises UserError if a camera (without `demo`), a file or a stream can't be opened.
+    folder. Without such a camera, `demo` is the clip to play. Raises UserError if nothing can be opened.
     """
     if "://" in text:
         return _open_stream(text)
@@ -76,36 +65,28 @@ def _camera_of(text: str) -> int | str | None:
 
 
 def _open_path(text: str, outputs: Sequence[Path]) -> Source:
-    path = _local_path(text)
+    path = Path(text)
+    if text.startswith("~") and not path.exists():
+        path = Path(os.path.expanduser(text))
     if path.is_dir():
         return FolderSource(text, path, outputs)
     if first_number(path) is not None:
         source = VideoSource(text, path)
         source.files = [InputFile(text, one, True) for one in path.parent.glob(f"*{path.suffix}")]
         return source
-    if not os.path.lexists(path):
-        raise UserError(f"no file or folder {text}; check --source")
     if not path.is_file():
-        raise UserError(f"{text} is neither a file nor a folder; check --source")
+        problem = "neither a file nor a folder:" if os.path.lexists(path) else "no file or folder"
+        raise UserError(f"{problem} {text}; check --source")
     if _is_picture(path):
         return PictureSource(text, path)
     if path.suffix.lower() in VIDEO_SUFFIXES or is_image(path):
         return VideoSource(text, path)
     if path.suffix.lower() in HEIF_SUFFIXES:
         raise UserError(f"{text}: to read {path.suffix} pictures, run: pip install pillow-heif")
+    suffix = path.suffix or "none"
     raise UserError(
-        f"{text} is neither a video nor a picture by its suffix ({path.suffix or 'none'}); "
-        "convert it to .mp4 or .png"
+        f"{text} is neither a video nor a picture by its suffix ({suffix}); convert it to .mp4 or .png"
     )
-
-
-def _local_path(text: str) -> Path:
-    """Return the path that a user means: `~` is the home folder unless a file has that name."""
-    path = Path(text)
-    if text.startswith("~") and not path.exists():
-        with contextlib.suppress(RuntimeError):  # no such user
-            return path.expanduser()
-    return path
 
 
 def _open_stream(address: str) -> Source:
@@ -166,14 +147,11 @@ class FolderSource(Source):
         paths, left_out = list_files(folder, _is_wanted, outputs)
         if not paths:
             what = f" ({list_reasons(left_out)})" if left_out else ""
-            raise UserError(
-                f"no pictures or videos in {name}{what}; it should hold files like .jpg, .png or .mp4"
-            )
+            raise UserError(f"no pictures or videos in {name}{what}; it needs files like .jpg, .png or .mp4")
         if left_out:
             self.news.append(f"left out of {name}: {list_reasons(left_out)}")
-        self.files = [
-            InputFile(os.path.join(name, path.relative_to(folder)), path, _is_picture(path)) for path in paths
-        ]
+        names = [os.path.join(name, path.relative_to(folder)) for path in paths]
+        self.files = [InputFile(*file, _is_picture(file[1])) for file in zip(names, paths)]
 
     def __iter__(self) -> Iterator[Frame | None]:
         for file in self.files:
@@ -227,11 +205,13 @@ class VideoSource(Source):
 
     def _read_ahead(self) -> None:
         index, timestamp_ms, image = 0, -1, self._first
-        while not self._stopped.is_set() and image is not None:
-            timestamp_ms = max(timestamp_ms + 1, round(self._reader.time_s * 1000))
-            self._put(Frame(image, index, timestamp_ms, self.name, time.monotonic()))
-            index, image = index + 1, next(self._reader, None)
-        self._put(None)
+        try:
+            while not self._stopped.is_set() and image is not None:
+                timestamp_ms = max(timestamp_ms + 1, round(self._reader.time_s * 1000))
+                self._put(Frame(image, index, timestamp_ms, self.name, time.monotonic()))
+                index, image = index + 1, next(self._reader, None)
+        finally:
+            self._put(None)
 
     def _put(self, frame: Frame | None) -> None:
         while not self._stopped.is_set():

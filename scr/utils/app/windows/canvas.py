@@ -54,30 +54,31 @@ class Canvas:
         self._cv2 = import_cv2()
         self._font = self._cv2.FontFace("sans")
         self._shape = None
-        self._figure = lru_cache(256)(self._draw_figure)
 
-    def begin(self, frame_bgr: np.ndarray, mirror: bool = False, keep_panel: bool = False) -> None:
+    def begin(self, frame_bgr: np.ndarray, mirror: bool = False) -> None:
         """Start a picture with a frame (height, width, 3) uint8 on it; small ones are enlarged to 360 pixels.
 
-        With `keep_panel` what was written into the panel stays, unless the frame size has changed.
+        The panel is as it was when `keep_panel` was called last, or empty.
         """
         if frame_bgr.shape != self._shape:
             self._lay_out(frame_bgr.shape)
         self._mirror = mirror
         if frame_bgr.shape[:2] != self._picture.shape[:2]:
-            frame_bgr = self._cv2.resize(
-                frame_bgr, self._picture.shape[1::-1], interpolation=self._cv2.INTER_CUBIC
-            )
+            size = self._picture.shape[1::-1]
+            frame_bgr = self._cv2.resize(frame_bgr, size, interpolation=self._cv2.INTER_CUBIC)
         if mirror:
             self._cv2.flip(frame_bgr, 1, self._picture)
         else:
             np.copyto(self._picture, frame_bgr)
-        if not keep_panel:
-            self.clear_panel()
+        np.copyto(self._panel, self._kept)
 
     def clear_panel(self) -> None:
         """Empty the panel."""
         np.copyto(self._panel, self._blank)
+
+    def keep_panel(self) -> None:
+        """Let the panel be as it is now whenever a picture begins."""
+        np.copyto(self._kept, self._panel)
 
     def _lay_out(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
@@ -85,13 +86,12 @@ class Canvas:
         height, width = round(shape[0] * zoom), round(shape[1] * zoom)
         self.scale = min(max(min(height, width) / 480, 1.0), 4.0)
         whole_height, whole_width = max(height, round(300 * self.scale)), width + round(PANEL * self.scale)
-        # Even sides, which video codecs want.
-        self.image = np.full(
-            (whole_height + whole_height % 2, whole_width + whole_width % 2, 3), PAPER, np.uint8
-        )
+        even = whole_height + whole_height % 2, whole_width + whole_width % 2  # as video codecs want it
+        self.image = np.full((*even, 3), PAPER, np.uint8)
         self._picture = self.image[:height, :width]
         self._panel = self.image[:, width:]
-        self._blank = self._panel.copy()  # copying rows is ten times faster than filling them with a colour
+        # Copying rows is ten times faster than filling them with a colour.
+        self._blank, self._kept = self._panel.copy(), self._panel.copy()
         self.height = self.image.shape[0] / self.scale
         """of the panel, in design units"""
 
@@ -136,7 +136,7 @@ class Canvas:
                 free = all(x + wide <= a or x >= c or y + tall <= b or y >= d for a, b, c, d in taken)
                 if free and x >= 0 and y >= 0 and x + wide <= width and y + tall <= height:
                     self._picture[y : y + tall, x : x + wide] = PAPER
-                    self._put(self._picture, text, x + gap, y + tall - gap, size, colour, 600)
+                    self._put(text, x + gap, y + tall - gap, size, colour, 600)
                     taken.append((x, y, x + wide, y + tall))
                     break
 
@@ -149,31 +149,16 @@ class Canvas:
         colour: tuple[int, int, int] = INK,
         weight: int = 400,
         right: bool = False,
-        over: float = 0,
     ) -> None:
-        """Write into the panel, in design units; y is the base line, x the left or the `right` end.
+        """Write into the panel, in design units; y is the base line, x the left or the `right` end."""
+        size_px = round(size * self.scale)
+        x_px = self._picture.shape[1] + round(x * self.scale)
+        if right:
+            x_px -= self._text_width(text, size_px, weight)
+        self._put(text, x_px, round(y * self.scale), size_px, colour, weight)
 
-        over: the width that the same call wrote to before and is written over. Such figures come back ten
-        times a second, so their pictures are kept and copied.
-        """
-        size_px, width_px = round(size * self.scale), round(over * self.scale)
-        x_px, y_px = self._picture.shape[1] + round(x * self.scale), round(y * self.scale)
-        if not over:
-            x_px -= self._text_width(text, size_px, weight) if right else 0
-            return self._put(self.image, text, x_px, y_px, size_px, colour, weight)
-        figure = self._figure(text, width_px, size_px, colour, weight, right)
-        x_px, y_px = x_px - (width_px if right else 0), y_px - size_px
-        self.image[y_px : y_px + figure.shape[0], x_px : x_px + width_px] = figure
-
-    def _draw_figure(self, text: str, width_px: int, size_px: int, colour, weight: int, right: bool):
-        """Return a picture of a text, its base line at `size_px`, with room for a g below."""
-        picture = np.full((round(1.3 * size_px), width_px, 3), PAPER, np.uint8)
-        x = width_px - self._text_width(text, size_px, weight) if right else 0
-        self._put(picture, text, x, size_px, size_px, colour, weight)
-        return picture
-
-    def _put(self, image: np.ndarray, text: str, x: int, y: int, size_px: int, colour, weight: int) -> None:
-        self._cv2.putText(image, drawable(text), (x, y), colour, self._font, size_px, weight)
+    def _put(self, text: str, x: int, y: int, size_px: int, colour, weight: int) -> None:
+        self._cv2.putText(self.image, drawable(text), (x, y), colour, self._font, size_px, weight)
 
     def _text_width(self, text: str, size_px: int, weight: int) -> int:
         return self._cv2.getTextSize((0, 0), drawable(text), (0, 0), self._font, size_px, weight)[2]

@@ -71,7 +71,7 @@ class View:
         self.timeline = Timeline()
         self._last: tuple = ()
         self._shown, self._shown_ms = None, 0
-        self._figures: dict[int, float] = {}
+        self._figures: dict[int, str] = {}
         """the confidences that the panel shows, by face: the tags beside the faces show the same"""
 
     def draw(
@@ -83,22 +83,18 @@ class View:
         caption. The array is reused by the next call.
         """
         self._last = image, timestamp_ms, caption
-        self.canvas.begin(image, self.mirror, keep_panel=True)
+        self.canvas.begin(image, self.mirror)
         timed = timestamp_ms is not None
         if timed:
             main = faces[0] if faces else None
             moment = (main.confidence, self.colour_of(main.emotion)) if main else (0.0, FAINT)
             self.timeline.add(timestamp_ms, *moment)
         shown = (image.shape, timed, caption, [(face.face, face.emotion) for face in faces])
-        changed = shown != self._shown
-        if changed:
-            self._shown = shown
-            self._draw_panel(timed, caption, bool(faces))
-        if changed or not timed or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
-            self._shown_ms = timestamp_ms or 0
-            self._figures = {face.face: face.confidence for face in faces}
-            self._draw_figures(faces, timed)
-        self._draw_hints("", "")
+        if shown != self._shown or not timed or not 0 <= timestamp_ms - self._shown_ms < PANEL_MS:
+            self._shown, self._shown_ms = shown, timestamp_ms or 0
+            self._figures = {face.face: f"{face.confidence:.0%}" for face in faces}
+            self._draw_panel(faces, timed, caption)
+            self.canvas.keep_panel()
         self._draw_faces(faces)
         return self.canvas.image
 
@@ -109,61 +105,67 @@ class View:
 
     def add_hints(self, speed: str = "", message: str = "") -> np.ndarray:
         """Add to what was drawn the way to the help, or the help, the speed and a message; return it."""
-        timed = self._last[1] is not None
-        self._draw_hints("h  help", speed if timed else "")
-        canvas = self.canvas
+        canvas, timed = self.canvas, self._last[1] is not None
+        canvas.text("h  help", PANEL - 12, 22, 12, DIM, right=True)
+        foot = canvas.height - (92 if timed else 28)
         if self.show_help:
-            top, foot = BARS_TOP - 12, 92 if timed else 28
-            canvas.fill(0, top, PANEL, canvas.height - top - foot, PAPER)
+            canvas.fill(0, BARS_TOP - 12, PANEL, foot - BARS_TOP + 12, PAPER)
             for row, (key, meaning) in enumerate(item for item in HELP if not timed or item[0] != "space"):
                 canvas.text(key, 12, BARS_TOP + row * 19 + 10, 13, INK, 600)
                 canvas.text(meaning, 72, BARS_TOP + row * 19 + 10, 13, DIM)
+        if timed:
+            canvas.text(speed, PANEL - 12, canvas.height - 14, 12, DIM, right=True)
         if message:
-            y = canvas.height - (96 if timed else 12)
-            canvas.text(canvas.fit_text(message, PANEL - 24, 12), 12, y, 12, AMBER, over=PANEL - 24)
-        if self.show_help or message:
-            self._shown = None  # the panel has to be drawn anew
+            canvas.fill(0, foot - 18, PANEL, 20, PAPER)
+            canvas.text(canvas.fit_text(message, PANEL - 24, 12), 12, foot - 4, 12, AMBER)
         return canvas.image
-
-    def _draw_hints(self, help_key: str, speed: str) -> None:
-        self.canvas.text(help_key, PANEL - 12, 22, 12, DIM, right=True, over=60)
-        if self._last[1] is not None:
-            y = self.canvas.height - 14
-            self.canvas.text(speed, PANEL - 12, y, 12, DIM, right=True, over=122)
 
     def colour_of(self, emotion: str) -> tuple[int, int, int]:
         """Return the BGR colour of a class; grey for `uncertain`."""
         return self.colours.get(emotion, UNSURE)
 
-    def _rows(self, timed: bool) -> RowLayout:
-        """Return how the bars lie between the main face's label and what stands below them."""
-        below = 92 if timed else 12
-        return RowLayout.fit(len(self.classes), self.canvas.height - below - BARS_TOP - 24, 25)
-
-    def _draw_panel(self, timed: bool, caption: str, has_face: bool) -> None:
-        """Draw what stays until the faces or their emotions change."""
-        canvas, rows = self.canvas, self._rows(timed)
+    def _draw_panel(self, faces: Sequence, timed: bool, caption: str) -> None:
+        canvas = self.canvas
         canvas.clear_panel()
         canvas.text(canvas.fit_text(self.model_name, 110, 12), 12, 22, 12, DIM)
-        for row, name in enumerate(self.classes):
-            y, name = BARS_TOP + row * rows.pitch, canvas.fit_text(name, PANEL - 64, rows.size)
-            canvas.text(name, 12, y + rows.size - 2, rows.size, INK if has_face else DIM)
-            canvas.fill(12, y + rows.bar_top, PANEL - 24, rows.bar, FAINT)
-        foot = "last 10 s" if timed else canvas.fit_text(caption, PANEL - 24, 12)
-        canvas.text(foot, 12, canvas.height - (14 if timed else 12), 12, DIM)
-
-    def _draw_figures(self, faces: Sequence, timed: bool) -> None:
-        """Draw what changes all the time over what stood there before."""
-        canvas = self.canvas
         self._draw_main_face(faces)
-        if faces:
-            rows = self._rows(timed)
-            self._draw_bars(rows, faces[0].probabilities)
-            below = BARS_TOP + len(self.classes) * rows.pitch + 8
-            self._draw_other_faces(below, canvas.height - (116 if timed else 36), faces)
+        foot = canvas.height - (92 if timed else 12)
+        rows = RowLayout.fit(len(self.classes), foot - BARS_TOP - 24, 25)
+        self._draw_bars(rows, faces[0].probabilities if faces else None)
+        self._draw_other_faces(BARS_TOP + len(self.classes) * rows.pitch + 8, foot - 24, faces)
         if timed:
             strip = self.timeline.render(round((PANEL - 24) * canvas.scale), round(44 * canvas.scale))
             canvas.paste(12, canvas.height - 82, strip)
+            canvas.text("last 10 s", 12, canvas.height - 14, 12, DIM)
+        else:
+            canvas.text(canvas.fit_text(caption, PANEL - 24, 12), 12, canvas.height - 12, 12, DIM)
+
+    def _draw_main_face(self, faces: Sequence) -> None:
+        if not faces:
+            return self.canvas.text("no face", 12, 62, 24, UNSURE, 500)
+        main = faces[0]
+        label = f"{main.face}  {main.emotion}" if len(faces) > 1 else main.emotion
+        label, size = self.canvas.fit_label(label, 120, 24)
+        self.canvas.text(label, 12, 62, size, self.colour_of(main.emotion), 600)
+        self.canvas.text(self._figures[main.face], PANEL - 12, 62, 20, INK, 500, right=True)
+
+    def _draw_bars(self, rows: RowLayout, probabilities: np.ndarray | None) -> None:
+        canvas = self.canvas
+        for row, name in enumerate(self.classes):
+            y, shown = BARS_TOP + row * rows.pitch, canvas.fit_text(name, PANEL - 64, rows.size)
+            canvas.text(shown, 12, y + rows.size - 2, rows.size, DIM if probabilities is None else INK)
+            canvas.fill(12, y + rows.bar_top, PANEL - 24, rows.bar, FAINT)
+            if probabilities is not None:
+                figure = f"{probabilities[row]:.0%}"
+                canvas.text(figure, PANEL - 12, y + rows.size - 2, rows.size, DIM, right=True)
+                length = 0 if figure == "0%" else (PANEL - 24) * float(probabilities[row])
+                canvas.fill(12, y + rows.bar_top, length, rows.bar, self.colour_of(name))
+
+    def _draw_other_faces(self, top: float, bottom: float, faces: Sequence) -> None:
+        for y, face in zip(np.arange(top + 12, bottom, 20), faces[1:]):
+            label = self.canvas.fit_text(f"{face.face}  {face.emotion}", 120, 13, 500)
+            self.canvas.text(label, 12, y, 13, self.colour_of(face.emotion), 500)
+            self.canvas.text(self._figures[face.face], PANEL - 12, y, 13, DIM, right=True)
 
     def _draw_faces(self, faces: Sequence) -> None:
         canvas, tags = self.canvas, []
@@ -172,36 +174,9 @@ class View:
             if self.show_landmarks:
                 canvas.draw_points(points)
             canvas.draw_contours(points, colour)
-            tags.append((points, f"{face.face}  {face.emotion} {self._figures[face.face]:.0%}", colour))
+            tags.append((points, f"{face.face}  {face.emotion} {self._figures[face.face]}", colour))
         if len(tags) > 1:
             canvas.draw_tags(tags)
-
-    def _draw_main_face(self, faces: Sequence) -> None:
-        if not faces:
-            self.canvas.text("no face", 12, 62, 24, UNSURE, 500, over=120)
-            return
-        main = faces[0]
-        label = f"{main.face}  {main.emotion}" if len(faces) > 1 else main.emotion
-        label, size = self.canvas.fit_label(label, 120, 24)
-        self.canvas.text(label, 12, 62, size, self.colour_of(main.emotion), 600, over=120)
-        self.canvas.text(f"{main.confidence:.0%}", PANEL - 12, 62, 20, INK, 500, right=True, over=56)
-
-    def _draw_bars(self, rows: RowLayout, probabilities: np.ndarray) -> None:
-        for row, (name, probability) in enumerate(zip(self.classes, probabilities.tolist())):
-            shown, y = f"{probability:.0%}", BARS_TOP + row * rows.pitch
-            length = 0 if shown == "0%" else (PANEL - 24) * probability
-            self.canvas.text(shown, PANEL - 12, y + rows.size - 2, rows.size, DIM, right=True, over=40)
-            self.canvas.fill(12, y + rows.bar_top, length, rows.bar, self.colour_of(name))
-            self.canvas.fill(12 + length, y + rows.bar_top, PANEL - 24 - length, rows.bar, FAINT)
-
-    def _draw_other_faces(self, top: float, bottom: float, faces: Sequence) -> None:
-        for row, face in enumerate(faces[1:]):
-            y = top + row * 20 + 12
-            if y > bottom:
-                break
-            label = self.canvas.fit_text(f"{face.face}  {face.emotion}", 120, 13, 500)
-            self.canvas.text(label, 12, y, 13, self.colour_of(face.emotion), 500, over=120)
-            self.canvas.text(f"{face.confidence:.0%}", PANEL - 12, y, 13, DIM, right=True, over=40)
 
 
 class LiveWindow:
