@@ -39,54 +39,38 @@ WANTED_SESSIONS, WANTED_SAMPLES = 2, 20
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument("--subject", metavar="NAME", help="who is recorded (default: me)")
-    parser.add_argument("--session", metavar="NAME", help="name of the session (default: the next number)")
-    parser.add_argument(
-        "--source",
-        default="0",
-        help="camera number, video, picture, folder of pictures (or of a sub-folder for each class), or "
-        "stream address",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--subject", metavar="NAME", help="who is recorded (default: me)")
+    add("--session", metavar="NAME", help="name of the session (default: the next number)")
+    add("--source", default="0", help="camera number, video, picture, folder, or stream address")
+    add(
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="what is recorded, 2 to 9 classes; kept with the recordings (default: those kept, or fear happy "
-        "neutral sad)",
+        help="2 to 9 classes (default: those kept with the recordings, or fear happy neutral sad)",
     )
-    parser.add_argument(
-        "--label", metavar="NAME", help="label everything that the source shows; needs no window"
-    )
-    parser.add_argument(
+    add("--label", metavar="NAME", help="label all that the source shows; needs no window")
+    add(
         "--wanted",
         type=positive_int,
         default=WANTED_SAMPLES,
         metavar="N",
         help="samples wanted of each class in a session",
     )
-    parser.add_argument(
-        "--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings"
-    )
-    parser.add_argument(
+    add("--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings")
+    add(
         "--model",
         default=str(MODELS),
         metavar="PATH",
-        help="model that checks the labels, and whose embedding of each face is kept: the --base of "
-        "train_personal.py",
+        help="model that checks labels, and whose embedding is kept: the --base of train_personal.py",
     )
-    parser.add_argument(
-        "--consent", action="store_true", help="the person agreed to be recorded: it is not asked"
-    )
-    parser.add_argument("--mirror", action=BooleanOptionalAction, default=True, help="mirror what is shown")
-    manage = parser.add_argument_group("manage")
-    manage.add_argument("--list", action="store_true", help="list subjects, sessions and counts, and end")
-    manage.add_argument("--delete-session", metavar="NAME", help="delete this session of --subject, and end")
-    manage.add_argument(
-        "--forget",
-        metavar="SUBJECT",
-        help="delete all recordings and the model of a subject, after a question, and end",
-    )
-    manage.add_argument("--yes", action="store_true", help="with --forget: delete without a question")
+    add("--consent", action="store_true", help="the person agreed to be recorded: it is not asked")
+    add("--mirror", action=BooleanOptionalAction, default=True, help="mirror what is shown")
+    add = parser.add_argument_group("manage").add_argument
+    add("--list", action="store_true", help="list subjects, sessions and counts, and end")
+    add("--delete-session", metavar="NAME", help="delete this session of --subject, and end")
+    add("--forget", metavar="SUBJECT", help="delete all recordings and the model of a subject, and end")
+    add("--yes", action="store_true", help="with --forget: delete without a question")
     return parser
 
 
@@ -243,8 +227,7 @@ def run(recorder, args, parts: list[tuple[str, str]]) -> None:
         with open_source(place) as source:
             recorder.run_labelled(source)
     if not parts:
-        view = RecordingView(args.subject, recorder.session, args.mirror)
-        recorder.run_live(lambda: open_source(args.source), view)
+        recorder.run_live(lambda: open_source(args.source), RecordingView(args.subject, args.mirror))
 
 
 def report(recorder, args) -> None:

@@ -258,7 +258,7 @@ def test_the_embedding_of_the_model_at_hand_is_kept(tmp_path):
 
 @pytest.mark.parametrize("answer, count", [("y", 2), ("n", 0)])
 def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
-    view = RecordingView("ann", "1", False)
+    view = RecordingView("ann", False)
     with open_recordings("ann", tmp_path) as recordings:
         recorder = make_recorder(recordings, ("sad", "happy", "wink"))
         recorder.plan.start_or_stop(0.0)
@@ -290,7 +290,7 @@ def test_a_doubt_is_asked_about_once_and_obeyed(tmp_path, answer, count):
 
 
 def test_digits_choose_up_to_nine_classes(tmp_path):
-    view = RecordingView("ann", "1", False)
+    view = RecordingView("ann", False)
     with open_recordings("ann", tmp_path) as recordings:
         recorder = make_recorder(recordings, [f"own {number}" for number in range(1, 10)])
         recorder.press("9", 0.0, view)
@@ -443,7 +443,7 @@ def test_forgetting_deletes_the_model_too_unless_a_training_reads(tmp_path, monk
     with open_recordings("ann", data) as recordings:
         recordings.append("1", *FACE, "happy")
     with open_recordings("ann", data, to_read=True):
-        assert "another run records, trains on" in user_error(record(data, "--forget", "ann", "--yes"))
+        assert "another run uses or changes" in user_error(record(data, "--forget", "ann", "--yes"))
     assert (tmp_path / "models" / "ann").exists() and list_subjects(data) == ["ann"]
     assert record(data, "--forget", "ann", "--yes").returncode == 0
     assert not list(data.iterdir()) and not list((tmp_path / "models").iterdir())
@@ -461,7 +461,7 @@ def at_terminal(answer, script, *args):
 
 
 def test_a_countdown_comes_before_each_expression(portrait, tmp_path):
-    plan, view = SessionPlan(dict.fromkeys(EMOTIONS, 0), wanted=2), RecordingView("ann", "1", True)
+    plan, view = SessionPlan(dict.fromkeys(EMOTIONS, 0), wanted=2), RecordingView("ann", True)
     with open_recordings("ann", tmp_path) as recordings:
         recordings.store_consent()
         recorder = Recorder(recordings, "1", plan, Reader())

@@ -134,7 +134,7 @@ def test_one_run_at_a_time_records_or_deletes_and_many_read(writer, tmp_path, mo
         lambda: delete_folder(tmp_path / "ann"),
         lambda: load_subject("ann", tmp_path),
     ):
-        with pytest.raises(UserError, match="another run records, trains on or deletes"):
+        with pytest.raises(UserError, match="another run uses or changes"):
             change()
     write(tmp_path, subject="bob")
     process.kill()

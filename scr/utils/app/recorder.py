@@ -167,7 +167,7 @@ class Recorder:
 
     def run_live(self, open_source: Callable[[], Source], view) -> None:
         """Show a source in a window, obey the keys, record when told to; a clip plays again and again."""
-        with Window("Record your expressions") as window:
+        with Window(f"Recording: {self.recordings.subject}, session {self.session}") as window:
             while True:
                 with open_source() as source:
                     goes_on = self._show(source, window, view)
@@ -217,7 +217,6 @@ class Recorder:
             self.problem = self.filter.problem(face, frame.image, self.plan.label)
 
     def _draw(self, view, frame: Frame, face: Face | None, now: float) -> np.ndarray:
-        """Return the picture to show (height, width, 3) uint8."""
         if not self.recordings.has_consent:
             return view.draw_consent(frame.image)
         question = ""
@@ -226,7 +225,7 @@ class Recorder:
         return view.draw(frame.image, face, self.plan, self.problem, now, question)
 
     def ask_in_window(self, label: str, seen: str) -> None:
-        """Open a question in the window; a key answers it."""
+        """Open a question; a key answers it."""
         self.open_question = (label, seen)
         self.plan.stop()
 

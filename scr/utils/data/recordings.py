@@ -57,7 +57,7 @@ class Sample:
 
 
 class DamagedError(UserError):
-    """Recordings that SQLite can't read."""
+    """SQLite can't read the recordings."""
 
 
 def check_name(name: str) -> str:
@@ -160,8 +160,7 @@ def open_recordings(
 
 @contextlib.contextmanager
 def _connect(path: Path, to_read: bool) -> Iterator[sqlite3.Connection]:
-    """Yield a database, locked against changes by others, or against all others; turns what SQLite refuses
-    into UserErrors."""
+    """Yield a database that others can't use, or, opened to read, only read; SQLite's errors become ours."""
     where = relative(path)
     try:
         if not to_read:
@@ -182,18 +181,12 @@ def _connect(path: Path, to_read: bool) -> Iterator[sqlite3.Connection]:
     except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged name can't even be told
         kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if kind == sqlite3.SQLITE_BUSY:
-            raise UserError(
-                f"another run records, trains on or deletes what is in {where}; wait for its end"
-            ) from error
+            raise UserError(f"another run uses or changes {where}; wait for its end") from error
         if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-            raise DamagedError(
-                f"{where} is damaged ({error}); restore a copy of it, or begin anew after: "
-                f"python scr/record_dataset.py --forget {path.parent.name}"
-            ) from error
-        raise UserError(
-            f"can't write {where}: {error}; samples so far are safe: free space or check its rights, and run "
-            "the same command again"
-        ) from error
+            forget = f"python scr/record_dataset.py --forget {path.parent.name}"
+            raise DamagedError(f"{where} is damaged ({error}); restore a copy, or run: {forget}") from error
+        advice = "samples so far are safe: free space or check its rights, and run the command again"
+        raise UserError(f"can't write {where}: {error}; {advice}") from error
 
 
 class Recordings:
@@ -291,8 +284,7 @@ class Recordings:
     def delete_session(self, session: str) -> None:
         """Delete a session; raises UserError if there is none of that name."""
         if session not in self.sessions:
-            known = ", ".join(self.sessions) or "none"
-            raise UserError(f"{self.subject} has no session {session} (there are: {known})")
+            raise UserError(f"{self.subject} has no session {session}; see --list")
         self.database.execute("DELETE FROM samples WHERE session = ?", (session,))
 
 

@@ -20,25 +20,18 @@ HINTS = {
     "contempt": ("press one corner of your", "mouth back and up"),
 }
 """How to show the known emotions; what a class of one's own looks like, its owner knows."""
-LOW_PANEL = 340
-"""A panel lower than this, in design units, has room for what is needed only."""
-ROW_PITCH, CLOSE_PITCH = 30, 22
-"""Between the classes, and where they stand so close that what is not needed makes room."""
+ROW_PITCH = 30
+"""From class to class, if there is room."""
 LINE = 28
 """Letters of a line of text in the panel."""
-FOOT = 18
-"""Room of the line that is not needed: who is recorded."""
 
 
 class RecordingView:
     """Draws frames, the plan of the session and what is wrong with a frame."""
 
-    def __init__(self, subject: str, session: str, mirror: bool):
-        self.subject, self.session, self.mirror = subject, session, mirror
-        self.canvas = Canvas()
+    def __init__(self, subject: str, mirror: bool):
+        self.subject, self.mirror, self.canvas = subject, mirror, Canvas()
         self.colours: dict[str, tuple[int, int, int]] = {}
-        self._has_room = True
-        """for what is not needed"""
 
     def draw(
         self, frame_bgr: np.ndarray, face, plan: SessionPlan, problem: str, now: float, question: str = ""
@@ -61,7 +54,7 @@ class RecordingView:
         else:
             self._draw_state(plan, now, below + 24)
             self._draw_problem(problem, plan.recording(now), below + 48)
-        self._draw_foot()
+        self.canvas.text("m  mirror    q  end", 12, self.canvas.height - 12, 12, DIM)
         return self.canvas.image
 
     def _draw_task(self, label: str) -> None:
@@ -75,9 +68,7 @@ class RecordingView:
         """Draw how many samples each class has; return where the list ends."""
         canvas = self.canvas
         top = 108 if set(HINTS) & set(plan.classes) else 76
-        room = canvas.height - 24 - 58 - top
-        self._has_room = canvas.height >= LOW_PANEL and (room - FOOT) / len(plan.classes) >= CLOSE_PITCH
-        rows = RowLayout.fit(len(plan.classes), room - FOOT * self._has_room, ROW_PITCH)
+        rows = RowLayout.fit(len(plan.classes), canvas.height - 82 - top, ROW_PITCH)
         for row, name in enumerate(plan.classes):
             y, count = top + row * rows.pitch, plan.counts[name]
             chosen = name == plan.label
@@ -115,13 +106,6 @@ class RecordingView:
     def _draw_problem(self, problem: str, recording: bool, y: float) -> None:
         if problem and (recording or problem != SampleFilter.SAME):
             self.canvas.text(self.canvas.fit_text(problem, PANEL - 24, 13), 12, y, 13, AMBER)
-
-    def _draw_foot(self) -> None:
-        canvas = self.canvas
-        if self._has_room:
-            who = canvas.fit_text(f"{self.subject}, session {self.session}", PANEL - 24, 12)
-            canvas.text(who, 12, canvas.height - 30, 12, DIM)
-        canvas.text("m  mirror    q  end", 12, canvas.height - 12, 12, DIM)
 
     def draw_consent(self, frame_bgr: np.ndarray) -> np.ndarray:
         """Return the one screen that says what is stored and what for."""
