@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from utils.config import UserError
-from utils.files import atomic_path, read_verified, scratch_folder, sha256_of, write_json, writing
+from utils.files import read_verified, scratch_folder, sha256_of, write_json, writing
 
 
 def test_a_lock_that_says_nothing_still_holds(tmp_path):
@@ -52,14 +52,6 @@ def test_a_killed_runs_scratch_folder_goes_with_the_next_and_another_runs_stays(
     with scratch_folder(tmp_path) as first, scratch_folder(tmp_path) as second:
         assert set(tmp_path.iterdir()) == {first, second} and left not in (first, second)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_private_file_is_its_owners_from_the_first_byte(tmp_path):
-    with atomic_path(tmp_path / "a", private=True) as partial:
-        assert os.name == "nt" or partial.stat().st_mode & 0o777 == 0o600
-        partial.write_text("x")
-    assert (tmp_path / "a").read_text() == "x"
-    assert os.name == "nt" or (tmp_path / "a").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.usefixtures("system")

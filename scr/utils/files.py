@@ -14,22 +14,17 @@ from pathlib import Path
 
 from .config import UserError, relative
 
-LONGEST_NAME = 255
-"""Bytes, on every usual file system."""
-
 
 @contextlib.contextmanager
-def atomic_path(path: Path, private: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to `path` when the block ends well, else deleted.
 
-    A reader never sees half a file. Only a run that is killed outright leaves its temporary file. A private
-    file can be read by its owner only. Raises UserError if the folder or the disk refuses.
+    A reader never sees half a file. Only a run that is killed outright leaves its temporary file. Raises
+    UserError if the folder or the disk refuses.
     """
     partial = path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if private:
-            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))
         yield partial
         with partial.open("rb+") as written:  # Windows syncs only what is open for writing
             os.fsync(written.fileno())
@@ -41,9 +36,9 @@ def atomic_path(path: Path, private: bool = False) -> Iterator[Path]:
             partial.unlink()
 
 
-def write_json(path: Path, content: dict | list, private: bool = False) -> None:
+def write_json(path: Path, content: dict | list) -> None:
     """Write JSON, atomically."""
-    with atomic_path(path, private) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
@@ -74,11 +69,6 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def lock_of(path: Path) -> Path:
-    """Return the file that locks a file while it is being written."""
-    return path.with_name(f".{path.name}.lock")
-
-
 @contextlib.contextmanager
 def writing(path: Path, advice: str, patience_s: float = 0) -> Iterator[None]:
     """Hold the only right to write a file, by a lock beside it that falls with the process.
@@ -88,7 +78,7 @@ def writing(path: Path, advice: str, patience_s: float = 0) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    place = lock_of(path)
+    place = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place, timeout=patience_s, mode=0o600)

@@ -32,6 +32,7 @@ def data(landmark_file) -> FaceSet:
     return load_face_set(landmark_file)
 
 
+@pytest.mark.usefixtures("system")
 def test_round_trip_is_exact(data, tmp_path):
     save_face_set(tmp_path / "a.faces", data)
     again = load_face_set(tmp_path / "a.faces")
@@ -146,6 +147,7 @@ def test_landmarks_that_are_no_numbers_are_refused_when_they_are_read(data, tmp_
         load_face_set(tmp_path / "nan.faces").landmarks[:10]
 
 
+@pytest.mark.usefixtures("system")
 def test_a_set_that_is_being_written_is_neither_read_nor_written(data, pictures, tmp_path):
     save_face_set(tmp_path / "a.faces", data)
     with open_file(tmp_path / "a.faces") as file:

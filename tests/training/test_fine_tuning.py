@@ -172,8 +172,12 @@ def test_classes_that_the_base_lacks_get_a_new_last_layer(landmark_file, tmp_pat
     assert (np.array(model.classes)[predicted] == label).mean() > 0.8
 
 
-@pytest.mark.parametrize("subject, needs_crops", [("ann", True), ("bob", False)])
-def test_a_person_gets_a_model_judged_on_sessions_held_out(subject, needs_crops, recordings, moved, tmp_path):
+@pytest.mark.parametrize(
+    "subject, needs_crops, system", [("ann", True, "here"), ("bob", False, "windows")], indirect=["system"]
+)
+def test_a_person_gets_a_model_judged_on_sessions_held_out(
+    subject, needs_crops, system, recordings, moved, tmp_path
+):
     done = run_here(
         *("train_personal.py", "--subject", subject, "--data", recordings, "--output", tmp_path / "model"),
         *("--max-forgetting", 1),

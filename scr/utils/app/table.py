@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import UserError, relative
-from ..files import LONGEST_NAME
 from ..video.frames import Frame, Source
 from ..video.video_writer import CODECS, Sound, VideoRecorder, write_picture
 from .pipeline import FaceResult, PictureResult
@@ -21,6 +20,8 @@ COLUMNS = ("source", "frame", "timestamp_ms", "face", "x", "y", "width", "height
 """Of each row; the probabilities of the model's classes follow, each under its name."""
 SUFFIXES = (".csv", ".jsonl")
 STDOUT = Path("-")
+LONGEST_NAME = 255
+"""Bytes, on every usual file system."""
 PICTURE_SUFFIXES = tuple(".jpg .png .jpeg .bmp .jpe .tif .tiff .ppm".split())
 """That pictures of any size and colour are written as; WebP and AVIF have limits."""
 
