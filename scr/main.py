@@ -149,12 +149,6 @@ def open_demo(args, source: Source, stack: ExitStack) -> "Demo":
     return Demo(reader, outputs, Summary(source, has_window), view, window)
 
 
-def tell_news(source: Source) -> None:
-    """Tell the user what happened to the source."""
-    while source.news:
-        note(source.news.popleft())
-
-
 def report(demo: "Demo", seconds: float, source: Source) -> None:
     """Print what was seen and what was written; on stderr if the table went to stdout."""
     place = sys.stderr if demo.outputs.to_stdout else sys.stdout
@@ -184,7 +178,7 @@ class Demo:
             self.run_files(source, jobs)
         else:
             self.run_video(source)
-        tell_news(source)
+        source.tell_news()
 
     def run_files(self, source, jobs: int | None) -> None:
         """Go through pictures and videos in their order until they end or the user does."""
@@ -192,7 +186,7 @@ class Demo:
         jobs = jobs or (1 if self.window else os.cpu_count())
         with closing(read_pictures(self.reader, pictures, jobs, images=bool(self.view))) as results:
             for file in source.files:
-                tell_news(source)
+                source.tell_news()
                 result = next(results) if file.is_picture else None
                 if result and result.problem and source.kind == "picture":
                     raise UserError(f"{result.problem}; choose another")
@@ -227,7 +221,7 @@ class Demo:
         """Go through frames until they end or the user does; return whether to go on."""
         with closing(read_video(self.reader, source)) as frames:
             for frame, faces in frames:
-                tell_news(source)
+                source.tell_news()
                 if frame is None:
                     goes_on = not self.window or self.window.idle()
                 else:

@@ -257,10 +257,8 @@ class Recorder:
 def told_frames(source: Source) -> Iterator[Frame | None]:
     """Yield the frames of a source; tell the user its news, and at its end why it failed."""
     for frame in source:
-        while source.news:
-            note(source.news.popleft())
+        source.tell_news()
         yield frame
+    source.tell_news()
     if source.failure:
-        source.news.append(source.failure)
-    while source.news:
-        note(source.news.popleft())
+        note(source.failure)

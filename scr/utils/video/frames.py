@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..config import note
+
 TICK_S = 0.05
 """How long a source waits for a frame before it lets the caller look after its window."""
 FALLBACK_FPS = 30.0
@@ -66,7 +68,7 @@ class Source:
         self.name, self.kind = name, kind
         """kind: camera, stream, video, picture or folder"""
         self.news: collections.deque[str] = collections.deque()
-        """what happened, for the caller to take out and tell"""
+        """what happened and is not yet told"""
         self.message = self.failure = ""
         """what is wrong at this moment, for the display; why the source ended, if it did not end well"""
 
@@ -74,6 +76,11 @@ class Source:
         if message != self.message:
             self.message = message
             self.news.append(message)
+
+    def tell_news(self) -> None:
+        """Tell the user what has happened."""
+        while self.news:
+            note(self.news.popleft())
 
     def close(self) -> None:
         """Stop reading and free the device."""
