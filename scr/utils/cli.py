@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .config import TRUST_VARIABLE, UserError, note, relative
 
+INSTALL = "pip install -r requirements.txt"
 _stopped_by = signal.SIGINT
 
 
@@ -35,31 +36,8 @@ def run_script(main, parser: argparse.ArgumentParser) -> None:
     os.environ.pop(TRUST_VARIABLE, None)
     if getattr(args, "trust", False):
         os.environ[TRUST_VARIABLE] = "1"
-    sys.exit(_run(main, args))
-
-
-def _run(main, args: argparse.Namespace) -> int:
-    """Return the exit status; raises what is a fault of the program."""
-    try:
-        main(args)
-        sys.stdout.flush()
-        return 0
-    except UserError as error:
-        note(f"error: {' '.join(str(error).split())[:1000]}")  # one line, whatever a library put into it
-    except ModuleNotFoundError as error:
-        note(_missing_package(error))
-    except KeyboardInterrupt:
-        note("stopped")
-        return 128 + _stopped_by
-    except BrokenPipeError:  # the reader has enough: `| head`
-        _discard_stdout()
-        return 128 + 13
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _discard_stdout()
-        note(f"error: {error}; free space there")
-    return 1
+    main(args)
+    sys.stdout.flush()
 
 
 def _stop(number: int, _frame) -> None:
@@ -69,29 +47,29 @@ def _stop(number: int, _frame) -> None:
     raise KeyboardInterrupt
 
 
-def _discard_stdout() -> None:
-    """Let what is left to print go nowhere: the interpreter would try again, and complain, when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _missing_package(error: ModuleNotFoundError) -> str:
-    return (
-        f"error: the package {error.name} is missing; activate .venv or run: pip install -r requirements.txt"
-    )
-
-
-def _report_uncaught(kind: type, error: BaseException, trace) -> None:
-    """Report what was raised while a script's modules were loaded."""
-    if issubclass(kind, ModuleNotFoundError):
-        note(_missing_package(error))
-    elif issubclass(kind, KeyboardInterrupt):
-        note("stopped")
-        sys.exit(128 + _stopped_by)
+def _end(kind: type, error: BaseException, trace) -> None:
+    """Say in one line why a script ends; what is a fault of the program keeps its traceback."""
+    status, line = 1, ""
+    if isinstance(error, UserError):
+        line = f"error: {' '.join(str(error).split())[:1000]}"  # one line, whatever a library put into it
+    elif isinstance(error, ModuleNotFoundError):
+        line = f"error: the package {error.name} is missing; activate .venv or run: {INSTALL}"
+    elif isinstance(error, KeyboardInterrupt):
+        status, line = 128 + _stopped_by, "stopped"
+    elif isinstance(error, BrokenPipeError):  # the reader has enough: `| head`
+        status = 128 + 13
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        line = f"error: {error}; free space there"
     else:
-        sys.__excepthook__(kind, error, trace)
+        return sys.__excepthook__(kind, error, trace)
+    if line:
+        note(line)
+    if isinstance(error, OSError):  # the interpreter would try to print the rest, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
 
 
-sys.excepthook = _report_uncaught
+sys.excepthook = _end
 
 
 class _Parser(argparse.ArgumentParser):
