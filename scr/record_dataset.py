@@ -14,7 +14,7 @@ mirrors, q or Esc ends. Record two sessions, on different days if you can: one i
 training gained.
 """
 
-from utils.cli import make_parser, positive_int, run_script
+from utils.cli import make_parser, positive_int, refuse_idle, run_script
 
 from argparse import BooleanOptionalAction
 from contextlib import contextmanager
@@ -75,6 +75,11 @@ def build_parser():
 
 
 def main(args):
+    if args.list or args.forget or args.delete_session:
+        recording = ("session", "source", "classes", "label", "wanted", "model", "consent", "mirror")
+        refuse_idle(build_parser(), args, recording, "with --list, --forget or --delete-session")
+    if not args.forget:
+        refuse_idle(build_parser(), args, ["yes"], "without --forget")
     if args.list:
         list_recordings(args.data)
     elif args.forget:

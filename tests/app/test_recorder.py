@@ -29,7 +29,8 @@ FACE = np.zeros((478, 3)), np.zeros(52)
 
 def record(folder, *args):
     """Run the script for the recordings in a folder, in this process; everybody agrees."""
-    return run_here("record_dataset.py", "--data", folder, "--consent", *args)
+    manages = {"--list", "--forget", "--delete-session"} & set(args)
+    return run_here("record_dataset.py", "--data", folder, *args, *([] if manages else ["--consent"]))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,8 @@ def test_a_folder_of_class_folders_is_recorded_in_one_run(class_folders, tmp_pat
         ),
         (["--classes", "grin", "--label", "grin"], "1 class (grin)"),
         (["--label", "grin", "--source", "nowhere"], "no file or folder nowhere"),
-        (["--delete-session", "7"], "ann has no session 7"),
+        (["--yes"], "--yes does nothing without --forget"),
+        (["--list"], "--source does nothing with --list, --forget or --delete-session"),
         (["--session", "a/b", "--label", "grin"], "'a/b' can't be used as a name"),
     ],
 )
@@ -421,6 +423,7 @@ def test_list_delete_and_forget_really_delete(tmp_path):
     listed = record(tmp_path, "--list").stdout
     assert "ann, session 1: happy 1" in listed and "bob, session 1" in listed
     assert "--subject" in user_error(record(tmp_path, "--delete-session", "1"))
+    assert "no session 7" in user_error(record(tmp_path, "--subject", "ann", "--delete-session", "7"))
     assert record(tmp_path, "--subject", "ann", "--delete-session", "1").returncode == 0
     assert [sample.session for sample in load_subject("ann", tmp_path)] == ["2"]
     assert "add --yes" in user_error(run("record_dataset.py", "--data", tmp_path, "--forget", "ann"))
