@@ -28,21 +28,9 @@ SOURCE_WARNING = 0.10
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        nargs="+",
-        default=[DATA / f"affectnet{SUFFIX}"],
-        metavar="FILE",
-        help="sets of faces to merge",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=DATA / "dataset_Affectnet_balanced",
-        metavar="STEM",
-        help="where to write, without .txt and .faces",
-    )
+    sets, stem = [DATA / f"affectnet{SUFFIX}"], DATA / "dataset_Affectnet_balanced"
+    parser.add_argument("--data", type=Path, nargs="+", default=sets, metavar="FILE", help="sets to merge")
+    parser.add_argument("--output", type=Path, default=stem, metavar="STEM", help="where to write")
     parser.add_argument(
         "--classes",
         nargs="+",
@@ -50,13 +38,9 @@ def build_parser():
         help="classes to keep, in the order of their index "
         "(default: fear happy neutral sad, or all of a set without them)",
     )
+    parser.add_argument("--per-class", type=at_least(0), default=2500, help="most faces of a class; 0: all")
     parser.add_argument(
-        "--per-class", type=at_least(0), default=2500, help="most faces of a class; 0: all of them"
-    )
-    parser.add_argument(
-        "--keep-split",
-        action="store_true",
-        help="keep a source's own held-out folder as test part instead of merging and splitting anew",
+        "--keep-split", action="store_true", help="keep a source's own held-out folder as test part"
     )
     parser.add_argument("--seed", type=seed, default=SEED, help="seed of the split and the choice")
     return parser
@@ -121,7 +105,7 @@ def audit_sources(data: FaceSet) -> None:
     for name in common:
         counts = Counter(data.label[groups == name].tolist())
         print(f"{name:>28}" + "".join(f"{counts[label]:>{wide}}" for label in classes))
-    if len(classes) < 2 or min(Counter(data.label.tolist()).values()) < 2:
+    if min(Counter(data.label.tolist()).values()) < 2:
         return
     chance = 1 / len(classes)
     clues = {
@@ -139,15 +123,13 @@ def audit_sources(data: FaceSet) -> None:
     shares = [
         f"{(groups[data.label == label] == name).mean():.0%} of {label} are {name}"
         for label in classes
-        for name in common[:4]
+        for name in common
         if (groups[data.label == label] == name).mean() > 0.5
     ]
     print(
-        "WARNING: labels can be told from where a picture comes from, without looking at the face: "
-        + "; ".join(shares)
-        + ". A network trained on this may learn the source and the crop instead of the expression. Align "
-        "the landmarks (the default recipe does) and measure on another source: "
-        "python scr/evaluate.py --images DIR"
+        f"WARNING: labels can be told from where a picture comes from: {'; '.join(shares)}. A network "
+        "trained on this may learn the source and the crop instead of the expression: measure on another "
+        "source (python scr/evaluate.py --images DIR)"
     )
 
 
@@ -156,34 +138,24 @@ def _one_hot(values: np.ndarray) -> np.ndarray:
 
 
 def _eye_geometry(data: FaceSet) -> np.ndarray:
-    """Return (n, 4): middle of the outer eye corners (points 33 and 263), their distance and tilt.
-
-    No expression is in it.
-    """
+    """Return (n, 4): middle of the outer eye corners, their distance and tilt, in which is no expression."""
     right, left = data.landmarks[:, [33, 263], :2].swapaxes(0, 1)
-    across = left - right
-    return np.column_stack(
-        [(left + right) / 2, np.linalg.norm(across, axis=1), np.arctan2(across[:, 1], across[:, 0])]
-    )
+    across, middle = left - right, (left + right) / 2
+    tilt = np.arctan2(across[:, 1], across[:, 0])
+    return np.column_stack([middle, np.linalg.norm(across, axis=1), tilt])
 
 
 def _predictability(values: np.ndarray, label: np.ndarray) -> float:
     """Return the cross-validated balanced accuracy of a shallow tree that sees only `values`."""
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.tree import DecisionTreeClassifier
 
-    folds = min(5, min(Counter(label.tolist()).values()))
+    least = min(20, len(label) // 10 or 1)
     tree = DecisionTreeClassifier(
-        max_depth=8,
-        min_samples_leaf=min(20, len(label) // 10 or 1),
-        class_weight="balanced",
-        random_state=SEED,
+        max_depth=8, min_samples_leaf=least, class_weight="balanced", random_state=SEED
     )
-    predicted = cross_val_predict(
-        tree, values, label, cv=StratifiedKFold(folds, shuffle=True, random_state=SEED)
-    )
-    return float(balanced_accuracy_score(label, predicted))
+    folds = StratifiedKFold(min(5, *Counter(label.tolist()).values()), shuffle=True, random_state=SEED)
+    return float(cross_val_score(tree, values, label, scoring="balanced_accuracy", cv=folds).mean())
 
 
 def balance(data: FaceSet, per_class: int, seed: int) -> FaceSet:
@@ -206,7 +178,7 @@ def report(output: Path, data: FaceSet, classes: Sequence[str]) -> None:
     for split in ("train", "val", "test"):
         counts = Counter(data.label[data.split == split].tolist())
         by_class = ", ".join(f"{name} {counts[name]}" for name in classes)
-        print(f"{split:>6}: {sum(counts.values()):>6} faces ({by_class})")
+        print(f"{split:>6}: {counts.total():>6} faces ({by_class})")
     print(f"wrote {relative(output)}.txt and {SUFFIX}: {len(data)} faces")
 
 

@@ -29,14 +29,12 @@ DATASETS = {"affectnet": "mstjebashazida/affectnet/versions/1", "fer2013": "msam
 def build_parser():
     parser = make_parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--dataset", choices=DATASETS, help="download this set through kagglehub, or use its cached copy"
-    )
+    what.add_argument("--dataset", choices=DATASETS, help="download by kagglehub, or use its cached copy")
     what.add_argument(
         "--images",
         type=Path,
         metavar="DIR",
-        help="a folder with a sub-folder for each class, with or without Train and Test above",
+        help="a folder with one for each class, with or without Train and Test",
     )
     parser.add_argument(
         "--labels", type=Path, metavar="CSV", help="FER+ votes (fer2013new.csv) instead of folder names"
@@ -45,30 +43,21 @@ def build_parser():
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="folders to take as classes, wherever they are (default: the known emotions and "
-        "the folders beside them)",
+        help="folders to take as classes, wherever they are (default: the known emotions and those beside)",
     )
     parser.add_argument(
         "--subject-pattern",
         metavar="REGEX",
-        help="where a picture's path names the person, and the session: "
-        "'(?P<subject>[FM]\\d+)_(?P<session>[AB])'",
+        help="where a path names the person, and the session: '(?P<subject>[FM]\\d+)_(?P<session>[AB])'",
     )
     parser.add_argument(
         "--split-pattern", metavar="REGEX", help="where it names the split: '/(?P<split>train|test)_'"
     )
-    parser.add_argument(
-        "--source", metavar="NAME", help="name of the source in the set (default: the folder's name)"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="set of faces to write (default: data/SOURCE.faces)"
-    )
+    parser.add_argument("--source", metavar="NAME", help="name in the set (default: the folder's name)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: data/SOURCE.faces")
     parser.add_argument("--jobs", type=positive_int, default=os.cpu_count(), help="worker processes")
     parser.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="let the workers of a Dask scheduler do it, such as tcp://scheduler:8786 "
-        "(requirements-cluster.txt)",
+        "--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers do it, tcp://scheduler:8786"
     )
     return parser
 

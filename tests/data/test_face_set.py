@@ -272,7 +272,7 @@ def test_too_few_faces_to_split_is_said():
     with pytest.raises(UserError, match="3 of fear"):
         make_split(np.array(["sad"] * 50 + ["fear"] * 3), np.arange(53))
     label = np.array(["sad", "fear", "happy", "neutral"])
-    with pytest.raises(UserError, match="5 of sad, .*; with 10 of each class there are enough"):
+    with pytest.raises(UserError, match="5 of fear, .*5 of sad; with 10 of each class there are enough"):
         make_split(label.repeat(5), np.arange(20))
     for enough, test in ((10, 0.1), (5, 0)):
         for group in (np.arange(4 * enough), np.arange(4 * enough) // 2):

@@ -143,7 +143,7 @@ def write_frames(folder: Path, clip: Path, wanted: range) -> list[Path]:
 def report_copies(data: FaceSet) -> None:
     """Print for each kind of copy how many are found to be the same picture as their original."""
     names = np.array([Path(path).stem for path in data.path.tolist()])
-    print(f"{'copy':<40}{'faces':>7}{'told':>7}")
+    print(f"{'copy':<40}{'faces':>7}{'found':>7}")
     for kind in dict.fromkeys(data.label.tolist()):
         if kind == "original":
             continue
@@ -152,18 +152,16 @@ def report_copies(data: FaceSet) -> None:
         copies = [
             row for row in np.flatnonzero(data.label == kind) if names[row] in names[data.label == "original"]
         ]
-        told = sum(
+        found = sum(
             names[first[rows == row][0]] == names[row] and first[rows == row][0] != row for row in copies
         )
-        print(f"{kind:<40}{len(copies):>7}{told / len(copies):>7.1%}")
+        print(f"{kind:<40}{len(copies):>7}{found / len(copies):>7.1%}")
     first = find_duplicates(data)
-    print(
-        f"all at once: {(names[first] != names).sum()} of {len(data)} faces are told to be another picture's"
-    )
+    print(f"all at once: {(names[first] != names).sum()} of {len(data)} faces are taken for another picture")
 
 
 def report_moments(name: str, data: FaceSet) -> None:
-    """Print how many pictures, all different, are told to be."""
+    """Print how many pictures, all different, are kept."""
     own = replace(data, encoding=np.array([str(row) for row in range(len(data))]))
     kept, kept_own = (len(np.unique(find_duplicates(one))) for one in (data, own))
     print(f"{name:<20}{len(data):>6} pictures: {kept} kept; {kept_own} if each had an encoding of its own")

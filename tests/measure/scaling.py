@@ -64,7 +64,7 @@ def measure(folder: Path, count: int, args) -> dict:
     face_set, own = folder / f"set{SUFFIX}", ["tests/measure/scaling.py", "--data", str(args.data)]
     start = time.monotonic()
     save_face_set(face_set, make(count, load_face_set(args.data), with_crops=args.network != "landmarks"))
-    row = {"make_s": round(time.monotonic() - start, 1), "file_mb": face_set.stat().st_size // 10**6}
+    row = {"make_s": round(time.monotonic() - start, 1), "file_bytes": face_set.stat().st_size}
     steps = {
         "load": [*own, "--load", str(face_set)],
         "balance": ["scr/balance_dataset.py", "--data", str(face_set), "--output", str(folder / "equal")],

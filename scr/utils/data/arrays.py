@@ -1,6 +1,6 @@
 """Arrays larger than memory: indexing reads rows, choosing rows reads nothing."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +59,6 @@ class Rows:
 def choose(values: Rows | np.ndarray, rows) -> Rows | np.ndarray:
     """Return chosen rows; those of an array that stays on disk stay there."""
     return values.choose(rows) if isinstance(values, Rows) else values[rows]
-
-
-def in_chunks(values: Rows | np.ndarray) -> Iterator[np.ndarray]:
-    """Yield all rows, `CHUNK` at a time."""
-    for start in range(0, len(values), CHUNK):
-        yield values[start : start + CHUNK]
 
 
 @dataclass(frozen=True)

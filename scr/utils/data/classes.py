@@ -36,19 +36,15 @@ def name_problem(name: str) -> str:
 
 def class_name(name: str) -> str:
     """Return a class's name as written here: small letters, one word for synonyms of known emotions."""
-    plain = _plain(name)
+    plain = " ".join(unicodedata.normalize("NFC", name).lower().split())
     return canonical_emotion(plain) or plain
-
-
-def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).lower().split())
 
 
 def given_class(name: str) -> str:
     """Return `class_name` of a name that the user gave, and say so where that is another word."""
-    found = class_name(name)
-    if found != _plain(name):
-        note_once(f"{_plain(name)} counts as {found} (a known emotion)")
+    found, plain = class_name(name), " ".join(name.lower().split())
+    if canonical_emotion(plain) not in (None, plain):
+        note_once(f"{plain} counts as {found} (a known emotion)")
     return found
 
 

@@ -46,7 +46,7 @@ def extract(
     Pictures that it holds already and that have not changed are not read again. Raises UserError if the file
     or the cluster can't be used.
     """
-    with open_file(output, create=True) as file:
+    with open_file(output, write=True) as file:
         file.execute("PRAGMA locking_mode = EXCLUSIVE")
         paths = _list(file, images, root, source)
         if done := len(images) - len(_waiting(file)):

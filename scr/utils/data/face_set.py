@@ -12,7 +12,7 @@ from ..config import DATA, EMOTIONS, UserError, note, relative
 from ..faces.crops import CROP_PX
 from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 from ..files import atomic_path
-from .arrays import CHUNK, Rows, choose, in_chunks
+from .arrays import CHUNK, Rows, choose
 from .classes import check_classes, list_names
 from .image_folder import VOTES
 
@@ -96,18 +96,14 @@ class FaceSet:
 
     def class_index(self, classes: Sequence[str] = EMOTIONS) -> np.ndarray:
         """Return the labels as indices (n,) int64 into `classes`; raises ValueError for any other label."""
-        return _index(self.label, classes)
+        return np.array([tuple(classes).index(name) for name in self.label.tolist()], np.int64)
 
     def missed_index(self, classes: Sequence[str] = EMOTIONS) -> np.ndarray:
         """Return the labels of the missed pictures as indices (m,) int64 into `classes`."""
-        return _index(self.missed.label, classes)
+        return np.array([tuple(classes).index(name) for name in self.missed.label.tolist()], np.int64)
 
 
 _COLUMNS = [item.name for item in fields(FaceSet) if item.name != "missed"]
-
-
-def _index(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    return np.array([tuple(classes).index(name) for name in labels.tolist()], np.int64)
 
 
 def missed_pictures(label, source, path, split, reason) -> np.recarray:
@@ -153,15 +149,16 @@ _AGAIN = "make it again: python scr/extract_landmarks.py --images FOLDER"
 
 
 @contextlib.contextmanager
-def open_file(path: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
-    """Open the file of a set; with `create`, an empty one is made where there is none.
+def open_file(path: Path, write: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open the file of a set; to `write`, an empty one is made where there is none.
 
-    Raises UserError if it can't be read or written, is another kind of file, or another run writes it."""
-    mode = "rwc" if create else "rw"  # never `ro`: what a killed run has left must be rolled back
+    Raises UserError if it can't be read or written, is damaged or no set, or another run writes it.
+    """
+    mode = "rwc" if write else "rw"  # never `ro`: what a killed run has left must be rolled back
     address = f"{path.resolve().as_uri()}?mode={mode}"
     try:
         with contextlib.closing(sqlite3.connect(address, timeout=0, uri=True)) as file:
-            if create and not path.stat().st_size:
+            if write and not path.stat().st_size:
                 file.executescript(SCHEMA)
             marks = [file.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")]
             if marks != [(APPLICATION_ID,), (FORMAT,)]:
@@ -171,18 +168,10 @@ def open_file(path: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             raise UserError(f"{relative(path)} is being written by another run; wait for its end") from error
         raise UserError(f"can't use {relative(path)}: {error}; free space or choose another place") from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+        if write and not isinstance(error, sqlite3.Error):
+            raise
         raise UserError(f"{relative(path)} is damaged or no set of faces ({error}); {_AGAIN}") from error
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a set's file to read; values that are not what they should be raise UserError, too."""
-    try:
-        with open_file(path) as file:
-            yield file
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{relative(path)} is damaged ({error}); {_AGAIN}") from error
 
 
 def insert(file: sqlite3.Connection, table: str, columns: dict) -> None:
@@ -199,24 +188,22 @@ def update(file: sqlite3.Connection, number: int, columns: dict) -> None:
 
 def save_face_set(path: Path, data: FaceSet) -> None:
     """Write a set, atomically; equal sets give equal bytes."""
-    with atomic_path(path) as partial, open_file(partial, create=True) as file:
+    with atomic_path(path) as partial, open_file(partial, write=True) as file:
         file.execute("PRAGMA synchronous = OFF")  # atomic_path sees to it
         for start in range(0, len(data), CHUNK):
             part = data.select(slice(start, start + CHUNK))
-            number = range(start, start + len(part))
-            columns = {name: getattr(part, name).tolist() for name in (*_TEXT, "width", "height")}
-            columns |= {name: _as_bytes(getattr(part, name)) for name in ("votes", "blendshapes")}
-            columns["reason"] = [""] * len(part)
-            insert(file, "picture", {"id": number} | columns)
+            columns = {"id": range(start, start + len(part)), "reason": [""] * len(part)}
+            columns |= {name: getattr(part, name).tolist() for name in (*_TEXT, "width", "height")}
+            columns |= {
+                name: map(np.ndarray.tobytes, getattr(part, name)) for name in ("votes", "blendshapes")
+            }
+            insert(file, "picture", columns)
             for name in ("landmarks", "crop"):
-                if getattr(part, name) is not None:
-                    insert(file, name, {"id": number, "value": _as_bytes(getattr(part, name)[:])})
+                if (values := getattr(part, name)) is not None:
+                    rows = {"id": columns["id"], "value": map(np.ndarray.tobytes, values[:])}
+                    insert(file, name, rows)
         insert(file, "picture", {name: data.missed[name].tolist() for name in MISSED})
         file.commit()
-
-
-def _as_bytes(values: np.ndarray) -> list[bytes]:
-    return [row.tobytes() for row in values]
 
 
 def load_face_set(path: Path) -> FaceSet:
@@ -232,7 +219,7 @@ def load_face_set(path: Path) -> FaceSet:
             f"no set of faces at {relative(path)}; {others}make one of a folder with a sub-folder for each "
             "class: python scr/extract_landmarks.py --images FOLDER"
         )
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() == ".npz":  # as earlier versions wrote
         raise UserError(f"{relative(path)} is a set of an earlier version, which is read no more; {_AGAIN}")
     data = _read_txt(path) if path.suffix.lower() == ".txt" else _read_file(path)
     if len(data) == 0:
@@ -241,7 +228,7 @@ def load_face_set(path: Path) -> FaceSet:
 
 
 def _read_file(path: Path) -> FaceSet:
-    with _reading(path) as file:
+    with open_file(path) as file:
         waiting = file.execute("SELECT COUNT(*) FROM picture WHERE reason IS NULL").fetchone()[0]
         names = *_TEXT, "width", "height", "votes", "blendshapes", "id"
         columns = _read_columns(file, names, "reason = ''")
@@ -297,7 +284,7 @@ class _Stored:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         query = f"SELECT value FROM {self.table} WHERE id = ?"
-        with _reading(self.path) as file:
+        with open_file(self.path) as file:
             for place, number in enumerate(self.number[rows].tolist()):
                 found = file.execute(query, (number,)).fetchone()
                 if found is None or self.path.stat().st_ino != self.inode:
@@ -323,8 +310,9 @@ def save_txt(path: Path, data: FaceSet, classes: Sequence[str] = EMOTIONS) -> No
         if tuple(classes) != EMOTIONS:
             file.write(f"{_TXT_CLASSES}{', '.join(classes)}\n")
         line = "%.9g " * (MESH_POINTS * 3) + "%d\n"
-        for chunk in in_chunks(data.landmarks):
-            for face in chunk[:, :MESH_POINTS].reshape(len(chunk), -1):
+        for start in range(0, len(data), CHUNK):
+            chunk = data.landmarks[start : start + CHUNK, :MESH_POINTS]
+            for face in chunk.reshape(len(chunk), -1):
                 file.write(line % (*face.tolist(), next(labels)))
 
 

@@ -164,8 +164,7 @@ def _read_votes(labels: Path) -> dict[str, tuple[int, ...]]:
         if None in row.values():
             raise ValueError(f"line {table.line_num} is too short")
         votes = tuple(int(row[name] or 0) for name in FERPLUS_COLUMNS)
-        if not all(0 <= vote <= 255 for vote in votes):
-            raise ValueError(f"line {table.line_num} has {min(votes)} to {max(votes)} votes")
+        bytes(votes)  # raises ValueError for a number that is none of votes
         if row["Image name"]:
             rows[row["Image name"]] = votes
     return rows
@@ -194,15 +193,13 @@ def _take(
         raise UserError(f"{flag} {text}: not a regular expression ({error})") from error
     if names[0] not in pattern.groupindex:
         raise UserError(f"{flag} {text}: it needs a group of that name, such as (?P<{names[0]}>[^_/]+)_")
-    taken = []
-    for image in images:
-        found = pattern.search(image.path.relative_to(root).as_posix())
-        values = {name: value for name, value in (found.groupdict() if found else {}).items() if value}
-        taken.append({name: values[name] for name in names if name in values})
-    if not any(taken):
+    found = [pattern.search(image.path.relative_to(root).as_posix()) for image in images]
+    if not any(found):
         raise UserError(f"{flag} {text} fits none of {len(images)} names, such as {images[0].path.name}")
-    if missing := len(images) - sum(map(bool, taken)):
+    if missing := found.count(None):
         note(f"{flag}: {missing} of {len(images)} names do not fit and keep what their folders say")
+    taken = [one.groupdict() if one else {} for one in found]
+    taken = [{name: values[name] for name in names if values.get(name)} for values in taken]
     if unknown := {values["split"] for values in taken if "split" in values} - set(_SPLIT_FOLDERS):
         raise UserError(
             f"{flag} {text} finds {list_names(sorted(unknown))}, which is no split; train, val, test are"

@@ -1,7 +1,6 @@
 """Duplicates, splits and weights of sets of faces."""
 
 import re
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,21 +107,21 @@ def make_split(
         whole = [side for side in sides if len(np.unique(label[side])) == len(np.unique(label[rows]))]
         return (whole or sides)[0]  # with few people, a fold may lack a class
 
-    rare = [f"{count} of {name}" for name, count in Counter(label.tolist()).items() if count < 4]
-    if rare:
-        raise UserError(f"too few faces to split: {', '.join(rare)}; at least 4 of each class are needed")
+    different = {name: len(np.unique(group[label == name])) for name in np.unique(label).tolist()}
+    problem = UserError(
+        "too few different pictures or people to split: "
+        f"{', '.join(f'{count} of {name}' for name, count in different.items())}; with "
+        f"{round(1 / (test or val))} of each class there are enough: add pictures"
+    )
+    if min(different.values()) < 4:
+        raise problem
     split = np.full(len(label), "train")
     try:
         if test:
             split[part_off(np.arange(len(label)), test)] = "test"
         split[part_off(np.flatnonzero(split == "train"), val)] = "val"
     except ValueError as error:
-        counts = ", ".join(f"{count} of {name}" for name, count in Counter(label.tolist()).items())
-        # So many folds have one of each class each.
-        raise UserError(
-            f"too few faces to split: {counts}; with {round(1 / (test or val))} of each class there are "
-            "enough: add pictures"
-        ) from error
+        raise problem from error
     return split
 
 
@@ -154,17 +153,14 @@ def assign_split(
     groups = split_groups(_without_few_people(data), duplicate)
     generator = np.random.default_rng(seed)
     for source in np.unique(data.source):
-        rows = np.flatnonzero(data.source == source)
+        rows, missed = np.flatnonzero(data.source == source), data.missed.source == source
         given = data.split[rows]
-        missed = data.missed.source == source
+        held_out = np.isin(given, ("val", "test"))
         if set(given.tolist()) >= {"train", "val", "test"}:
             split[rows], missed_split[missed] = given, data.missed.split[missed]
-            continue
-        held_out = np.isin(given, ("val", "test")) & bool((given == "train").any())
-        if held_out.any():
+        elif held_out.any() and (given == "train").any():
             split[rows[held_out]] = "test"
-            held_groups = groups[rows[held_out]]
-            rows = rows[~held_out]
+            rows, held_groups = rows[~held_out], groups[rows[held_out]]
             leaked = np.isin(groups[rows], held_groups)  # a twin of a held-out face must not be trained on
             split[rows[leaked]] = ""
             rows = rows[~leaked]
