@@ -10,8 +10,6 @@ HEIF_SUFFIXES = {".heic", ".heif"}
 """Apple's telephones write them; the package pillow-heif reads them, and is not required."""
 HELPER_FOLDERS = {"__macosx", "@eadir"}
 """Made by macOS archives and Synology stations beside the pictures; with names that are not hidden."""
-MOST_VISITS = 2
-"""A folder is read once under its own name and once through a link, which ends whatever links lead back."""
 
 
 def list_files(
@@ -19,24 +17,23 @@ def list_files(
 ) -> tuple[list[Path], Counter]:
     """Return the files under `root` that are `wanted` by name, and a count of those left out by reason.
 
-    The order is that of people, whatever the file system's. Links to folders are followed, unless they lead
-    back. Hidden files and folders, what systems put beside pictures, and the paths `without` are left out.
+    The order is that of people, whatever the file system's. Links to folders are followed, and each folder is
+    read once. Hidden files and folders, what systems put beside pictures, and the paths `without` are left
+    out.
     """
     found, left_out = [], Counter()
     mine = {os.path.realpath(path) for path in without}
-    visits: Counter = Counter()
+    seen = set()
 
-    def walk(folder: Path, above: tuple) -> None:
+    def walk(folder: Path) -> None:
+        if os.path.realpath(folder) in seen:
+            left_out["links to folders that are read already"] += 1
+            return
+        seen.add(os.path.realpath(folder))
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: counting_key(entry.name))
-            here = os.stat(folder)
         except OSError:
             left_out["folders that can't be read"] += 1
-            return
-        place = (here.st_dev, here.st_ino)
-        visits[place] += 1
-        if place in above or visits[place] > MOST_VISITS:
-            left_out["links that lead back"] += 1
             return
         for entry in entries:
             path = folder / entry.name
@@ -45,14 +42,13 @@ def list_files(
             elif mine and os.path.realpath(path) in mine:
                 left_out["output of this program"] += 1
             elif _is_folder(entry):
-                walk(path, (*above, place))
+                walk(path)
             elif reason := _why_not(path, wanted):
                 left_out[reason] += 1
             else:
                 found.append(path)
 
-    walk(root, ())
-    found.sort(key=lambda path: [counting_key(part) for part in path.relative_to(root).parts])
+    walk(root)
     return found, left_out
 
 
