@@ -43,27 +43,14 @@ def build_parser():
     add("--subject", metavar="NAME", help="who is recorded (default: me)")
     add("--session", metavar="NAME", help="name of the session (default: the next number)")
     add("--source", default="0", help="camera number, video, picture, folder, or stream address")
-    add(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="2 to 9 classes (default: those kept with the recordings, or fear happy neutral sad)",
-    )
+    classes = "2 to 9 classes (default: those kept with the recordings, or fear happy neutral sad)"
+    add("--classes", nargs="+", metavar="NAME", help=classes)
     add("--label", metavar="NAME", help="label all that the source shows; needs no window")
-    add(
-        "--wanted",
-        type=positive_int,
-        default=WANTED_SAMPLES,
-        metavar="N",
-        help="samples wanted of each class in a session",
-    )
+    wanted = "samples wanted of each class in a session"
+    add("--wanted", type=positive_int, default=WANTED_SAMPLES, metavar="N", help=wanted)
     add("--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings")
-    add(
-        "--model",
-        default=str(MODELS),
-        metavar="PATH",
-        help="model that checks labels, and whose embedding is kept: the --base of train_personal.py",
-    )
+    model = "model that checks labels, and whose embedding is kept: the --base of train_personal.py"
+    add("--model", default=str(MODELS), metavar="PATH", help=model)
     add("--consent", action="store_true", help="the person agreed to be recorded: it is not asked")
     add("--mirror", action=BooleanOptionalAction, default=True, help="mirror what is shown")
     add = parser.add_argument_group("manage").add_argument
@@ -283,8 +270,9 @@ def tell_next(recorder, args) -> None:
 
 def command(args, *more: str) -> str:
     """Return the command that goes on recording this person; more: further arguments."""
-    wanted = ["--wanted", str(args.wanted)] if args.wanted != WANTED_SAMPLES else []
-    return record_command(args.subject, args.data, *wanted, *more)
+    given = ["--wanted", str(args.wanted)] if args.wanted != WANTED_SAMPLES else []
+    given += ["--model", args.model] if args.model != str(MODELS) else []
+    return record_command(args.subject, args.data, *given, *more)
 
 
 def list_counts(counts: dict[str, int]) -> str:
