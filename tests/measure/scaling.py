@@ -84,7 +84,7 @@ def make(count: int, real: FaceSet, with_crops: bool) -> FaceSet:
     others = "label", "blendshapes", "source", "width", "height", "votes", "encoding"
     return FaceSet(
         Rows([Noisy(real.landmarks, chosen)]),
-        crop=Rows([real.crop]).choose(chosen) if with_crops else None,
+        crop=Rows([Blended(real.crop, chosen)]) if with_crops else None,
         path=np.array([f"{prefix}{number}.jpg" for number, prefix in enumerate(prefixes)]),
         sha256=np.array([generator.bytes(32).hex() for _ in range(count)]),
         **{name: getattr(real, name)[chosen] for name in others},
@@ -96,17 +96,29 @@ class Noisy:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, landmarks, chosen: np.ndarray):
-        self._landmarks, self._chosen = landmarks, chosen
-        self.shape = (len(chosen), *landmarks.shape[1:])
+    def __init__(self, values, chosen: np.ndarray):
+        self._values, self._chosen = values, chosen
+        self.shape = (len(chosen), *values.shape[1:])
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        values = self._landmarks[self._chosen[rows]]
+        values = self._values[self._chosen[rows]]
         noise = np.random.default_rng(int(rows[0])).standard_normal(values.shape, np.float32)
         return values + JITTER * noise
+
+
+class Blended(Noisy):
+    """Crops, each a blend of its face's and another's: the same crop twice would be a duplicate."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        generator = np.random.default_rng(int(rows[0]))
+        part = generator.uniform(0.2, 0.8, (len(rows), 1, 1)).astype(np.float32)
+        others = generator.integers(0, len(self._values), len(rows))
+        return (part * self._values[self._chosen[rows]] + (1 - part) * self._values[others]).astype(np.uint8)
 
 
 def run(command: list[str]) -> tuple[float, int, float]:

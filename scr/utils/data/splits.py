@@ -113,7 +113,7 @@ def make_split(
         f"{', '.join(f'{count} of {name}' for name, count in different.items())}; with "
         f"{round(1 / (test or val))} of each class there are enough: add pictures"
     )
-    if min(different.values()) < 4:
+    if min(Counter(label.tolist()).values()) < 4:
         raise problem
     split = np.full(len(label), "train")
     try:
