@@ -1,6 +1,7 @@
 """Duplicates, splits and weights of sets of faces."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
