@@ -6,11 +6,12 @@
     python scr/train_model.py --base models --data data/photos.faces
 
 The last form fine-tunes a model for the people and the camera of your pictures: its last layer alone learns,
-and no more of the change is kept than loses little elsewhere. It wants 150 pictures of each class or more.
-The test part is looked at once, after training. Two runs with one seed give the same weights.
+and no more of the change is kept than loses little elsewhere. It wants 150 pictures of each class or more;
+where it gains nothing, no model is written and the exit status is 1. Classes that the base lacks get a new
+last layer. The test part is read once, after training. Two runs with one seed give the same weights.
 """
 
-from utils.cli import make_parser, number, positive_int, run_script, seed
+from utils.cli import make_parser, positive_int, run_script, seed
 
 from collections import Counter
 from dataclasses import asdict, replace
@@ -31,11 +32,13 @@ from utils.evaluation.predictions import (
 )
 from utils.model import bundle, schema
 from utils.model.classifier import EmotionClassifier
-from utils.training import crop_network, ensemble, export
-from utils.training.pretrained import embed_set, fine_tune_model, open_pretrained
+from utils.training import ensemble, export
+from utils.training.pretrained import add_forgetting_options, embed_set, fine_tune_model, open_pretrained
 
 LEAST_OF_CLASS = 10
 """Pictures of a class that it takes to fine-tune: fewer leave none to hold out."""
+FORGETTING = 0.02
+"""Balanced accuracy that fine-tuning may cost on other faces, unless the user says otherwise."""
 
 
 def build_parser():
@@ -63,8 +66,8 @@ def build_parser():
         "--recipe",
         choices=ensemble.RECIPES,
         default="default",
-        help="published: the README's recipe to the letter (landmarks); fine-tuned: the crop network's trunk "
-        "learns, too, as in the shipped model (40 minutes more on two cores)",
+        help="published: the README's recipe to the letter (landmarks); fine-tuned: the crop network's "
+        "backbone learns, too, as in the shipped model (40 minutes more on two cores)",
     )
     parser.add_argument(
         "--output", type=Path, default=MODELS / "mine", metavar="DIR", help="folder for the model"
@@ -81,19 +84,7 @@ def build_parser():
         "(default: fitted on the validation part)",
     )
     parser.add_argument("--base", type=Path, metavar="DIR", help="fine-tune this model, such as models")
-    parser.add_argument(
-        "--general",
-        type=Path,
-        metavar="FILE",
-        help="with --base: landmark set of faces from elsewhere (default: the base model's own test set)",
-    )
-    parser.add_argument(
-        "--max-forgetting",
-        type=number(0, 1),
-        default=0.02,
-        metavar="SHARE",
-        help="with --base: balanced accuracy that may be lost on faces from elsewhere; 1: no bound",
-    )
+    add_forgetting_options(parser, FORGETTING, "with --base: ")
     parser.add_argument("--seed", type=seed, default=SEED, help="seed of split, weights and order")
     return parser
 
@@ -112,12 +103,16 @@ def main(args):
 
 def train(args) -> None:
     """Train a model from its beginning and write it."""
+    network, where = args.network or "landmarks", ", ".join(map(relative, args.data))
+    if args.general or args.max_forgetting is not None:
+        raise UserError("--general and --max-forgetting do nothing without --base; leave them out")
+    if args.recipe == "fine-tuned" and network == "landmarks":
+        raise UserError("--recipe fine-tuned is about the crop network: add --network hybrid")
     data = concatenate([load_face_set(path) for path in args.data])
     calibration = read_calibration(args.calibration) if args.calibration else {}
-    classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
-    data = data.of_classes(classes)
-    network = args.network or "landmarks"
-    data = replace(assign_split(data, args.seed), sha256=None)  # a third of what a face takes in memory
+    classes = choose_classes(data.label.tolist(), args.classes, where)
+    # Checksums are a third of what a face takes in memory, and of no use from here on.
+    data = replace(assign_split(data.of_classes(classes), args.seed), sha256=None)
     recipe = with_epochs(ensemble.RECIPES[args.recipe], args.epochs)
     tell_split(data)
     pictures = Pictures.of_set(data.part("test"))
@@ -125,34 +120,24 @@ def train(args) -> None:
         model = ensemble.train(network, data, recipe, args.seed, classes)
         probabilities = model.predict(data.part("test"))
     model = replace(model, **calibration)
-    tell_filtered(model, recipe)
-
     predictions = of_probabilities("this model", classes, pictures, probabilities)
     report = predictions.figures()["all"]
-    info = describe_model(model, args, recipe) | {
-        "data": describe_data(data, args.data),
-        "metrics": {"test": report},
-    }
-    shipped = shipped_beside(pictures)  # asked before --overwrite replaces it
+    about = {"data": describe_data(data, args.data), "metrics": {"test": report}}
+    shipped = shipped_beside(pictures)  # read before --overwrite replaces it
     beside = [predict_set(SHIPPED, EmotionClassifier(shipped), pictures)] if shipped else []
-    files = export.save_bundle(
-        args.output, {name: part.deployable() for name, part in model.parts.items()}, info
-    )
-    write_figures(args.output, model, report, f"Test part ({', '.join(sorted(set(data.source.tolist())))})")
-    print(f"test part of {', '.join(map(relative, args.data))}:\n{metrics.format_report(report, classes)}")
+    parts = {name: part.deployable() for name, part in model.parts.items()}
+    files = export.save_bundle(args.output, parts, describe_model(model, args, recipe) | about)
+    write_figures(args.output, model, report, f"Test part of {where}")
+    print(f"test part of {where}:\n{metrics.format_report(report, classes)}")
     if beside:
         table = side_by_side([*beside, predictions])
         print(f"beside the shipped model, on the same pictures:\n{table}")
-    print(
-        f"wrote {relative(args.output)} ({network}): {', '.join(files)}, learning curves, "
-        "confusion_matrix.png"
-    )
+    print(f"wrote {relative(args.output)} ({network}): {', '.join(files)}, figures")
     print(f"next: python scr/main.py --model {relative(args.output)}")
 
 
 def fine_tune_base(args) -> None:
-    """Fine-tune the last layer of the base model on a set; write the model if it reads the set's test part no
-    worse."""
+    """Fine-tune the base model on a set; write the model if it reads the set's test part no worse."""
     if args.network or args.epochs or args.calibration or args.recipe != "default":
         raise UserError(
             "--base brings its own network and recipe: leave out --network, --recipe, --epochs, --calibration"
@@ -165,8 +150,8 @@ def fine_tune_base(args) -> None:
     note("loading TensorFlow and the base model ...")
     embedding = embed_set(data, args.base)
     base = open_pretrained(args.base, embedding)
-    settings = split_groups(data), args.general, args.max_forgetting, data.split == "test", args.seed
-    result = fine_tune_model(base, data, embedding, classes, *settings)
+    settings = args.general, args.max_forgetting, FORGETTING, data.split == "test", args.seed
+    result = fine_tune_model(base, data, embedding, classes, split_groups(data), *settings)
     print(f"test part of {where}:\n{result.describe()}")
     if result.problem:
         raise UserError(
@@ -175,24 +160,22 @@ def fine_tune_base(args) -> None:
         )
     about = {"name": args.output.name, "data": describe_data(data, args.data)}
     files = base.save(args.output, result, about, args.seed)
-    print(
-        f"wrote {relative(args.output)}: {', '.join(files)}\nnext: python scr/main.py --model {args.output}"
-    )
+    print(f"wrote {relative(args.output)}: {', '.join(files)}")
+    print(f"next: python scr/main.py --model {relative(args.output)}")
 
 
 def choose_faces(data: FaceSet, args, where: str) -> tuple[FaceSet, tuple[str, ...]]:
     """Return the faces of a set, named by `where`, to fine-tune the base model on, and their classes.
 
     By default those are the classes that the base model reads, if the set has them all, else all that the set
-    holds. Raises UserError for too few pictures, a set without crops where the model needs them, and a crop
-    network alone.
+    holds. Raises UserError for too few pictures, and a set without crops where the model needs them.
     """
     info = bundle.load_info(args.base)
     ensemble.require_crops(data, bundle.network_of(info))
-    held = set(data.label.tolist())
-    known = info["classes"] if held >= set(info["classes"]) else sorted(held)
-    classes = choose_classes(data.label.tolist(), args.classes or known, where)
-    if few := [name for name in classes if (data.label == name).sum() < LEAST_OF_CLASS]:
+    counts = Counter(data.label.tolist())
+    usual = info["classes"] if set(info["classes"]) <= set(counts) else sorted(counts)
+    classes = choose_classes(counts, args.classes or usual, where)
+    if few := [name for name in classes if counts[name] < LEAST_OF_CLASS]:
         raise UserError(
             f"fewer than {LEAST_OF_CLASS} faces of {list_names(few)} in {where}: too few to hold any out; "
             "add some (python scr/extract_landmarks.py --help), or leave them out: --classes"
@@ -221,16 +204,6 @@ def tell_split(data: FaceSet) -> None:
         )
 
 
-def tell_filtered(model: ensemble.TrainedModel, recipe: ensemble.ModelRecipe) -> None:
-    """Say how many faces label-noise filtering left out."""
-    part = model.parts.get("landmarks")
-    if part and part.dropped:
-        note(
-            f"label-noise filtering left out {part.dropped} faces of the landmark network's (out-of-fold "
-            f"confidence of their label under {recipe.landmarks.min_label_confidence:g})"
-        )
-
-
 def read_calibration(path: Path) -> dict[str, float]:
     """Return `temperature` and `threshold` that evaluate.py found on sources left out."""
     try:
@@ -244,19 +217,15 @@ def read_calibration(path: Path) -> dict[str, float]:
 
 def describe_model(model: ensemble.TrainedModel, args, recipe: ensemble.ModelRecipe) -> dict:
     """Return what the bundle says about the model and its training."""
-    parts, training = {}, {"seed": args.seed}
-    for name, part in model.parts.items():
-        parts[name] = {"threshold": round(part.threshold, 3)}
-        training |= (
-            asdict(getattr(recipe, name)) if len(model.parts) == 1 else {name: asdict(getattr(recipe, name))}
-        )
-        if name == "landmarks":
-            parts[name]["features"] = part.features
-            training["doubtful"] = part.dropped
-        else:
-            embedding = recipe.crop.heads * recipe.crop.hidden * len(model.classes)
-            parts[name]["features"] = crop_network.INPUT | {"embedding": embedding}
-        training |= {"epochs_run": len(part.history["loss"]), "temperature": part.temperature}
+    training = {
+        name: asdict(getattr(recipe, name))
+        | {"epochs_run": len(part.history["loss"]), "temperature": part.temperature, "dropped": part.dropped}
+        for name, part in model.parts.items()
+    }
+    parts = {
+        name: {"threshold": round(part.threshold, 3), "features": part.features}
+        for name, part in model.parts.items()
+    }
     return {
         "name": bundle.NAME,
         "network": model.network,
@@ -268,7 +237,7 @@ def describe_model(model: ensemble.TrainedModel, args, recipe: ensemble.ModelRec
         "calibration": from_root(args.calibration) if args.calibration else "validation part",
         "parts": parts,
         "recipe": args.recipe,
-        "training": training,
+        "training": {"seed": args.seed} | training,
         "sha256": {},
     }
 

@@ -8,7 +8,7 @@ more of the change is kept than loses little on other people's faces. Where noth
 written, and the exit status is 1. Classes that the base model lacks get a new last layer.
 """
 
-from utils.cli import make_parser, number, run_script
+from utils.cli import make_parser, run_script
 
 from collections import Counter
 from pathlib import Path
@@ -18,14 +18,16 @@ import numpy as np
 from utils.config import MODELS, PERSONAL_DATA, PERSONAL_MODELS, UserError, note, relative
 from utils.data.classes import list_names
 from utils.data.face_set import FaceSet
-from utils.data.recordings import load_classes, load_subject, record_command
+from utils.data.recordings import Recordings, Sample, open_recordings, record_command
 from utils.evaluation import plots
 from utils.model import bundle
 from utils.training.fine_tuning import make_folds
-from utils.training.pretrained import fine_tune_model, open_pretrained
+from utils.training.pretrained import add_forgetting_options, fine_tune_model, open_pretrained
 
 FEW = 10
 """Samples of an expression under which the user is told that the figures say little."""
+FORGETTING = 0.05
+"""Balanced accuracy that the model may lose on other people's faces, unless the user says otherwise."""
 
 
 def build_parser():
@@ -40,19 +42,7 @@ def build_parser():
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the model (default: models/personal/SUBJECT)"
     )
-    parser.add_argument(
-        "--max-forgetting",
-        type=number(0, 1),
-        default=0.05,
-        metavar="SHARE",
-        help="balanced accuracy that the model may lose on other people's faces; 1: no bound",
-    )
-    parser.add_argument(
-        "--general",
-        type=Path,
-        metavar="FILE",
-        help="landmark set of other people's faces (default: the base model's own test set)",
-    )
+    add_forgetting_options(parser, FORGETTING)
     return parser
 
 
@@ -62,14 +52,21 @@ def main(args):
         raise UserError(
             f"{relative(output)} holds the base model, which is never overwritten; choose another --output"
         )
-    samples, faces = load_recordings(args)
-    classes = choose_classes(args, set(faces.label.tolist()))
+    with open_recordings(args.subject, args.data, to_read=True) as recordings:  # so that nobody deletes them
+        train(args, output, recordings)
+
+
+def train(args, output: Path, recordings: Recordings) -> None:
+    """Fine-tune the base model on recordings; write the model if it is better on what was held out."""
+    samples = recordings.samples()
+    faces = as_face_set(samples, args)
+    classes = choose_classes(recordings.classes, set(faces.label.tolist()), args.base)
     held_out = tell_recorded(args, faces, classes)
     note("loading TensorFlow and the base model ...")
     embedding = recorded_embedding(samples, args)
     base = open_pretrained(args.base, embedding)
-    settings = classes, faces.session, args.general, args.max_forgetting
-    result = fine_tune_model(base, faces, embedding, *settings)
+    settings = faces.session, args.general, args.max_forgetting, FORGETTING
+    result = fine_tune_model(base, faces, embedding, classes, *settings)
     print(f"held out, {held_out}:\n{result.describe()}")
     if result.problem:
         again = record_command(
@@ -81,7 +78,8 @@ def main(args):
         )
     sessions = np.unique(faces.session).tolist()
     data = {"subject": args.subject, "samples": len(faces), "sessions": sessions}
-    files = base.save(output, result, {"name": args.subject, "recipe": "personal: last layer", "data": data})
+    about = {"name": args.subject, "recipe": "personal: last layer", "data": data}
+    files = base.save(output, result, about, private=True)
     report = result.after.figures()["all"]
     plots.plot_confusion_matrix(
         output / "confusion_matrix.png",
@@ -89,14 +87,13 @@ def main(args):
         result.classes,
         f"{args.subject}, held out: {held_out}\nbalanced accuracy {report['balanced_accuracy']:.3f}",
     )
+    (output / "confusion_matrix.png").chmod(0o600)
     print(f"wrote {relative(output)}: {', '.join(files)}, confusion_matrix.png")
     print(f"next: python scr/main.py --model {args.subject if args.output is None else output}")
 
 
-def load_recordings(args) -> tuple[list, FaceSet]:
-    """Return the subject's samples, and their faces as a set; raises UserError if there are too few to hold
-    any out."""
-    samples = load_subject(args.subject, args.data)
+def as_face_set(samples: list[Sample], args) -> FaceSet:
+    """Return the faces of samples as a set; raises UserError if there are too few to hold any out."""
     columns = {
         name: np.array([getattr(sample, name) for sample in samples])
         for name in ("landmarks", "blendshapes", "label", "session")
@@ -106,22 +103,19 @@ def load_recordings(args) -> tuple[list, FaceSet]:
         counts = ", ".join(f"{count} {name}" for name, count in Counter(faces.label.tolist()).items())
         raise UserError(
             f"too few recordings to hold any out: {len(np.unique(faces.session))} session(s) of "
-            f"{args.subject} with {counts}; it takes two expressions in one session, and another session "
-            f"or a second sample of one of them; run: {record_command(args.subject, args.data)} "
-            "(--source FOLDER: from pictures)"
+            f"{args.subject} with {counts}; record another expression or session: {record_command(args.subject, args.data)}"
         )
-    return samples, faces
+    return faces
 
 
-def choose_classes(args, labels: set[str]) -> tuple[str, ...]:
-    """Return the base model's classes, or those recorded if it lacks one of them."""
-    known = tuple(bundle.load_info(args.base)["classes"])
+def choose_classes(kept: tuple[str, ...] | None, labels: set[str], base: Path) -> tuple[str, ...]:
+    """Return the base model's classes, or those recorded, in the order `kept`, if it lacks one of them."""
+    known = tuple(bundle.load_info(base)["classes"])
     if labels <= set(known):
         return known
-    kept = load_classes(args.subject, args.data) or ()
-    if absent := [name for name in kept if name not in labels]:
+    if absent := [name for name in kept or () if name not in labels]:
         note(f"no samples of {list_names(absent)}: the model will not know it")
-    return tuple(name for name in kept if name in labels) or tuple(sorted(labels))
+    return tuple(name for name in kept or sorted(labels) if name in labels)
 
 
 def recorded_embedding(samples: list, args) -> np.ndarray | None:

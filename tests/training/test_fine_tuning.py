@@ -2,15 +2,17 @@
 gained; for a group's pictures and for a person's recordings."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 import pytest
-from conftest import run_here, user_error
+from conftest import run, run_here, user_error
 
-from utils.config import EMOTIONS, MODELS
+import train_personal
+from utils.config import EMOTIONS, MODELS, UserError
 from utils.data.face_set import load_face_set, save_face_set
 from utils.data.recordings import open_recordings
 from utils.model.bundle import NAME
@@ -25,6 +27,8 @@ from utils.training.fine_tuning import (
     make_folds,
 )
 from utils.training.pretrained import embed_set, open_pretrained
+
+OTHERS = ["wink", "kiss", "grin"] * 20
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +128,17 @@ def test_a_group_gets_a_model_that_reads_it_better(moved, landmark_file, tmp_pat
     assert {path.name: path.read_bytes() for path in MODELS.iterdir() if path.is_file()} == before
 
 
-def test_where_nothing_is_gained_no_model_is_written_and_the_status_says_so(landmark_file, tmp_path):
+def test_where_nothing_is_gained_no_model_is_written_and_the_status_says_so(moved, tmp_path):
+    """The test part has the labels that the base predicts, the others have the moved ones."""
     earlier = shutil.copytree(MODELS, tmp_path / "earlier") / f"{NAME}.json"
     content = earlier.read_bytes()
-    data = load_face_set(landmark_file)
-    random = np.random.default_rng(0).permutation(data.label)
-    save_face_set(tmp_path / "random.faces", replace(data, label=random))
-    given = "--base", MODELS, "--data", tmp_path / "random.faces", "--output", tmp_path / "earlier"
-    error = user_error(run_here("train_model.py", *given))
+    data = load_face_set(moved)
+    predicted = EmotionClassifier().predict(data.landmarks, data.blendshapes, crops=data.crop).probabilities
+    split = np.array(["test", "val", "train", "train"])[np.arange(len(data)) % 4]
+    label = np.where(split == "test", np.array(EMOTIONS)[predicted.argmax(axis=1)], data.label)
+    save_face_set(tmp_path / "set.faces", replace(data, label=label, split=split))
+    given = "--base", MODELS, "--data", tmp_path / "set.faces", "--output", tmp_path / "earlier"
+    error = user_error(run_here("train_model.py", *given, "--max-forgetting", 1))
     assert "no model is written" in error and "still holds an earlier model" in error
     assert earlier.read_bytes() == content
 
@@ -144,6 +151,7 @@ def test_where_nothing_is_gained_no_model_is_written_and_the_status_says_so(land
         ({"crop": None}, [], "hold none"),
         ({}, ["--network", "crop"], "leave out --network"),
         ({"few": "sad"}, [], "fewer than 10 faces of sad"),
+        ({"label": OTHERS}, ["--max-forgetting", "0.1"], "do nothing for classes that the base model lacks"),
     ],
 )
 def test_what_does_not_fit_the_base_is_said(change, options, fragment, landmark_file, tmp_path):
@@ -153,7 +161,7 @@ def test_what_does_not_fit_the_base_is_said(change, options, fragment, landmark_
         data = data.select(np.flatnonzero(~rare | (np.cumsum(rare) <= 4)))
     elif change:
         ((name, value),) = change.items()
-        data = replace(data, **{name: value and np.full(len(data), value)})
+        data = replace(data, **{name: value and np.resize(value, len(data))})
     save_face_set(tmp_path / "set.faces", data)
     given = "--base", MODELS, "--data", tmp_path / "set.faces", "--output", tmp_path / "model"
     assert fragment in user_error(run_here("train_model.py", *given, *options))
@@ -185,6 +193,9 @@ def test_a_person_gets_a_model_judged_on_sessions_held_out(
     assert done.returncode == 0, done.stderr
     assert "held out, each session in turn" in done.stdout
     assert ("landmark network alone is fine-tuned" in done.stderr) != needs_crops
+    if os.name == "posix":
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+        assert (tmp_path / "model").stat().st_mode & 0o777 == 0o700 and modes == {0o600}
     model, data = EmotionClassifier(tmp_path / "model"), load_face_set(moved)
     reports = json.loads((tmp_path / "model" / f"{NAME}.json").read_text())["metrics"]
     assert reports["test"]["faces"] == len(data)
@@ -202,6 +213,20 @@ def test_a_person_gets_a_model_judged_on_sessions_held_out(
         assert reports["base"]["balanced_accuracy"] == pytest.approx(np.mean(recall), abs=0.02)
 
 
+def test_nobody_is_forgotten_while_a_model_learns_from_them(recordings, tmp_path, monkeypatch):
+    """Else the model would be written after all was said to be deleted."""
+    folder, told = shutil.copytree(recordings, tmp_path / "personal"), []
+
+    def forget_meanwhile(*_):
+        told.append(user_error(run("record_dataset.py", "--forget", "ann", "--yes", "--data", folder)))
+        raise UserError("stop here")
+
+    monkeypatch.setattr(train_personal, "open_pretrained", forget_meanwhile)
+    given = "--subject", "ann", "--data", folder, "--output", tmp_path / "model"
+    assert "stop here" in user_error(run_here("train_personal.py", *given))
+    assert "trains on" in told[0] and not (tmp_path / "model").exists()
+
+
 def test_what_a_person_s_model_forgets_is_measured(recordings, landmark_file, tmp_path):
     done = run_here(
         *("train_personal.py", "--subject", "ann", "--data", recordings, "--output", tmp_path / "model"),
@@ -216,6 +241,18 @@ def test_what_a_person_s_model_forgets_is_measured(recordings, landmark_file, tm
     before, after = (found[name]["balanced_accuracy"] for name in ("before", "after"))
     assert after == pytest.approx(np.mean(recall), abs=0.02) and before - after <= 0.4
     assert f"{before:.3f} before, {after:.3f} after" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "options, fragment",
+    [
+        (["--max-forgetting", "0.1"], "do nothing without --base"),
+        (["--recipe", "fine-tuned"], "add --network hybrid"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(options, fragment, landmark_file, tmp_path):
+    given = "--data", landmark_file, "--output", tmp_path
+    assert fragment in user_error(run_here("train_model.py", *given, *options))
 
 
 @pytest.mark.parametrize(

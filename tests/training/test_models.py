@@ -50,7 +50,7 @@ def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
     _, scaler = parts["landmarks"]
     data = assign_split(load_face_set(landmark_file).of_classes(EMOTIONS))
     part = data.part("train")
-    kept = len(part) - info["training"]["doubtful"]
+    kept = len(part) - info["training"]["landmarks"]["dropped"]
     assert scaler.n_samples_seen_ == 2 * kept, (
         "each face of the training part that was kept, and its mirror image"
     )
@@ -248,7 +248,7 @@ def test_published_recipe_is_the_readme_s(landmark_file, tmp_path):
     assert layers == block
     assert (
         info["features"] == {"kind": "raw", "points": 468, "blendshapes": False}
-        and info["training"]["learning_rate"] == 1e-5
+        and info["training"]["landmarks"]["learning_rate"] == 1e-5
     )
     assert len(scaler.mean_) == 1404
 

@@ -187,6 +187,13 @@ class Trained:
     """the fine-tuned one; None: as it is in its file"""
     temperature: float = 1.0
     threshold: float = 0.0
+    dropped = 0
+    """faces that label-noise filtering left out: of a crop network none"""
+
+    @property
+    def features(self) -> dict:
+        """How its input is made, and the size of its embedding."""
+        return INPUT | {"embedding": len(self.classes) * sum(head.layers[1].filters for head in self.heads)}
 
     def predict(self, data: FaceSet) -> np.ndarray:
         """Return the probabilities (n, classes) of a set with crops and maps."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cli import number
 from ..config import ROOT, SEED, UserError, note, relative
 from ..data.classes import list_names
 from ..data.face_set import FaceSet, concatenate, load_face_set
@@ -20,6 +21,22 @@ from .networks import import_keras
 
 MOST_REFERENCE = 1500
 """Faces of a reference set that a hybrid reads, evenly picked: each costs the crop network some ms."""
+
+
+def add_forgetting_options(parser, default: float, when: str = "") -> None:
+    """Add the options that bound what fine-tuning forgets to a parser of command lines."""
+    parser.add_argument(
+        "--general",
+        type=Path,
+        metavar="FILE",
+        help=f"{when}set of other people's faces (default: the base model's own test set)",
+    )
+    parser.add_argument(
+        "--max-forgetting",
+        type=number(0, 1),
+        metavar="SHARE",
+        help=f"{when}balanced accuracy that may be lost on these (default: {default:g}; 1: no bound)",
+    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,9 @@ class Pretrained:
             x = np.concatenate([x, embedding], axis=1)
         return self.body.predict(landmark_network.standardise(self.scaler, x), batch_size=4096, verbose=0)
 
-    def save(self, folder: Path, result: Result, about: dict, seed: int = SEED) -> list[str]:
+    def save(
+        self, folder: Path, result: Result, about: dict, seed: int = SEED, private: bool = False
+    ) -> list[str]:
         """Write the fine-tuned model as a bundle and return the names of its files; about: further entries of
         its JSON."""
         keras, layer = import_keras(), result.tuned.layer
@@ -77,7 +96,8 @@ class Pretrained:
             "training": {"seed": seed, "pull": PULL, "alpha": result.tuned.alpha},
             "metrics": result.metrics(),
         }
-        return export.save_bundle(folder, {"landmarks": (network, self.scaler)}, info | about, self.files)
+        parts = {"landmarks": (network, self.scaler)}
+        return export.save_bundle(folder, parts, info | about, self.files, private)
 
 
 def fine_tune_model(
@@ -87,27 +107,34 @@ def fine_tune_model(
     classes: Sequence[str],
     group: np.ndarray,
     general: Path | None,
-    max_forgetting: float,
+    max_forgetting: float | None,
+    default_forgetting: float,
     test: np.ndarray | None = None,
     seed: int = SEED,
 ) -> Result:
     """Fine-tune a pretrained model's last layer on faces of some classes, or a new one if it lacks a class.
 
     embedding (n, e) of the faces; group (n,), general: as `Examples` and `open_reference` take them; the rest
-    as of `fine_tune`.
+    as of `fine_tune`. Raises UserError if the user bounds what is forgotten where nothing can be.
     """
+    bound = default_forgetting if max_forgetting is None else max_forgetting
     start, reference = None, None
     if set(classes) <= set(base.classes):
         classes, start = base.classes, base.layer
         reference, problem = open_reference(general, base)
         if problem:
-            bound = "nothing bounds it" if max_forgetting >= 1 else "at most half of the change is kept"
-            note(f"{problem}; what is forgotten is not measured, and {bound}")
+            limit = "nothing bounds it" if bound >= 1 else "at most half of the change is kept"
+            note(f"{problem}; what is forgotten is not measured, and {limit}")
+    elif general or max_forgetting is not None:
+        raise UserError(
+            "--general and --max-forgetting do nothing for classes that the base model lacks "
+            f"(it reads {list_names(base.classes)}); leave them out"
+        )
     else:
         note(f"the base model reads {list_names(base.classes)}: these classes get a new last layer")
     note("fine-tuning the last layer, with parts held out in turn ...")
     examples = Examples(base.hidden(faces, embedding), faces.class_index(classes), faces.source, group)
-    return fine_tune(start, examples, classes, reference, max_forgetting, test, seed)
+    return fine_tune(start, examples, classes, reference, bound, test, seed)
 
 
 def open_pretrained(folder: Path, embedding: np.ndarray | None) -> Pretrained:
