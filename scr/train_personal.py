@@ -103,7 +103,8 @@ def as_face_set(samples: list[Sample], args) -> FaceSet:
         counts = ", ".join(f"{count} {name}" for name, count in Counter(faces.label.tolist()).items())
         raise UserError(
             f"too few recordings to hold any out: {len(np.unique(faces.session))} session(s) of "
-            f"{args.subject} with {counts}; record another expression or session: {record_command(args.subject, args.data)}"
+            f"{args.subject} with {counts}; record another expression or session: "
+            f"{record_command(args.subject, args.data)}"
         )
     return faces
 
