@@ -189,7 +189,7 @@ def test_exports_answer_as_keras_does_on_real_faces(recipe, epochs, landmark_fil
     done = run_here("export_model.py", "--model", tmp_path, "--data", landmark_file, "--formats", *formats)
     assert done.returncode == 0, done.stderr
     assert f"{NAME}.json lists the new files, so `git status` shows it" in done.stdout
-    assert "one input, one output and parity" in done.stdout
+    assert "parity with Keras checked" in done.stdout
     parts, info = load_bundle(tmp_path)
     network, scaler = parts["landmarks"]
     faces = load_face_set(landmark_file)

@@ -13,7 +13,6 @@ import numpy as np
 from ..config import UserError, native_log_silenced, relative
 from ..files import atomic_path, write_json
 from ..model.bundle import (
-    CROP_NAME,
     HOW_TO_TRAIN,
     JSON,
     METADATA_FILE,
@@ -180,7 +179,10 @@ def _load_network(path: Path, info: dict, about: dict):
 
 
 def deployable(network, scaler=None):
-    """Return the network that takes what its feature recipe makes: with its scaler, if any, in front."""
+    """Return the network that takes what its feature recipe makes: with its scaler, if any, in front.
+
+    Its outputs are named: `probabilities` and, of a crop network, `embedding`.
+    """
     if scaler is None:
         return network
     keras = import_keras()
@@ -190,7 +192,8 @@ def deployable(network, scaler=None):
     centre = keras.layers.Rescaling(1.0, (-scaler.mean_).tolist())
     scale = keras.layers.Rescaling((1 / scaler.scale_).tolist())
     inputs = keras.Input((len(scaler.mean_),), name="features")
-    return keras.Model(inputs, network(scale(centre(inputs)), training=False), name=NAME)
+    outputs = {"probabilities": network(scale(centre(inputs)), training=False)}
+    return keras.Model(inputs, outputs, name=NAME)
 
 
 def has_half_weights(info: dict) -> bool:
@@ -202,7 +205,7 @@ def export_tflite(path: Path, part: tuple, info: dict, int8: bool = False) -> No
     """Write a part as LiteRT model, scaler folded in, metadata packed behind it.
 
     The parts of a hybrid, and a crop network, are written with float16 weights: half the size, the same speed
-    and, to a few thousandths, the same answers. With `int8`, weights are 8 bit integers (dynamic range).
+    and, to a few thousandths, the same predictions. With `int8`, weights are 8 bit integers (dynamic range).
     """
     import tensorflow
 
@@ -218,7 +221,7 @@ def export_tflite(path: Path, part: tuple, info: dict, int8: bool = False) -> No
 
 
 def export_onnx(path: Path, part: tuple, info: dict) -> None:
-    """Write a part as ONNX model, scaler folded in, metadata in `metadata_props`."""
+    """Write a part as ONNX model, scaler folded in, tensors described, metadata in `metadata_props`."""
     import onnx
 
     whole = deployable(*part)
@@ -228,50 +231,27 @@ def export_onnx(path: Path, part: tuple, info: dict) -> None:
         whole.export(path, format="onnx", verbose=False)
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_FILE: metadata_json(info)})
-    _name_tensors(model.graph, info)
-    model.doc_string = "Reads emotions from a face; inputs and outputs: docs/model_io.md"
-    onnx.save(model, path)
-
-
-def _name_tensors(graph, info: dict) -> None:
-    """Give the inputs and outputs of an ONNX graph names that say what they are, and descriptions."""
     texts = {
         "features": "float32 (faces, features): aligned landmarks, then blendshapes",
         "crop": "float32 (faces, side, side, 1): the face upright, grey, of normalised contrast",
         "probabilities": f"float32 (faces, classes): {', '.join(info['classes'])}; they sum to 1",
         "embedding": "float32 (faces, size): the last hidden layer, for personal models",
     }
-    (unnamed,) = [one.name for one in graph.output if one.name not in texts] or [None]
-    for tensor in graph.output:
-        tensor.name = "probabilities" if tensor.name == unnamed else tensor.name
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = ["probabilities" if name == unnamed else name for name in names]
-    for tensor in (*graph.input, *graph.output):
+    for tensor in (*model.graph.input, *model.graph.output):
         tensor.doc_string = texts[tensor.name]
         tensor.type.tensor_type.shape.dim[0].dim_param = "faces"
+    model.doc_string = "Reads emotions from a face; inputs and outputs: docs/model_io.md"
+    onnx.save(model, path)
 
 
 def open_exported(path: Path):
-    """Return a function that runs an exported `.tflite` or `.onnx`: input (n, ...) -> (n, classes).
+    """Return a function that runs an exported `.tflite` or `.onnx`: input (n, ...) -> probabilities (n,
+    classes). Raises ValueError if an `.onnx` has not exactly one input."""
+    if path.suffix != ".onnx":
+        part = LiteNetwork(path, path.read_bytes())
+        return lambda x: part.predict(x).probabilities
+    import onnxruntime
 
-    Raises ValueError if the file has not exactly one input, and one output or, as a crop network, two.
-    """
-    if path.suffix == ".onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        outputs = sorted(session.get_outputs(), key=lambda output: output.shape[-1])
-        _expect(path, session.get_inputs(), outputs)
-        name = session.get_inputs()[0].name
-        return lambda x: session.run([outputs[0].name], {name: x})[0]
-    part = LiteNetwork(path, path.read_bytes())
-    return lambda x: part.predict(x).probabilities
-
-
-def _expect(path: Path, inputs: Sequence, outputs: Sequence) -> None:
-    wanted = 2 if path.name.startswith(CROP_NAME) else 1
-    if len(inputs) != 1 or len(outputs) != wanted:
-        raise ValueError(
-            f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected 1 and {wanted}"
-        )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (only,) = session.get_inputs()
+    return lambda x: session.run(["probabilities"], {only.name: x})[0]
