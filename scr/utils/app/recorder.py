@@ -59,10 +59,8 @@ class SampleFilter:
         margin = self.MAX_OUTSIDE * box_width
         if min(left, top, width - left - box_width, height - top - box_height) < -margin:
             return "face cut off"
-        rows, columns = (
-            slice(max(0, int(top)), int(top + box_height)),
-            slice(max(0, int(left)), int(left + box_width)),
-        )
+        rows = slice(max(0, int(top)), int(top + box_height))
+        columns = slice(max(0, int(left)), int(left + box_width))
         if sharpness(frame_bgr[rows, columns]) < self.MIN_SHARPNESS:
             return "blurred"
         if label in self._last:

@@ -252,25 +252,16 @@ class Recordings:
         time: datetime | None = None,
     ) -> None:
         """Store a sample (of now); when this returns it is on disk, unless a transaction is open."""
-        self.database.execute(
-            "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                session,
-                label,
-                _as_text(time or datetime.now(UTC)),
-                _as_blob(landmarks),
-                _as_blob(blendshapes),
-                None if embedding is None else _as_blob(embedding),
-                crop_network,
-            ),
-        )
+        arrays = [_as_blob(values) for values in (landmarks, blendshapes, embedding)]
+        row = session, label, _as_text(time or datetime.now(UTC)), *arrays, crop_network
+        self.database.execute("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def samples(self) -> list[Sample]:
         """Return all samples in order of time; damaged ones are left out, and told."""
         samples, sizes, damaged = [], {}, 0
         for row in self.database.execute("SELECT * FROM samples ORDER BY time, rowid"):
             try:
-                sample = _read_sample(*row)
+                sample = _read_sample(row)
                 size = np.size(sample.embedding)
                 if size != sizes.setdefault(sample.crop_network, size):
                     raise ValueError("an embedding of another length")
@@ -292,20 +283,13 @@ def _as_text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds")  # so that texts sort as times do
 
 
-def _as_blob(values: np.ndarray) -> bytes:
-    return np.asarray(values, "<f4").tobytes()
+def _as_blob(values: np.ndarray | None) -> bytes | None:
+    return None if values is None else np.asarray(values, "<f4").tobytes()
 
 
-def _read_sample(
-    session: str,
-    label: str,
-    time: str,
-    landmarks: bytes,
-    blendshapes: bytes,
-    embedding: bytes | None,
-    crop_network: str,
-) -> Sample:
+def _read_sample(row: tuple) -> Sample:
     """Return the sample in a row of the table; raises ValueError or TypeError if it is none."""
+    session, label, time, landmarks, blendshapes, embedding, crop_network = row
     points = np.frombuffer(landmarks, "<f4").reshape(ALL_POINTS, 3)
     shapes = np.frombuffer(blendshapes, "<f4")
     check_faces(points[None], shapes[None])
@@ -398,6 +382,7 @@ def _read_old_session(path: Path) -> Iterator[Sample | None]:
                 base64.b64decode(row[name], validate=True) if name in row else None
                 for name in ("landmarks", "blendshapes", "embedding")
             )
-            yield _read_sample(path.stem, row["label"], row["time"], *arrays, row.get("crop_network", ""))
+            names = path.stem, row["label"], row["time"]
+            yield _read_sample((*names, *arrays, row.get("crop_network", "")))
         except (ValueError, KeyError, TypeError, OverflowError):
             yield None
