@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -75,7 +74,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_set(many_pictures, whole_f
         while not read_pictures(output) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         done_before = read_pictures(output)
-        first.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+        first.kill()
         out, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in err, err
     assert 1 <= done_before < 240, "the worker was killed too early or too late to show anything"

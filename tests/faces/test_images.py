@@ -16,6 +16,8 @@ from PIL import Image
 from utils.faces import images
 from utils.faces.images import PictureError, is_animated, load_picture, read_animation
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+
 LIMITED = """
 import resource, sys
 from utils.faces.images import PictureError, import_cv2, load_picture
@@ -54,6 +56,7 @@ def png(width: int, height: int, *chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
 
 
+@linux
 def test_large_pictures_stay_within_their_memory(tmp_path, portrait):
     """190 megapixels as JPEG in a fraction of their size; as PNG, 100 in little more than it."""
     large = np.zeros((13_800, 13_800, 3), np.uint8)
@@ -70,6 +73,7 @@ def test_large_pictures_stay_within_their_memory(tmp_path, portrait):
     assert load_limited(180, tmp_path / "ordinary.jpg") == ["4000 3000 3000 4000 3"]
 
 
+@linux
 def test_headers_that_lie_are_refused_before_anything_is_decoded(tmp_path):
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
     lies = {
@@ -131,6 +135,7 @@ def test_every_kind_of_pixel_is_read_alike(portrait, tmp_path):
     ).mean() < 3
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "endless.jpg").symlink_to("endless.jpg")
