@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from conftest import DEMO, SMILE, frames_of
+from conftest import DEMO, ROOT, SMILE, frames_of
 
 from utils.app.pipeline import FaceReader, box_px, look_ahead
 from utils.app.smoothing import UNCERTAIN
@@ -35,6 +35,19 @@ def people() -> list[list[tuple[np.ndarray, Face]]]:
 def reader():
     reader = FaceReader(str(MODELS), max_faces=2, smoothing_ms=0)
     yield reader
+
+
+def test_a_face_with_a_covered_mouth_is_uncertain(reader, portrait, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "measure"))
+    from covered import draw_hand, draw_mask, find, frame_of
+
+    points = find(reader, portrait)[0].landmarks[:, :2] * portrait.shape[1]
+    labels = []
+    for draw in (lambda image, *_: image, draw_mask, draw_hand):
+        frame = frame_of(draw(portrait, points, np.random.default_rng(0)))
+        (result,) = reader.read(frame, reader.find(frame))
+        labels.append(result.emotion)
+    assert labels == ["happy", "uncertain", "uncertain"]
 
 
 def beside(left: tuple[np.ndarray, Face], right: tuple[np.ndarray, Face]) -> tuple[np.ndarray, list[Face]]:

@@ -114,6 +114,12 @@ def test_a_face_in_the_dark_is_found(landmarker, portrait, truth, light):
     assert [len(follower.detect(frame, 40 * index)) for index, frame in enumerate(dark)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("shape", [(1, 640, 3), (640, 1, 3), (1, 1, 3), (3, 5000, 3)])
+def test_odd_shapes_show_no_face(landmarker, shape):
+    assert landmarker.detect_picture(np.full(shape, 90, np.uint8)) == []
+    assert FaceLandmarker(video=True).detect(np.full(shape, 90, np.uint8), 0) == []
+
+
 def test_a_picture_in_enough_light_is_not_brightened(portrait):
     assert brighten(portrait) is portrait
     black = np.zeros((100, 100, 3), np.uint8)

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from ..config import UserError, note
-from ..faces.crops import crop_faces
+from ..faces.crops import COVERED_CONTRAST, crop_faces, mouth_contrast
 from ..faces.features import face_box
 from ..faces.images import import_cv2
 from ..faces.landmarker import Face, FaceLandmarker
@@ -26,6 +26,8 @@ from .smoothing import TIME_CONSTANT_MS, FaceSmoothers
 
 CROP_EVERY_MS = 130
 """How long an output of the crop network holds for a person alone: four frames of thirty a second."""
+COVERED_WEIGHT = 0.1
+"""Of the prediction for a face with a covered mouth, against even probabilities: it stays `uncertain`."""
 FRAMES_AHEAD = 2
 """Frames on which faces are found while the caller is at one."""
 FEWEST_PICTURES = 16
@@ -71,6 +73,8 @@ class FaceReader:
         classifier = self.classifier
         self._smoothers = FaceSmoothers(classifier.classes, classifier.threshold, self._smoothing_ms)
         self._crop_output: Prediction | None = None
+        self._covered: list[bool] = []
+        """whether the mouths on these crops are covered"""
         self._cropped: tuple[list, int] = ([], 0)
         """whom the crop network saw last, and when"""
 
@@ -103,6 +107,8 @@ class FaceReader:
         probabilities = self.predict(faces, frame.image, self._crop_output_of(faces, frame)).probabilities
         results = []
         for number, (face, row) in enumerate(zip(faces, probabilities)):
+            if self._covered and self._covered[number]:
+                row = COVERED_WEIGHT * row + (1 - COVERED_WEIGHT) / len(row)
             person = number if face.person is None else face.person
             smoother = self._smoothers.of_person(person, frame.timestamp_ms)
             label = smoother.update(row, frame.timestamp_ms)
@@ -125,6 +131,7 @@ class FaceReader:
         if self._crop_output is None or not recent or len(people) > 1 or people != whom:
             crops = crop_faces(frame.image, [face.landmarks for face in faces])
             self._crop_output = self.classifier.predict_crops(crops)
+            self._covered = [mouth_contrast(crop) < COVERED_CONTRAST for crop in crops]
             self._cropped = people, frame.timestamp_ms
         return self._crop_output
 

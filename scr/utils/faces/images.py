@@ -231,11 +231,9 @@ def shrink(picture: np.ndarray, scale: float) -> np.ndarray:
         return picture
     height, width = picture.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    while scale <= 0.5:
-        picture, scale = (
-            cv2.resize(picture, (picture.shape[1] // 2, picture.shape[0] // 2), interpolation=cv2.INTER_AREA),
-            2 * scale,
-        )
+    while scale <= 0.5 and min(picture.shape[:2]) > 1:
+        half = picture.shape[1] // 2, picture.shape[0] // 2
+        picture, scale = cv2.resize(picture, half, interpolation=cv2.INTER_AREA), 2 * scale
     return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
 
 

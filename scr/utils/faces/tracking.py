@@ -30,8 +30,9 @@ LEARNING_RATE = 0.1
 """Share of a frame in the remembered appearance by which a person is known again."""
 MOST_STEP = 0.4
 """How far from where it was going a face may be on the next frame, in sides of its region."""
-SEARCH_MS, SEARCH_LOST_MS = 500, 150
-"""How often new faces are looked for, and how often while nobody is seen or somebody has just been lost."""
+SEARCH_MS, SEARCH_LOST_MS, SEARCH_FULL_MS = 500, 150, 1000
+"""How often new faces are looked for: in general; while nobody is seen or somebody has just been lost; while
+as many as wanted are followed, so that only a larger one counts."""
 FORGET_MS = 2000
 """A person unseen for longer gets a new number when they come back."""
 MOST_SPEED = 3.0
@@ -177,6 +178,8 @@ class Tracker:
         lost = [person for person in self._lost if timestamp_ms - person.seen_ms <= FORGET_MS]
         self._lost = lost + just_lost
         wait_ms = SEARCH_LOST_MS if self._lost or not self._seen else SEARCH_MS
+        if len(self._seen) == self._max_faces:
+            wait_ms = SEARCH_FULL_MS
         if just_lost or self._searched_ms is None or timestamp_ms - self._searched_ms >= wait_ms:
             self._search(frame_bgr, timestamp_ms)
             self._searched_ms = timestamp_ms
