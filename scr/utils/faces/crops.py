@@ -27,7 +27,7 @@ MOUTH, MIDDLE = np.s_[70:95, 40:80], np.s_[16:104, 16:104]
 COVERED_CONTRAST = 0.22
 """`mouth_contrast` under which a hand or mask is taken to cover the mouth. Of 174 faces of London and KDEF,
 labelled wrongly with a drawn mask 67 -> 0, with a hand 37 -> 0; rightly as they are 159 -> 158. RAF-DB: 1% of
-faces, of Asian, black and white people alike. A mask with a pattern is not told (tests/measure/covered.py)."""
+faces, of Asian, black and white people alike. A patterned mask is not told (tests/measure/covered.py)."""
 
 
 @cache
