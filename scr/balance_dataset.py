@@ -68,8 +68,7 @@ def drop_duplicates(data: FaceSet) -> FaceSet:
     Raises UserError if that leaves no face of a class.
     """
     first = find_duplicates(data)
-    pairs = set(zip(first.tolist(), data.label.tolist()))
-    labels = Counter(number for number, _ in pairs)
+    labels = Counter(number for number, _ in set(zip(first.tolist(), data.label.tolist())))
     contradictory = np.array([labels[number] > 1 for number in first.tolist()], bool)
     # A held-out copy is the one to keep: dropping it would move its twin's face into the training part.
     order = np.argsort(~np.isin(data.split, ("val", "test")), kind="stable")
@@ -79,58 +78,48 @@ def drop_duplicates(data: FaceSet) -> FaceSet:
         f"duplicates: {(~kept).sum()} further copies of {len(data)} pictures; {contradictory.sum()} pictures "
         "dropped because their copies carry different labels"
     )
-    examples = [
-        " and ".join(f"{data.source[row]}/{data.path[row]} is {data.label[row]}" for row in rows[:3])
-        for rows in (np.flatnonzero(first == number) for number in np.unique(first[contradictory])[:EXAMPLES])
-    ]
-    print("".join(f"  {example}\n" for example in examples), end="")
+    example = ""
+    for number in np.unique(first[contradictory])[:EXAMPLES]:
+        rows = np.flatnonzero(first == number)[:3]
+        example = " and ".join(f"{data.source[row]}/{data.path[row]} is {data.label[row]}" for row in rows)
+        print(f"  {example}")
     left = data.select(kept & ~contradictory)
     if gone := sorted(set(data.label.tolist()) - set(left.label.tolist())):
         raise UserError(
             f"no face of {list_names(gone)} is left: all its pictures are there under two labels, such as "
-            f"{examples[0]}; keep each in one class's folder, and extract again"
+            f"{example}; keep each in one class's folder, and extract again"
         )
     return left
 
 
 def audit_sources(data: FaceSet) -> None:
-    """Print how labels spread over file-name prefixes and how well the source alone predicts them."""
+    """Print how labels spread over file-name prefixes, and how well they are told without the face."""
     groups = np.array([f"{source}/{prefix_group(path)}*" for source, path in zip(data.source, data.path)])
+    counts = {name: Counter(data.label[groups == name].tolist()) for name in np.unique(groups).tolist()}
     classes = sorted(set(data.label.tolist()))
-    common = [name for name, count in Counter(groups.tolist()).most_common() if count >= 20][:12]
     wide = max(10, *(len(name) + 2 for name in classes))
-    if common:
-        print("sources, by the prefix of the file name (rows) and label (columns):")
-        print(" " * 28 + "".join(f"{name:>{wide}}" for name in classes))
-    for name in common:
-        counts = Counter(data.label[groups == name].tolist())
-        print(f"{name:>28}" + "".join(f"{counts[label]:>{wide}}" for label in classes))
+    print("sources, by the prefix of the file name (rows) and label (columns):")
+    print(" " * 28 + "".join(f"{name:>{wide}}" for name in classes))
+    for name, count in sorted(counts.items(), key=lambda item: -item[1].total())[:12]:
+        print(f"{name:>28}" + "".join(f"{count[label]:>{wide}}" for label in classes))
     if min(Counter(data.label.tolist()).values()) < 2:
         return
-    chance = 1 / len(classes)
     clues = {
         "the file name's prefix": _one_hot(groups),
         "the picture's size": _one_hot(data.width * 100_000 + data.height),
         "the crop (place, size and tilt of the eyes)": _eye_geometry(data),
     }
     scores = {name: _predictability(values, data.label) for name, values in clues.items()}
+    chance = 1 / len(classes)
     print(
         f"how often the label is guessed right without a look at the face ({chance:.2f}, as by chance, is "
         "good; 1.00 is bad), by:\n" + "\n".join(f"  {name:<46}{score:.2f}" for name, score in scores.items())
     )
-    if max(scores.values()) < chance + SOURCE_WARNING:
-        return
-    shares = [
-        f"{(groups[data.label == label] == name).mean():.0%} of {label} are {name}"
-        for label in classes
-        for name in common
-        if (groups[data.label == label] == name).mean() > 0.5
-    ]
-    print(
-        f"WARNING: labels can be told from where a picture comes from: {'; '.join(shares)}. A network "
-        "trained on this may learn the source and the crop instead of the expression: measure on another "
-        "source (python scr/evaluate.py --images DIR)"
-    )
+    if told := [name for name, score in scores.items() if score >= chance + SOURCE_WARNING]:
+        print(
+            f"WARNING: labels can be told from {' and '.join(told)}; a network may learn that instead of the "
+            "expression: measure on another source (python scr/evaluate.py --images DIR)"
+        )
 
 
 def _one_hot(values: np.ndarray) -> np.ndarray:

@@ -324,9 +324,7 @@ def test_balance_drops_contradictions_and_warns_of_sources(landmark_file, tmp_pa
     done = run("balance_dataset.py", "--data", tmp_path / "in.faces", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "6 pictures dropped because their copies carry different labels" in done.stdout
-    assert "WARNING" in done.stdout and "100% of happy are faces/film_*" in done.stdout.replace(
-        str(data.source[0]), "faces"
-    )
+    assert "/film_*" in done.stdout and "labels can be told from the file name's prefix" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,15 @@ def build_parser():
     )
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="steps to measure")
     parser.add_argument("--output", type=Path, metavar="JSON", help="where to write the figures")
+    parser.add_argument("--make", type=Path, help="(a step's own process) set of the first number of faces")
     parser.add_argument("--load", type=Path, help="(a step's own process) set")
     return parser
 
 
 def main(args):
+    if args.make:
+        real = load_face_set(args.data)
+        return save_face_set(args.make, make(args.faces[0], real, with_crops=args.network != "landmarks"))
     if args.load:
         return len(load_face_set(args.load))
     rows = []
@@ -62,9 +66,8 @@ def main(args):
 def measure(folder: Path, count: int, args) -> dict:
     """Return seconds and peak memory in MB of each step on a set of `count` faces."""
     face_set, own = folder / f"set{SUFFIX}", ["tests/measure/scaling.py", "--data", str(args.data)]
-    start = time.monotonic()
-    save_face_set(face_set, make(count, load_face_set(args.data), with_crops=args.network != "landmarks"))
-    row = {"make_s": round(time.monotonic() - start, 1), "file_bytes": face_set.stat().st_size}
+    run([*own, "--faces", str(count), "--network", args.network, "--make", str(face_set)])
+    row = {"file_bytes": face_set.stat().st_size}
     steps = {
         "load": [*own, "--load", str(face_set)],
         "balance": ["scr/balance_dataset.py", "--data", str(face_set), "--output", str(folder / "equal")],
