@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import main
 from utils.app.pipeline import FaceReader
@@ -547,6 +548,24 @@ def test_each_run_ends_with_what_was_seen(frames, clip, tmp_path, capsys):
     happy = sum(row["emotion"] == "happy" for row in rows) / len(rows)
     assert line.startswith("clip.mp4: ") and f"happy {happy:.0%}" in line and line.endswith("(3.0 s)")
     assert line.count(" of the time") == 1 and " 0%" not in line
+
+
+def test_numbered_pictures_are_a_video_and_a_still_gif_is_a_picture(frames, tmp_path, capsys):
+    for number in range(7, 10):
+        cv2.imwrite(str(tmp_path / f"img{number:03}.png"), frames[-1])
+    run("--source", tmp_path / "img%03d.png", "--no-display", "--output", tmp_path / "rows.csv")
+    assert [row["frame"] for row in read_csv(tmp_path / "rows.csv")] == ["0", "1", "2"]
+    assert "img%03d.png: happy 100% of the time" in capsys.readouterr().out
+    Image.fromarray(frames[-1][:, :, ::-1]).save(tmp_path / "still.gif")
+    run("--source", tmp_path / "still.gif", "--no-display")
+    assert "still.gif: happy (" in capsys.readouterr().out
+
+
+def test_a_video_of_one_frame(frames, tmp_path, capsys):
+    with video_writer.VideoRecorder(tmp_path / "one.mp4", 10) as video:
+        video.write(frames[-1], 0)
+    run("--source", tmp_path / "one.mp4", "--no-display")
+    assert capsys.readouterr().out.splitlines()[1] == "one.mp4: happy on one frame"
 
 
 def test_doctor_comes_to_its_end(monkeypatch, capsys):
