@@ -274,7 +274,7 @@ def predict_files(
     from tqdm import tqdm
 
     from utils.app.pipeline import FaceReader, read_pictures
-    from utils.video.sources import InputFile
+    from utils.video.frames import InputFile
 
     files = [InputFile(name, path, True) for name, path in zip(pictures.name.tolist(), pictures.files)]
     predicted = np.full(len(files), MISSED)

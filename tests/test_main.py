@@ -329,7 +329,7 @@ def test_frame_size_may_change_in_mid_stream(frames, tmp_path, monkeypatch):
 
 
 class FakeWindow:
-    """Presses the keys of a script, one at each look for a key, and keeps a copy of what it was shown."""
+    """Presses the keys of a script, one whenever a key is waited for, and keeps a copy of what it was shown."""
 
     def __init__(self, keys):
         self.keys, self.shown = list(keys), []
@@ -344,7 +344,7 @@ class FakeWindow:
         self.shown.append(image.copy())
 
     def read_key(self, wait_s=0.0):
-        return self.keys.pop(0) if self.keys else ""
+        return self.keys.pop(0) if self.keys and wait_s else ""
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """Frames are worked on ahead and in order, and each face is read by its own crop, whoever comes or goes."""
 
-import contextlib
-import threading
-import time
 from dataclasses import replace
 
 import cv2
@@ -10,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import DEMO, ROOT, SMILE, frames_of
 
-from utils.app.pipeline import FaceReader, box_px, look_ahead
+from utils.app.pipeline import FaceReader, box_px
 from utils.app.smoothing import UNCERTAIN
 from utils.config import MODELS
 from utils.faces.landmarker import Face, FaceLandmarker
@@ -121,28 +118,3 @@ def test_another_video_begins_afresh(people, reader):
 def test_boxes_are_cut_at_the_frame():
     assert box_px((-0.1, 0.5, 0.3, 0.9), (480, 640, 3)) == (0, 320, 128, 160)
     assert box_px((1.2, 0.1, 0.3, 0.3), (480, 640, 3))[2] == 0
-
-
-def test_work_is_done_ahead_in_order_and_no_further():
-    done = []
-    with contextlib.closing(look_ahead(range(50), done.append)) as ahead:
-        for item, _ in ahead:
-            time.sleep(0.02)
-            assert len(done) <= item + 3
-            if item == 5:
-                break
-    assert 6 <= len(done) < 12 and done == sorted(done)
-    assert list(look_ahead(range(9), lambda number: -number)) == [(number, -number) for number in range(9)]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_what_the_thread_raises_is_raised_after_all_before_it(error):
-    def numbers():
-        yield from range(5)
-        raise error
-
-    seen, before = [], threading.active_count()
-    with pytest.raises(error):
-        for item, _ in look_ahead(numbers(), lambda number: number):
-            seen.append(item)
-    assert seen == list(range(5)) and threading.active_count() == before

@@ -55,9 +55,9 @@ def test_long_videos_are_drawn_from_a_bounded_number_of_moments_and_gaps_stay_em
             plot.add_frame(frame, [face_result("sad" if index < 3000 else "happy", 0.9)])
     (track,) = plot.tracks.values()
     times, probabilities, labels = _resample(track)
-    assert len(times) <= COLUMNS and (labels == "sad").sum() == pytest.approx(200, abs=3)
+    assert len(times) <= COLUMNS and (labels == "sad").sum() == pytest.approx(225, abs=3)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(times)), abs=2e-3)
-    assert [len(labels[span]) for span in _spans(times)] == pytest.approx([200, 300], abs=3)
+    assert [len(labels[span]) for span in _spans(times)] == pytest.approx([225, 375], abs=3)
 
 
 def test_plot_of_a_video(tmp_path, capsys):

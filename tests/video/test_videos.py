@@ -351,7 +351,7 @@ def test_quitting_early_ends_the_sound_with_the_picture(tmp_path, monkeypatch):
         def __exit__(self, *_): ...
         def show(self, image): ...
         def read_key(self, wait_s=0.0):
-            return next(keys, "q")
+            return next(keys, "q") if wait_s else ""
 
     monkeypatch.setattr(main, "display_problem", lambda: "")
     monkeypatch.setattr(main, "Window", Window)

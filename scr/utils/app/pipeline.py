@@ -5,9 +5,7 @@ which other processes may read.
 """
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,8 +18,8 @@ from ..faces.images import import_cv2
 from ..faces.landmarker import Face, FaceLandmarker
 from ..faces.pool import Lost, work_through
 from ..model.classifier import EmotionClassifier, Prediction
-from ..video.frames import Frame
-from ..video.sources import InputFile, read_picture_file
+from ..video.frames import Frame, InputFile, look_ahead
+from ..video.sources import read_picture_file
 from .smoothing import TIME_CONSTANT_MS, FaceSmoothers
 
 CROP_EVERY_MS = 130
@@ -166,32 +164,11 @@ def read_video(
 
     None, without faces, is passed on from a source that has nothing new yet.
     """
-    found = look_ahead(frames, lambda frame: reader.find(frame) if frame else [])
+    found = look_ahead(frames, lambda frame: (frame, reader.find(frame) if frame else []), FRAMES_AHEAD)
     with contextlib.closing(found):
-        for frame, faces in found:
+        for pair in found:
+            frame, faces = pair or (None, [])
             yield frame, reader.read(frame, faces) if frame else []
-
-
-def look_ahead(items: Iterable, work: Callable) -> Iterator[tuple]:
-    """Yield (item, work(item)) in order, worked on in a thread, `FRAMES_AHEAD` at most before the caller.
-
-    What the thread raises is raised to the caller, after all pairs before it. Close it to end its thread.
-    """
-    items = iter(items)
-
-    def step() -> tuple | None:
-        for item in items:
-            return item, work(item)
-        return None
-
-    thread = ThreadPoolExecutor(1)
-    try:
-        steps = deque(thread.submit(step) for _ in range(FRAMES_AHEAD))
-        while (pair := steps.popleft().result()) is not None:
-            steps.append(thread.submit(step))
-            yield pair
-    finally:
-        thread.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,7 @@ def _resample(track: _Track) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     times = np.array(track.times_ms) / 1000
     probabilities, labels = np.array(track.probabilities, np.float32), np.array(track.emotions)
     if len(times) > COLUMNS:
-        bins = np.unique(
-            ((times - times[0]) / (times[-1] - times[0]) * (COLUMNS - 1)).astype(int), return_inverse=True
-        )[1]
-        groups = np.split(np.arange(len(times)), np.flatnonzero(np.diff(bins)) + 1)
+        groups = np.array_split(np.arange(len(times)), COLUMNS)
         times = np.array([times[group[0]] for group in groups])
         probabilities = np.array([probabilities[group].mean(axis=0) for group in groups])
         labels = np.array([Counter(labels[group].tolist()).most_common(1)[0][0] for group in groups])

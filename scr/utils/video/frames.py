@@ -4,7 +4,9 @@ Files and pictures come whole and in order. Cameras and streams come as the newe
 must never show an old face.
 """
 
-import collections
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +69,7 @@ class Source:
     def __init__(self, name: str, kind: str):
         self.name, self.kind = name, kind
         """kind: camera, stream, video, picture or folder"""
-        self.news: collections.deque[str] = collections.deque()
+        self.news: deque[str] = deque()
         """what happened and is not yet told"""
         self.message = self.failure = ""
         """what is wrong at this moment, for the display; why the source ended, if it did not end well"""
@@ -90,3 +92,32 @@ class Source:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def look_ahead(items: Iterable, work: Callable, most: int) -> Iterator:
+    """Yield work(item) of each item in order, done in a thread; `most` are done before the caller wants them.
+
+    None comes where the next is not done within `TICK_S`. What the thread raises is raised to the caller,
+    after all results before it. Close it to end its thread.
+    """
+    items, end = iter(items), object()
+
+    def step():
+        for item in items:
+            return work(item)
+        return end
+
+    thread = ThreadPoolExecutor(1)
+    try:
+        steps = deque(thread.submit(step) for _ in range(most))
+        while True:
+            if wait([steps[0]], TICK_S).not_done:
+                yield None
+                continue
+            result = steps.popleft().result()
+            if result is end:
+                return
+            steps.append(thread.submit(step))
+            yield result
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -7,9 +7,8 @@ with open_source("0") as source:
 """
 
 import contextlib
+import itertools
 import os
-import queue
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..config import ASSETS, UserError, relative
 from ..faces.images import PictureError, check_picture, is_animated, is_image, load_picture
 from ..folders import HEIF_SUFFIXES, list_files, list_reasons
 from .camera import CameraSettings, open_camera
-from .frames import TICK_S, Frame, InputFile, Source
+from .frames import Frame, InputFile, Source, look_ahead
 from .live_source import LiveSource
 from .video_reader import VideoReader, first_number, open_video
 
@@ -165,10 +164,7 @@ class FolderSource(Source):
 
 
 class VideoSource(Source):
-    """Every frame of a video file, in order, decoded ahead in a thread of its own.
-
-    Raises UserError if no frame can be read.
-    """
+    """Every frame of a video file, in order, decoded ahead; raises UserError if no frame can be read."""
 
     AHEAD = 4
 
@@ -183,47 +179,22 @@ class VideoSource(Source):
             self._reader.close()
             raise UserError(f"{name} {self._reader.loss(0)}")
         self.start_s = self._reader.start_s
-        self._frames: queue.Queue[Frame | None] = queue.Queue(self.AHEAD)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._read_ahead, daemon=True)
+        self._frames = look_ahead(self._decode(), lambda frame: frame, self.AHEAD)
 
     def __iter__(self) -> Iterator[Frame | None]:
-        self._thread.start()
-        count = 0
-        while True:
-            try:
-                frame = self._frames.get(timeout=TICK_S)
-            except queue.Empty:
-                yield None
-                continue
-            if frame is None:
-                break
-            count += 1
-            yield frame
-        if loss := self._reader.loss(count):
+        return self._frames
+
+    def _decode(self) -> Iterator[Frame]:
+        timestamp_ms = -1
+        for index, image in enumerate(itertools.chain([self._first], self._reader)):
+            timestamp_ms = max(timestamp_ms + 1, round(self._reader.time_s * 1000))
+            yield Frame(image, index, timestamp_ms, self.name, time.monotonic())
+        if loss := self._reader.loss(index + 1):
             self.failure = f"{self.name} {loss}"
 
-    def _read_ahead(self) -> None:
-        index, timestamp_ms, image = 0, -1, self._first
-        try:
-            while not self._stopped.is_set() and image is not None:
-                timestamp_ms = max(timestamp_ms + 1, round(self._reader.time_s * 1000))
-                self._put(Frame(image, index, timestamp_ms, self.name, time.monotonic()))
-                index, image = index + 1, next(self._reader, None)
-        finally:
-            self._put(None)
-
-    def _put(self, frame: Frame | None) -> None:
-        while not self._stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                return self._frames.put(frame, timeout=TICK_S)
-
     def close(self) -> None:
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(2.0)
-        if not self._thread.is_alive():  # releasing under a read that hangs would crash
-            self._reader.close()
+        self._frames.close()  # ends its thread
+        self._reader.close()
 
 
 class ClipSource(Source):
