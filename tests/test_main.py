@@ -329,7 +329,7 @@ def test_frame_size_may_change_in_mid_stream(frames, tmp_path, monkeypatch):
 
 
 class FakeWindow:
-    """Presses the keys of a script, one whenever a key is waited for, and keeps a copy of what it was shown."""
+    """Presses the keys of a script, one whenever one is waited for, and keeps copies of what it was shown."""
 
     def __init__(self, keys):
         self.keys, self.shown = list(keys), []

@@ -63,7 +63,7 @@ class Source:
     """the file or address whose sound goes with the frames, if any"""
     start_s = 0.0
     """where on the clock of `sound` the first frame lies"""
-    files: list["InputFile"] = []
+    files: list[InputFile] = []
     """those that it reads"""
 
     def __init__(self, name: str, kind: str):
