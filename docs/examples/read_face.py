@@ -53,13 +53,10 @@ def crop_face(rgb, landmarks):  # -> (120, 120) uint8
     return cv2.warpAffine(grey, np.c_[matrix, move], (120, 120), borderMode=cv2.BORDER_REPLICATE)
 
 
-def run(file, x):  # -> probabilities (classes,), the narrower output
-    network = Interpreter(str(MODELS / file))
-    network.allocate_tensors()
-    network.set_tensor(network.get_input_details()[0]["index"], x[None].astype(np.float32))
-    network.invoke()
-    outputs = [network.get_tensor(output["index"])[0] for output in network.get_output_details()]
-    return min(outputs, key=len)
+def run(file, **inputs):  # -> probabilities (classes,)
+    network = Interpreter(str(MODELS / file)).get_signature_runner()
+    outputs = network(**{name: x[None].astype(np.float32) for name, x in inputs.items()})
+    return outputs["probabilities" if "probabilities" in outputs else "output_0"][0]
 
 
 def predict(landmarks, blendshapes, crop):  # -> probabilities (classes,)
@@ -67,7 +64,8 @@ def predict(landmarks, blendshapes, crop):  # -> probabilities (classes,)
     features = np.append(landmarks[:468] @ matrix.T + move - REFERENCE, blendshapes)
     pixels = cv2.resize(crop[16:104, 16:104], (160, 160)).astype(np.float32)
     pixels = ((pixels - pixels.mean()) * 55 / (pixels.std() + 4) + 118).clip(0, 255)[..., None] - 117
-    found = {"landmarks": run("emotion_mlp.tflite", features), "crop": run("emotion_crop.tflite", pixels)}
+    landmarks, crop = run("emotion_mlp.tflite", features=features), run("emotion_crop.tflite", crop=pixels)
+    found = {"landmarks": landmarks, "crop": crop}
     mixed = sum(INFO["weights"][name] * np.log(found[name]) for name in found) / INFO["temperature"]
     values = np.exp(mixed)
     return values / values.sum()

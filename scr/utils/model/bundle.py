@@ -231,14 +231,14 @@ def replacing(folder: Path, private: bool = False) -> Iterator[Path]:
     with writing(folder / JSON, "wait for it, or choose another folder", PATIENCE_S):
         staging = folder / NEXT
         try:
-            _move_into_place(folder)
+            _patiently(lambda: _move_into_place(folder))
             staging.mkdir(mode=0o700 if private else 0o777)
             yield staging
             if private:
                 for path in staging.iterdir():
                     path.chmod(0o600)
             if has_info(staging):
-                _replace(staging / JSON, folder / JSON)
+                _patiently(lambda: (staging / JSON).replace(folder / JSON))
         except OSError as error:
             raise UserError(
                 f"can't write {relative(folder)}: {error.strerror or error}; "
@@ -249,13 +249,14 @@ def replacing(folder: Path, private: bool = False) -> Iterator[Path]:
                 _move_into_place(folder)
 
 
-def _replace(source: Path, target: Path) -> None:
-    """Replace a file that others read for moments: meanwhile, Windows refuses to replace it."""
+def _patiently(act: Callable[[], object]) -> None:
+    """Do what Windows refuses for the moment in which another program reads a file."""
     for _ in range(100):
         with contextlib.suppress(PermissionError):
-            return source.replace(target)
+            act()
+            return
         time.sleep(0.02)
-    source.replace(target)
+    act()
 
 
 def _move_into_place(folder: Path) -> None:
