@@ -15,6 +15,7 @@ import pytest
 import windows_rules as rules
 
 from utils.config import UserError
+from utils.data.recordings import open_recordings
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "assets"
@@ -66,6 +67,12 @@ def run_here(script: str, *args, cwd=None) -> subprocess.CompletedProcess:
             code = 1
             print(f"error: {error}", file=sys.stderr)
     return subprocess.CompletedProcess([script, *args], code, output.getvalue(), errors.getvalue())
+
+
+def load_subject(subject: str, folder: Path) -> list:
+    """Return the recorded samples of a subject."""
+    with open_recordings(subject, folder, to_read=True) as recordings:
+        return recordings.samples()
 
 
 def user_error(done: subprocess.CompletedProcess) -> str:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, run, run_here, user_error
+from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, load_subject, run, run_here, user_error
 
 import record_dataset
 from utils.app import recorder as recorder_module
@@ -18,7 +18,7 @@ from utils.app.session_plan import COUNTDOWN_S, RECORD_S, SessionPlan
 from utils.app.windows import window as windows
 from utils.app.windows.recording_view import RecordingView
 from utils.config import EMOTIONS, MODELS
-from utils.data.recordings import list_subjects, load_classes, load_subject, open_recordings
+from utils.data.recordings import list_subjects, open_recordings
 from utils.faces.landmarker import FaceLandmarker
 from utils.model.classifier import EmotionClassifier, Prediction
 from utils.video.frames import Frame, Source
@@ -64,7 +64,8 @@ def test_a_folder_of_class_folders_is_recorded_in_one_run(class_folders, tmp_pat
     assert done.returncode == 0, done.stderr
     samples = load_subject("ann", tmp_path)
     assert {sample.label for sample in samples} == {"grin", "mouth shut"} and len(samples) >= 4
-    assert load_classes("ann", tmp_path) == ("mouth shut", "grin")
+    with open_recordings("ann", tmp_path, to_read=True) as recordings:
+        assert recordings.classes == ("mouth shut", "grin")
     assert "ann, session 1: mouth shut" in done.stdout and "missing" not in done.stdout
     assert f"python scr/record_dataset.py --subject ann --data {tmp_path} --source OTHER" in done.stdout
     again = record(tmp_path, "--subject", "ann", "--source", PORTRAIT, "--label", "Grin")

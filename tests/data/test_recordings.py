@@ -10,18 +10,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_subject
 
 from utils.config import UserError
 from utils.data import recordings as recordings_module
-from utils.data.recordings import (
-    check_name,
-    delete_folder,
-    list_subjects,
-    load_classes,
-    load_subject,
-    open_recordings,
-)
+from utils.data.recordings import check_name, delete_folder, list_subjects, open_recordings
 
 FACE = np.arange(478 * 3, dtype=np.float32).reshape(478, 3) / 1000, np.full(52, 0.5, np.float32)
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
@@ -55,10 +48,15 @@ def test_what_is_recorded_comes_back_exactly(tmp_path):
     assert list_subjects(tmp_path) == ["ann"]
 
 
+def kept_classes(folder):
+    with open_recordings("ann", folder, to_read=True) as recordings:
+        return recordings.classes
+
+
 @pytest.mark.usefixtures("system")
 def test_classes_and_consent_are_kept_with_the_recordings(tmp_path):
     write(tmp_path)
-    assert load_classes("ann", tmp_path) is None
+    assert kept_classes(tmp_path) is None
     with open_recordings("ann", tmp_path) as recordings:
         assert not recordings.has_consent
         recordings.keep_classes(["happy", "very sad"])
@@ -266,7 +264,7 @@ def test_a_take_over_that_was_killed_loses_nothing_and_doubles_nothing(old_folde
 
 def test_damaged_old_classes_are_named_and_cost_no_sample(old_folder, tmp_path, capsys):
     (old_folder / "classes.json").write_text("{")
-    assert len(load_subject("ann", tmp_path)) == 3 and load_classes("ann", tmp_path) is None
+    assert len(load_subject("ann", tmp_path)) == 3 and kept_classes(tmp_path) is None
     assert "classes.json is damaged" in capsys.readouterr().err
 
 

@@ -324,10 +324,11 @@ def load_set(folder: Path, name: str) -> list:
 
 
 def load_recordings(folder: Path) -> list:
-    from utils.data.recordings import load_classes, load_subject
+    from utils.data.recordings import open_recordings
 
-    load_classes("ann", folder)
-    samples = load_subject("ann", folder)
+    with open_recordings("ann", folder, to_read=True) as recordings:
+        assert recordings.classes != ()
+        samples = recordings.samples()
     return [values for sample in samples for values in (sample.landmarks, sample.blendshapes)]
 
 

@@ -6,9 +6,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import DEMO, SMILE, frames_of, run, run_here, user_error
+from conftest import DEMO, SMILE, frames_of, load_subject, run, run_here, user_error
 
-from utils.data.recordings import load_subject, open_recordings
+from utils.data.recordings import open_recordings
 from utils.faces.landmarker import FaceLandmarker
 
 OPEN, SHUT = "mouth open", "mouth shut"

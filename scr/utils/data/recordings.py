@@ -115,14 +115,6 @@ def _is_recorded(folder: Path) -> bool:
     return any(folder.glob(OLD_SESSIONS)) or (path.is_file() and path.stat().st_size > 0)
 
 
-def _nothing_recorded(subject: str, folder: Path) -> UserError:
-    known = ", ".join(list_subjects(folder)) or "nobody yet"
-    return UserError(
-        f"no recordings of {subject} in {relative(folder)} (recorded: {known}); "
-        f"run: {record_command(subject, folder)}"
-    )
-
-
 @contextlib.contextmanager
 def open_recordings(
     subject: str, folder: Path = PERSONAL_DATA, to_read: bool = False
@@ -137,7 +129,11 @@ def open_recordings(
     if not to_read:
         private_folder(path.parent)
     elif not _is_recorded(path.parent):
-        raise _nothing_recorded(subject, folder)
+        known = ", ".join(list_subjects(folder)) or "nobody yet"
+        raise UserError(
+            f"no recordings of {subject} in {relative(folder)} (recorded: {known}); "
+            f"run: {record_command(subject, folder)}"
+        )
     elif any(path.parent.glob(OLD_SESSIONS)):
         with open_recordings(subject, folder):
             pass  # takes them over
@@ -257,7 +253,10 @@ class Recordings:
         self.database.execute("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def samples(self) -> list[Sample]:
-        """Return all samples in order of time; damaged ones are left out, and told."""
+        """Return all samples in order of time; damaged ones are left out, and told.
+
+        Raises UserError if none is whole.
+        """
         samples, sizes, damaged = [], {}, 0
         for row in self.database.execute("SELECT * FROM samples ORDER BY time, rowid"):
             try:
@@ -270,6 +269,8 @@ class Recordings:
                 damaged += 1
         if damaged:
             note(f"{damaged} damaged samples of {self.subject} are left out; {len(samples)} are whole")
+        if not samples:
+            raise UserError(f"{self.subject} has no recorded sample that is whole; record again")
         return samples
 
     def delete_session(self, session: str) -> None:
@@ -301,20 +302,6 @@ def _read_sample(row: tuple) -> Sample:
     ):
         raise ValueError("no label or no embedding")
     return Sample(points, shapes, label, session, datetime.fromisoformat(time), hidden, crop_network)
-
-
-def load_subject(subject: str, folder: Path = PERSONAL_DATA) -> list[Sample]:
-    """Return all samples of a subject in order of time; raises UserError if there are none."""
-    with open_recordings(subject, folder, to_read=True) as recordings:
-        if samples := recordings.samples():
-            return samples
-    raise _nothing_recorded(subject, folder)
-
-
-def load_classes(subject: str, folder: Path = PERSONAL_DATA) -> tuple[str, ...] | None:
-    """Return `Recordings.classes` of a subject; raises UserError if there are no recordings."""
-    with open_recordings(subject, folder, to_read=True) as recordings:
-        return recordings.classes
 
 
 def delete_folder(path: Path) -> None:
