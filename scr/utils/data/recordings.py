@@ -11,6 +11,7 @@ and none does while others read, as training does.
 
 import base64
 import contextlib
+import json
 import re
 import shutil
 import sqlite3
@@ -24,8 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import EMOTIONS, PERSONAL_DATA, UserError, note, relative
-from ..faces.features import ALL_POINTS
-from .checks import check_faces, parse_json
+from ..faces.features import ALL_POINTS, BLENDSHAPES
 from .classes import check_classes, class_name, name_problem
 
 DATABASE = "recordings.sqlite"
@@ -292,15 +292,12 @@ def _read_sample(row: tuple) -> Sample:
     """Return the sample in a row of the table; raises ValueError or TypeError if it is none."""
     session, label, time, landmarks, blendshapes, embedding, crop_network = row
     points = np.frombuffer(landmarks, "<f4").reshape(ALL_POINTS, 3)
-    shapes = np.frombuffer(blendshapes, "<f4")
-    check_faces(points[None], shapes[None])
+    shapes = np.frombuffer(blendshapes, "<f4").reshape(BLENDSHAPES)
     hidden = None if embedding is None else np.frombuffer(embedding, "<f4")
-    if (
-        label != class_name(label)
-        or name_problem(label)
-        or not np.isfinite(0 if hidden is None else hidden).all()
-    ):
-        raise ValueError("no label or no embedding")
+    if not all(np.isfinite(values).all() for values in (points, shapes, hidden) if values is not None):
+        raise ValueError("no numbers")
+    if label != class_name(label) or name_problem(label):
+        raise ValueError("no label")
     return Sample(points, shapes, label, session, datetime.fromisoformat(time), hidden, crop_network)
 
 
@@ -345,12 +342,12 @@ def _take_over(recordings: Recordings, folder: Path) -> None:
 def _take_over_facts(recordings: Recordings, path: Path) -> None:
     """Take over the classes or the consent in a file."""
     try:
-        content = parse_json(path.read_bytes())
+        content = json.loads(path.read_bytes())
         if path.name == OLD_CLASSES:
             recordings.keep_classes(check_classes(content["classes"], relative(path)))
         else:
             recordings.store_consent(datetime.fromisoformat(content["agreed"]))
-    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
         note(f"{relative(path)} is damaged ({error}) and left out; name the classes, or agree, once more")
 
 
@@ -364,12 +361,12 @@ def _read_old_session(path: Path) -> Iterator[Sample | None]:
         try:
             if int(checksum, 16) != zlib.crc32(body):
                 raise ValueError("checksum")
-            row = parse_json(body)
+            row = json.loads(body)
             arrays = (
                 base64.b64decode(row[name], validate=True) if name in row else None
                 for name in ("landmarks", "blendshapes", "embedding")
             )
             names = path.stem, row["label"], row["time"]
             yield _read_sample((*names, *arrays, row.get("crop_network", "")))
-        except (ValueError, KeyError, TypeError, OverflowError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             yield None
