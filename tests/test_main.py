@@ -463,8 +463,11 @@ def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, cl
     cv2.imwrite("pictures/good.png", frames[0])
     for name in ("img001.png", "img002.png"):
         shutil.copy("good.png", name)
-    os.symlink("good.png", "link.png")
-    os.link("good.png", "hard.png")
+    if os.name == "nt" and {"link.png", "./link.png", "hard.png"} & set(arguments):
+        pytest.skip("links need rights there")
+    if os.name != "nt":
+        os.symlink("good.png", "link.png")
+        os.link("good.png", "hard.png")
     shutil.copy(clip, "clip.mp4")
     before = {path: path.read_bytes() for path in Path().rglob("*.*")}
     with pytest.raises(UserError, match=words) as raised:

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import json
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -60,10 +59,11 @@ class Table:
         self._is_csv = path.suffix.lower() != ".jsonl"
         with self._errors_explained():
             self._file = sys.stdout if path == STDOUT else self._open()
+            self._writer = csv.writer(self._file, lineterminator="\n", delimiter=style.delimiter)
             if self._is_csv and (path == STDOUT or self._file.tell() == 0):
                 if path != STDOUT and not "".join((*classes, *names)).isascii():
                     self._file.write("\ufeff")
-                self._write_line(self._columns)
+                self._writer.writerow(self._columns)
 
     def _open(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,18 +91,13 @@ class Table:
             for row in [_row(face) for face in faces] or [(None,) * (len(self._columns) - 3)]:
                 row = (name, frame, timestamp_ms, *row)
                 if self._is_csv:
-                    self._write_line(row)
+                    self._writer.writerow(map(self._as_text, row))
                 else:
-                    self._file.write(json.dumps(dict(zip(self._columns, row)), allow_nan=False) + "\n")
+                    self._file.write(json.dumps(dict(zip(self._columns, row))) + "\n")
             self._file.flush()
 
-    def _write_line(self, values: tuple) -> None:
-        decimal = self._style.decimal
-        values = [f"{one:.5f}".replace(".", decimal) if isinstance(one, float) else one for one in values]
-        odd = "\r" in values[0]  # which csv does not quote by itself
-        quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
-        style = {"lineterminator": "\n", "quoting": quoting, "delimiter": self._style.delimiter}
-        csv.writer(self._file, **style).writerow(values)
+    def _as_text(self, value):
+        return f"{value:.5f}".replace(".", self._style.decimal) if isinstance(value, float) else value
 
     def __enter__(self) -> "Table":
         return self
@@ -120,14 +115,15 @@ def readable_name(name: str, table: bool = False) -> str:
     the path.
     """
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return f"./{name}" if table and name.startswith(tuple("=+-@\t\r")) else name
+    if not table:
+        return name
+    return f"{'./' if name.startswith(tuple('=+-@')) else ''}{name}".replace("\r", "\\r")
 
 
 def _row(face: FaceResult) -> tuple:
-    """Return the fields of a face, in the order of the columns; what is no number is left empty."""
-    numbers = [float(value) for value in (face.confidence, *face.probabilities)]
-    numbers = [round(value, 5) if math.isfinite(value) else None for value in numbers]
-    return face.face, *face.box, face.emotion, *numbers
+    """Return the fields of a face, in the order of the columns."""
+    figures = [round(float(value), 5) for value in (face.confidence, *face.probabilities)]
+    return face.face, *face.box, face.emotion, *figures
 
 
 def check_names(output: Path | None, plot: Path | None) -> None:

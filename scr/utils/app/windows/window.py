@@ -28,15 +28,7 @@ def display_problem() -> str:
     if sys.platform in ("win32", "darwin"):
         return ""
     if not os.environ.get("DISPLAY"):
-        if os.environ.get("WAYLAND_DISPLAY"):
-            return (
-                "OpenCV needs X, and this Wayland session offers none (DISPLAY is not set); install xwayland"
-            )
-        return "DISPLAY is not set"
-    return _x_problem(os.environ["DISPLAY"])
-
-
-def _x_problem(display: str) -> str:
+        return "DISPLAY is not set" + ("; install xwayland" if os.environ.get("WAYLAND_DISPLAY") else "")
     try:
         xcb = ctypes.CDLL("libxcb.so.1")
     except OSError:
@@ -45,7 +37,7 @@ def _x_problem(display: str) -> str:
     connection = ctypes.c_void_p(xcb.xcb_connect(None, None))
     refused = xcb.xcb_connection_has_error(connection)
     xcb.xcb_disconnect(connection)
-    return f"the X server {display} does not answer" if refused else ""
+    return f"the X server {os.environ['DISPLAY']} does not answer" if refused else ""
 
 
 class Window:
