@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 import pytest
 from conftest import DATA, DEMO, ROOT, SMILE, frames_of
+from PIL import Image
 
 from utils.faces.detection import RotatedBox
 from utils.faces.features import face_box
-from utils.faces.images import brighten
+from utils.faces.images import brighten, is_animated, load_picture
 from utils.faces.landmarker import FaceLandmarker
 
 
@@ -112,6 +113,13 @@ def test_a_face_in_the_dark_is_found(landmarker, portrait, truth, light):
     dark = [(frame * light).astype(np.uint8) for frame in frames_of(SMILE)[:3]]
     follower = FaceLandmarker(video=True)
     assert [len(follower.detect(frame, 40 * index)) for index, frame in enumerate(dark)] == [1, 1, 1]
+
+
+def test_a_still_gif_shows_the_faces_of_the_jpeg(landmarker, tmp_path):
+    with Image.open(DATA / "group.jpg") as image:
+        image.save(tmp_path / "group.gif")
+    assert not is_animated(tmp_path / "group.gif")
+    assert len(landmarker.detect_picture(load_picture(tmp_path / "group.gif").image)) == 5
 
 
 @pytest.mark.parametrize("shape", [(1, 640, 3), (640, 1, 3), (1, 1, 3), (3, 5000, 3)])

@@ -99,8 +99,13 @@ def test_headers_that_lie_are_refused_before_anything_is_decoded(tmp_path):
 def test_pictures_come_upright_whole_and_reduced(suffix, orientation, portrait, tmp_path, monkeypatch):
     """Stored turned in each way that EXIF knows, in each format that carries it."""
     upright = portrait[:480, :360]
-    undo = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)  # a quarter turn is undone by the other one
-    image = Image.fromarray(np.ascontiguousarray(images._turn(upright, undo)[:, :, ::-1]))
+    image = Image.fromarray(np.ascontiguousarray(upright[:, :, ::-1]))
+    if orientation > 1:  # what undoes it, in the order of EXIF's values
+        flip, turn = (
+            ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"),
+            ("ROTATE_90", "TRANSVERSE", "ROTATE_270"),
+        )
+        image = image.transpose(Image.Transpose[(*flip, "TRANSPOSE", *turn)[orientation - 2]])
     exif = image.getexif()
     exif[274] = orientation
     image.save(tmp_path / f"a.{suffix}", exif=exif, quality=95)

@@ -44,10 +44,6 @@ class RotatedBox:
     side: float
     angle: float = 0.0
 
-    def scaled(self, factor: float) -> "RotatedBox":
-        """Return the region of a picture that is larger by `factor`."""
-        return RotatedBox(self.x * factor, self.y * factor, self.side * factor, self.angle)
-
     def cut(self, frame_bgr: np.ndarray, out_px: int, most_px: float | None = None) -> np.ndarray:
         """Return the region turned upright, (out_px, out_px, 3) uint8, black beyond the frame.
 
@@ -78,9 +74,7 @@ class RotatedBox:
 
 @dataclass(frozen=True)
 class Detection:
-    """A face on a picture: middle (x, y) and size (width, height) in pixels, score in [0, 1], turn in radians
-    (clockwise as seen).
-    """
+    """A face: middle (x, y) and size in pixels, score in [0, 1], turn in radians, clockwise as seen."""
 
     x: float
     y: float
@@ -108,27 +102,26 @@ class FaceDetector:
     def detect(self, frame_bgr: np.ndarray) -> list[Detection]:
         """Return the faces on a still picture (height, width, 3) uint8 with their turns, the largest first.
 
-        Where nothing is found, the picture is looked at again turned by 90 degrees: YuNet finds faces that
+        Where nothing is found, it is searched again turned by 90 degrees: YuNet finds faces that
         lie on their side less often than those that stand on their head.
         """
         longer = max(frame_bgr.shape[:2])
-        found = self._look(frame_bgr, MOST_SIDE_PX)
+        found = self._search(frame_bgr, MOST_SIDE_PX)
         smallest = min((face.width for face in found), default=0) * min(1, MOST_SIDE_PX / longer)
         if longer > MOST_SIDE_PX and smallest < SMALL_FACE_PX:
-            found = merge(self._look(frame_bgr, LARGE_SIDE_PX), found)
+            large = self._search(frame_bgr, LARGE_SIDE_PX)
+            found = large + [face for face in found if not any(_same(face, other) for other in large)]
         elif not found:
-            found = self._look(frame_bgr, MOST_SIDE_PX, 2 * LEAST_SIDE_PX)
+            found = self._search(frame_bgr, MOST_SIDE_PX, 2 * LEAST_SIDE_PX)
         if not found:
             width = frame_bgr.shape[1]
-            turned = self._look(
-                np.rot90(frame_bgr), MOST_SIDE_PX
-            )  # counter-clockwise: (x, y) -> (y, width - x)
-            # Its score says that it is upright on the turned picture; 0 has its turn on this one looked at.
+            turned = self._search(np.rot90(frame_bgr), MOST_SIDE_PX)  # (x, y) -> (y, width - x)
+            # Its score says that it is upright on the turned picture; 0 has its turn on this one searched.
             found = [Detection(width - face.y, face.x, face.height, face.width, 0.0) for face in turned]
         found = [self._with_turn(frame_bgr, face) for face in found]
         return sorted(found, key=lambda face: -face.size)
 
-    def _look(self, frame_bgr: np.ndarray, most_px: int, least_px: int = LEAST_SIDE_PX) -> list[Detection]:
+    def _search(self, frame_bgr: np.ndarray, most_px: int, least_px: int = LEAST_SIDE_PX) -> list[Detection]:
         """Return the detections on a copy whose longer side is `most_px` at most and `least_px` at least."""
         cv2 = import_cv2()
         longer = max(frame_bgr.shape[:2])
@@ -162,7 +155,7 @@ class FaceDetector:
             RotatedBox(face.x, face.y, 2.6 * face.size, angle).cut(frame_bgr, TURN_PX) for angle in angles
         ]
         scores = np.zeros(8)
-        sheet = np.vstack([np.hstack(crops[:4]), np.hstack(crops[4:])])  # one look at all: eight cost more
+        sheet = np.vstack([np.hstack(crops[:4]), np.hstack(crops[4:])])  # at once: eight searches cost more
         for x, y, _, _, score in self._find(sheet):
             column, row = int(x // TURN_PX), int(y // TURN_PX)
             off_middle = np.hypot(x % TURN_PX - TURN_PX / 2, y % TURN_PX - TURN_PX / 2)
@@ -171,12 +164,5 @@ class FaceDetector:
         return Detection(face.x, face.y, face.width, face.height, face.score, float(angles[scores.argmax()]))
 
 
-def merge(faces: list[Detection], more: list[Detection]) -> list[Detection]:
-    """Return `faces` and those of `more` that are none of them."""
-    return faces + [
-        other
-        for other in more
-        if all(
-            np.hypot(face.x - other.x, face.y - other.y) > max(face.size, other.size) / 2 for face in faces
-        )
-    ]
+def _same(one: Detection, other: Detection) -> bool:
+    return np.hypot(one.x - other.x, one.y - other.y) <= max(one.size, other.size) / 2

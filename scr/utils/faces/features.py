@@ -60,8 +60,7 @@ def _normalise(shape: np.ndarray) -> np.ndarray:
 
 
 def fit_recipe(kind: str, landmarks: np.ndarray, blendshapes: bool = False) -> dict:
-    """Return the feature recipe of a kind (`raw` or `aligned`), its reference fitted on `landmarks` (n,
-    >= 468, 3)."""
+    """Return the recipe of a kind (`raw`, `aligned`), its reference fitted on landmarks (n, >= 468, 3)."""
     recipe = {"kind": kind, "points": MESH_POINTS, "blendshapes": blendshapes}
     if kind == "aligned":
         recipe["reference"] = fit_reference(landmarks).round(6).tolist()
@@ -102,8 +101,7 @@ MIRRORED_BLENDSHAPES = np.array(
     """.split(),
     int,
 )
-"""For each blendshape the one that stands in its place on the mirrored face (`browDownLeft`:
-`browDownRight`)."""
+"""For each blendshape its place on the mirrored face (`browDownLeft`: `browDownRight`)."""
 
 
 def mirror_map(reference: np.ndarray) -> np.ndarray:
@@ -125,17 +123,14 @@ def mirror_map(reference: np.ndarray) -> np.ndarray:
 def mirror_faces(
     landmarks: np.ndarray, blendshapes: np.ndarray, partner: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mirror images of faces, landmarks (n, points, 3) and blendshapes (n, 52); partner:
-    `mirror_map`."""
+    """Return the mirror images of faces (n, points, 3) and (n, 52); partner: `mirror_map`."""
     mirrored = landmarks[:, : len(partner)][:, partner] * np.array([-1, 1, 1], landmarks.dtype)
     return mirrored, blendshapes[:, MIRRORED_BLENDSHAPES]
 
 
 def face_box(landmarks: np.ndarray) -> np.ndarray:
-    """Return (x, y, width, height) of the mesh's bounding box for landmarks (..., 478, 3), in image
-    widths."""
-    mesh = np.ascontiguousarray(
-        landmarks[..., :MESH_POINTS, :2].swapaxes(-1, -2)
-    )  # all x, all y: twice as fast to reduce
+    """Return the mesh's bounding box (x, y, width, height) for landmarks (..., 478, 3), in image widths."""
+    flat = landmarks[..., :MESH_POINTS, :2]
+    mesh = np.ascontiguousarray(flat.swapaxes(-1, -2))  # all x, all y: twice as fast to reduce
     low, high = np.minimum.reduce(mesh, axis=-1), np.maximum.reduce(mesh, axis=-1)
     return np.concatenate([low, high - low], axis=-1)

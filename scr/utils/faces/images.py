@@ -42,8 +42,6 @@ BYTES_PER_PIXEL = {"JPEG": 0, "MPO": 0, "AVIF": 10, "HEIF": 10, "WEBP": 16, "JPE
 """What decoding takes where it is not Pillow's own 4, or 8 of other modes than RGB and L: measured. JPEGs are
 decoded at a fraction of their size; in progressive ones the coefficients of all scans, two bytes each, wait
 for the last one."""
-_ORIENTATION = 274
-"""EXIF's tag."""
 
 
 class PictureError(Exception):
@@ -149,14 +147,13 @@ def load_picture(path: Path | str) -> Picture:
         part = next(part for part in (1, 2, 4, 8) if width * height <= MAX_READ_PIXELS * part**2)
         image.draft("RGB", (width // part, height // part))  # a JPEG is decoded at that size
         image.load()
-        orientation = _orientation(image)  # after loading: a TIFF has been turned by then
         left = round(part * image.width / width)
-        eight_bit = _to_8_bit(image)
-        small = eight_bit.reduce(left) if left > 1 else eight_bit
-        rgb = small if small.mode == "RGB" else small.convert("RGB")
-        pixels = _turn(np.asarray(rgb)[:, :, ::-1], orientation)
-    if orientation >= 5:
-        width, height = height, width
+        stored = _to_8_bit(image)
+        stored = stored.reduce(left) if left > 1 else stored
+        upright = _upright(stored if stored.mode == "RGB" else stored.convert("RGB"))
+        if (upright.width > upright.height) != (stored.width > stored.height):
+            width, height = height, width
+        pixels = np.asarray(upright)[:, :, ::-1]
     return Picture(np.ascontiguousarray(pixels), width, height)
 
 
@@ -184,23 +181,13 @@ def _opened(path: Path | str) -> Iterator:
 def _check_price(image) -> None:
     pixels, shape = image.width * image.height, f"{image.width} x {image.height}"
     if pixels > MAX_PIXELS:
-        raise PictureError(
-            "too large", f"{shape} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are read"
-        )
+        most = f"at most {MAX_PIXELS // 1_000_000} megapixels are read"
+        raise PictureError("too large", f"{shape} pixels; {most}")
     price = BYTES_PER_PIXEL.get(image.format, 4 if image.mode in ("RGB", "L") else 8)
     if image.info.get("progressive"):
         price = 2 * len(image.getbands())
     if price * pixels > MAX_BYTES:
         raise PictureError("too large", f"{shape} pixels in this format; save it as a plain JPEG")
-
-
-def _orientation(image) -> int:
-    """Return what is to be done to the stored pixels (EXIF, 1 to 8)."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF is no reason to refuse the pixels
-        return 1
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _to_8_bit(image):
@@ -210,15 +197,13 @@ def _to_8_bit(image):
     return image.convert("RGB") if image.mode in ("P", "1", "PA") else image
 
 
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return stored pixels upright (EXIF 2.3, tag Orientation)."""
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
+def _upright(image):
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF is no reason to refuse the pixels
+        return image
 
 
 def shrink(picture: np.ndarray, scale: float) -> np.ndarray:

@@ -24,11 +24,6 @@ class Face:
     person: int | None = None
 
     @property
-    def width(self) -> float:
-        """The bounding box's width, in image widths."""
-        return float(face_box(self.landmarks)[2])
-
-    @property
     def area(self) -> float:
         """The bounding box's area, in squared image widths."""
         return float(np.prod(face_box(self.landmarks)[2:]))

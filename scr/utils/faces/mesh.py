@@ -42,11 +42,11 @@ READ_REGION_PX = 100
 """Reference size of faces, as pixels along the region's side: a face of 58 pixels. Wider ones are resampled.
 
 On sharper faces the points lie elsewhere, and half of the training faces are no sharper (FER2013: 48 px).
-Measured with the model trained before, two looks, at 200, 110, 100 and 90: JAFFE .620, .788, .788, .769;
+Measured with the model trained before, two readings, at 200, 110, 100 and 90: JAFFE .620, .788, .788, .769;
 London .768, .793, .768, .817."""
 PRESENCE = 0.3
 """The landmark network's own estimate that it sees a face; below it, there is none."""
-LOOKS = 2, 3
+READINGS = 2, 3
 """How often a still's face is read, at least and at most, each time in the region that its points gave."""
 FIRST_REGIONS = 1.45, 1.2
 """Sides of the first region, in sizes of the detection; the second is tried where the first shows no face."""
@@ -83,26 +83,23 @@ class FaceMesh:
         crop = region.cut(frame_bgr, INPUT_PX, READ_REGION_PX)[..., ::-1]  # RGB
         landmarks, presence = _run(self._landmarks, crop[None] * np.float32(1 / 255), outputs=2)
         points = landmarks.reshape(ALL_POINTS, 3)
-        # The blendshape network takes the points of the upright crop: place and size are nothing to it, turn
-        # is.
+        # The blendshape network wants the points of the upright crop; place and size are nothing to it.
         (blendshapes,) = _run(self._blendshapes, points[None, BLENDSHAPE_POINTS, :2], outputs=1)
-        points = _to_picture(points, region)
-        return Mesh(
-            points, blendshapes.reshape(-1), float(1 / (1 + np.exp(-presence.item()))), _region_of(points)
-        )
+        points, presence = _to_picture(points, region), 1 / (1 + np.exp(-presence.item()))
+        return Mesh(points, blendshapes.reshape(-1), float(presence), _region_of(points))
 
     def find(self, frame_bgr: np.ndarray, detection: Detection) -> Mesh | None:
         """Return the reading of a detected face, or None if its points show no face there."""
         down = FIRST_DOWN * detection.size
         x, y = detection.x - down * np.sin(detection.angle), detection.y + down * np.cos(detection.angle)
-        least, most = LOOKS
+        least, most = READINGS
         for side in FIRST_REGIONS:
             region = RotatedBox(x, y, side * detection.size, detection.angle)
-            for look in range(1, most + 1):
+            for count in range(1, most + 1):
                 reading = self.read(frame_bgr, region)
                 if _drifted(reading.region, detection):
                     break
-                if look >= least and reading.presence >= PRESENCE:
+                if count >= least and reading.presence >= PRESENCE:
                     return reading
                 region = reading.region
         return None
@@ -118,9 +115,8 @@ def _open(network: bytes):
 
 
 def _run(interpreter, values: np.ndarray, outputs: int) -> list[np.ndarray]:
-    interpreter.set_tensor(
-        interpreter.get_input_details()[0]["index"], np.ascontiguousarray(values, np.float32)
-    )
+    (place,) = interpreter.get_input_details()
+    interpreter.set_tensor(place["index"], np.ascontiguousarray(values, np.float32))
     interpreter.invoke()
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()[:outputs]]
 
@@ -128,9 +124,8 @@ def _run(interpreter, values: np.ndarray, outputs: int) -> list[np.ndarray]:
 def _to_picture(points: np.ndarray, region: RotatedBox) -> np.ndarray:
     """Return points (n, 3) of a region's crop in pixels of the picture; z has the scale of x."""
     back = np.linalg.inv(region.to_crop(INPUT_PX))
-    return np.column_stack(
-        [points[:, :2] @ back[:2, :2].T + back[:2, 2], points[:, 2] * region.side / INPUT_PX]
-    ).astype(np.float32)
+    flat, depth = points[:, :2] @ back[:2, :2].T + back[:2, 2], points[:, 2] * region.side / INPUT_PX
+    return np.column_stack([flat, depth]).astype(np.float32)
 
 
 def _region_of(points: np.ndarray) -> RotatedBox:
