@@ -17,6 +17,7 @@ from utils.cli import make_parser, positive_int, run_script, seed
 
 import base64
 import contextlib
+import csv
 import io
 import json
 import os
@@ -302,6 +303,19 @@ def good_table() -> bytes:
     return "\n".join(["source,frame,face,x,width,height,emotion,confidence", *rows, ""]).encode()
 
 
+def good_json_lines() -> bytes:
+    rows = csv.DictReader(io.StringIO(good_table().decode("utf-8-sig")))
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def forge_json_line(data: bytes, generator: np.random.Generator) -> bytes:
+    """Return JSON lines of which one was forged."""
+    lines = data.splitlines(keepends=True)
+    number = int(generator.integers(len(lines)))
+    lines[number] = forge_json(lines[number], generator) + b"\n"
+    return b"".join(lines)
+
+
 def values_of(data) -> list:
     """Return the numbers of a set of faces, and what the network would get of them."""
     from utils.faces.features import compute_features
@@ -358,15 +372,15 @@ def load_info(folder: Path) -> list:
         from utils.training.export import restore_scaler
 
         restore_scaler(info["scaler"])
-    return [*ask(folder), np.asarray(info["threshold"])]
+    return [*predict(folder), np.asarray(info["threshold"])]
 
 
 def load_tflite(folder: Path) -> list:
-    return ask(folder / "a.tflite")
+    return predict(folder / "a.tflite")
 
 
 def load_keras(folder: Path) -> list:
-    """Return what a network that its bundle's JSON lists answers; the loader that training and export use."""
+    """Return what a network that its bundle lists predicts; by the loader that training and export use."""
     from utils.model.bundle import digests
     from utils.training.export import load_bundle
     from utils.training.networks import predict_network
@@ -377,23 +391,23 @@ def load_keras(folder: Path) -> list:
     return [predict_network(network, np.zeros((1, len(scaler.mean_)), np.float32))]
 
 
-def ask(path: Path) -> list:
-    """Return what a model answers to some faces, with their crops and, if it can, without."""
+def predict(path: Path) -> list:
+    """Return what a model predicts for some faces, with their crops and, if it can, without."""
     from utils.model.classifier import EmotionClassifier
 
     classifier = EmotionClassifier(path)
     seen = faces().landmarks, faces().blendshapes
-    answers = [classifier.predict(*seen, np.zeros((6, 120, 120), np.uint8)).probabilities]
+    found = [classifier.predict(*seen, np.zeros((6, 120, 120), np.uint8)).probabilities]
     with contextlib.suppress(ValueError):  # it looks at crops, and says so
-        answers.append(classifier.predict(*seen).probabilities)
-    return answers
+        found.append(classifier.predict(*seen).probabilities)
+    return found
 
 
-def load_table(folder: Path) -> list:
+def load_table(path: Path) -> list:
     from utils.evaluation.predictions import Pictures, read_predictions
 
-    answers = read_predictions(folder / "a.csv", Pictures.of_set(faces()))
-    return [answers.label, answers.predicted]  # no confidence is NaN
+    found = read_predictions(path, Pictures.of_set(faces()))
+    return [found.label, found.predicted]  # no confidence is NaN
 
 
 def load_calibration(folder: Path) -> list:
@@ -425,7 +439,12 @@ KINDS = {
     "model, .keras": Kind(
         "emotion_mlp.keras", lambda: (MODELS / "emotion_mlp.keras").read_bytes(), forge_keras, load_keras
     ),
-    "table of answers": Kind("a.csv", good_table, forge_text, load_table),
+    "table of predictions": Kind(
+        "a.csv", good_table, forge_text, lambda folder: load_table(folder / "a.csv")
+    ),
+    "table of predictions, .jsonl": Kind(
+        "a.jsonl", good_json_lines, forge_json_line, lambda folder: load_table(folder / "a.jsonl")
+    ),
     "classes of an earlier version": Kind(
         "ann/classes.json", lambda: b'{"classes": ["cat", "dog"]}', forge_json, load_old_classes
     ),

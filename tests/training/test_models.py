@@ -16,7 +16,7 @@ from utils.data.face_set import load_face_set
 from utils.evaluation.metrics import MISSED, evaluate_predictions, expected_calibration_error, wilson_interval
 from utils.faces.features import compute_features, mirror_faces, mirror_map
 from utils.model.bundle import NAME, load_info, read_metadata, shipped
-from utils.model.classifier import EmotionClassifier
+from utils.model.classifier import EmotionClassifier, LiteNetwork
 from utils.training.export import load_bundle, open_exported, save_bundle
 
 
@@ -106,6 +106,24 @@ def test_a_network_without_a_number_for_an_answer_is_not_written(copy):
     with pytest.raises(UserError, match="no model is written"):
         save_bundle(copy, parts, info)
     assert load_bundle(copy)[1] == info and len(list(copy.iterdir())) == 6
+
+
+def test_a_network_that_predicts_no_probabilities_is_refused_by_name(bundle, tmp_path):
+    from utils.training.export import export_tflite
+    from utils.training.networks import import_keras
+
+    info, keras = load_info(bundle), import_keras()
+    layers = keras.layers
+    inputs = keras.Input((1456,), name="features")
+    # Probabilities for the mean face that it is tried with when it is opened, none for others.
+    far = layers.Dense(4, use_bias=False)(inputs)
+    half = layers.Add()([layers.Softmax()(far), far])
+    export_tflite(tmp_path / "forged.tflite", (keras.Model(inputs, half),), info)
+    network = LiteNetwork(tmp_path / "forged.tflite", (tmp_path / "forged.tflite").read_bytes())
+    with pytest.raises(UserError, match="forged.tflite predicts no probabilities"):
+        network.predict(np.ones((1, 1456), np.float32))
+    with pytest.raises(UserError, match="forged.tflite predicts no probabilities"):
+        network.predict(np.full((1, 1456), np.nan, np.float32))
 
 
 def test_a_lite_file_without_its_entry_runs_only_if_it_is_trusted(copy, monkeypatch, capsys):
