@@ -77,13 +77,11 @@ class _Parser(argparse.ArgumentParser):
 
     forgotten = ""
 
-    def parse_args(self, args=None, namespace=None):
-        found, others = self.parse_known_args(args, namespace)
-        if self.forgotten and others and not others[0].startswith("-"):
-            self.error(f"did you mean {self.forgotten} {shlex.quote(others[0])}?")
-        if others:
-            self.error(f"unrecognized arguments: {' '.join(others)}")
-        return found
+    def error(self, message: str):
+        _, unrecognized, rest = message.partition("unrecognized arguments: ")
+        if self.forgotten and unrecognized and not rest.startswith("-"):
+            message = f"did you mean {self.forgotten} {shlex.quote(rest)}?"
+        super().error(message)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

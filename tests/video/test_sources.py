@@ -254,7 +254,7 @@ def test_camera_back_ends_are_tried_in_the_platform_s_order(monkeypatch):
 
 def test_a_camera_that_never_answers_does_not_hang_the_start(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(cv2, "VideoCapture", lambda camera, code: time.sleep(60))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda camera, code: threading.Event().wait())
     monkeypatch.setattr(camera, "OPEN_TIMEOUT_S", 0.2)
     assert open_camera(0)[1].startswith("no answer")
 

@@ -67,7 +67,7 @@ def to_bgr(image: np.ndarray) -> np.ndarray:
 
 def open_camera(camera: int | str, settings: CameraSettings = CameraSettings()) -> tuple[Camera | None, str]:
     """Return (a camera that has given a frame, ""), or (None, the reason why there is none)."""
-    if problem := _device_problem(camera):
+    if sys.platform.startswith("linux") and (problem := _device_problem(camera)):
         return None, problem
     if sys.platform == "darwin":  # AVFoundation asks for permission, and only the main thread may
         return _try_camera(camera, settings)
@@ -79,8 +79,6 @@ def open_camera(camera: int | str, settings: CameraSettings = CameraSettings()) 
 
 
 def _device_problem(camera: int | str) -> str:
-    if not sys.platform.startswith("linux"):
-        return ""
     device = f"/dev/video{camera}" if isinstance(camera, int) else camera
     if not os.path.exists(device):
         return f"there is no {device}"
@@ -110,22 +108,22 @@ def _apply(capture, settings: CameraSettings) -> None:
     cv2 = import_cv2()
     if settings.width or settings.height:  # raw frames of this size would not fit through USB 2 at full rate
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-    for key, value in (
-        (cv2.CAP_PROP_FRAME_WIDTH, settings.width),
-        (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
-        (cv2.CAP_PROP_FPS, settings.fps),
-        (cv2.CAP_PROP_BUFFERSIZE, 1),
-    ):
+    wanted = {
+        "FRAME_WIDTH": settings.width,
+        "FRAME_HEIGHT": settings.height,
+        "FPS": settings.fps,
+        "BUFFERSIZE": 1,
+    }
+    for name, value in wanted.items():
         if value:
-            capture.set(key, value)
+            capture.set(getattr(cv2, f"CAP_PROP_{name}"), value)
 
 
 def list_cameras() -> list[str]:
     """Return a line for each camera: its number, name and the size it gives."""
+    numbers = range(5)
     if sys.platform.startswith("linux"):
         numbers = sorted(int(device.removeprefix("/dev/video")) for device in glob.glob("/dev/video[0-9]*"))
-    else:
-        numbers = range(5)
     lines = []
     for number in numbers:
         camera, problem = open_camera(number)

@@ -39,12 +39,7 @@ class LiveSource(Source):
     live = True
 
     def __init__(
-        self,
-        name: str,
-        capture,
-        reopen: Callable[[], object | None],
-        kind: str,
-        patience: Patience = Patience(),
+        self, name: str, capture, reopen: Callable[[], object], kind: str, patience: Patience = Patience()
     ):
         super().__init__(name, kind)
         self._reopen, self._patience = reopen, patience
@@ -73,17 +68,15 @@ class LiveSource(Source):
                 index += 1
                 continue
             silent = time.monotonic() - seen
+            what = f"{self.kind} {self.name}"
             if silent > self._patience.gone:
-                self.failure = (
-                    f"{self.kind} {self.name} gave no frame for {silent:.0f} s; plug it in and start again"
-                )
+                self.failure = f"{what} gave no frame for {silent:.0f} s; plug it in and start again"
                 return
             if silent > self._patience.stalled:
-                self._warn(f"{self.kind} {self.name} gives no frame, trying again")
+                self._warn(f"{what} gives no frame, trying again")
                 if time.monotonic() - restarted > 2 * self._patience.stalled:
-                    # A read that hangs can only be left behind.
                     restarted = time.monotonic()
-                    self._start_thread(None)
+                    self._start_thread(None)  # a read that hangs can only be left behind
             yield None
 
     def _keep_newest(self, capture, generation: int) -> None:
@@ -129,13 +122,13 @@ class _Watch:
 
     def __init__(self, patience_s: float):
         self._patience_s = patience_s
-        self._believed: np.ndarray | None = None
-        self._told_black = False
+        self._believed = None
+        self._black_is_news = True
         self.begin()
 
     def begin(self) -> None:
         """Begin with a camera that was just opened."""
-        self._last: np.ndarray | None = None
+        self._last = None
         self._changed = self._lit = time.monotonic()
 
     def is_frozen(self, image: np.ndarray) -> bool:
@@ -145,7 +138,7 @@ class _Watch:
         """
         now = time.monotonic()
         sample = image[::8, ::8].copy()
-        if self._last is None or not np.array_equal(sample, self._last):
+        if not np.array_equal(sample, self._last):
             self._changed, self._last = now, sample
         if sample.max() <= BLACK:
             return False
@@ -157,7 +150,6 @@ class _Watch:
 
     def stays_black(self) -> bool:
         """Tell, once, that there was nothing but black for too long."""
-        if self._told_black or time.monotonic() - self._lit <= self._patience_s:
-            return False
-        self._told_black = True
-        return True
+        stays = self._black_is_news and time.monotonic() - self._lit > self._patience_s
+        self._black_is_news = self._black_is_news and not stays
+        return stays

@@ -63,7 +63,7 @@ class Clock:
 
 
 class VideoReader:
-    """Decodes one video: an iterator over its upright frames (height, width, 3) uint8 BGR.
+    """Decodes one video: `next` gives its upright frames (height, width, 3) uint8 BGR.
 
     Raises UserError if the file or stream can't be opened or has no video.
     """
@@ -94,25 +94,12 @@ class VideoReader:
         """the container's time that counts as 0, which is that of the first frame"""
         self._clock: Clock | None = None
 
-    @classmethod
-    def of_file(cls, path: Path, name: str) -> "VideoReader":
-        """Return the reader of a file, or of numbered pictures: `img%03d.png`.
-
-        `file:` allows colons in a name and keeps playlists offline.
-        """
-        options = {"protocol_whitelist": "file"}
-        if (first := first_number(path)) is not None:
-            options["start_number"] = str(first)
-        return cls(f"file:{os.fspath(path)}", options, name)
-
     def _why_closed(self, error: Exception) -> str:
         if not self._local:
             return f"can't open the stream {self.name}; check the address and the network"
         if isinstance(error, PermissionError):
             return f"{self.name} may not be read; check its permissions"
-        return (
-            f"{self.name} is not a video that can be read (empty, damaged or another format); choose another"
-        )
+        return f"{self.name} is not a video that can be read (empty, damaged, another format); choose another"
 
     def _find_video(self):
         attached = import_av().stream.Disposition.attached_pic  # the cover of a song
@@ -123,14 +110,11 @@ class VideoReader:
         several = [stream for stream in streams if stream.frames != 1]  # the other is a thumbnail
         stream = best if best in (several or streams) else (several or streams)[0]
         if stream.codec_context is None:
-            raise UserError(
-                f"{self.name} is a video of a kind that is not known here; convert it: "
-                "ffmpeg -i IN -c:v libx264 OUT.mp4"
-            )
+            convert = "ffmpeg -i IN -c:v libx264 OUT.mp4"
+            raise UserError(f"{self.name} is a video of a kind that is not known here; convert it: {convert}")
         if stream.width * stream.height > MAX_PIXELS:
-            raise UserError(
-                f"{self.name} is {stream.width} x {stream.height}, more than 8K; scale it down first"
-            )
+            size = f"{stream.width} x {stream.height}"
+            raise UserError(f"{self.name} is {size}, more than 8K; scale it down first")
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a frame may be larger than the first
         return stream
@@ -145,9 +129,6 @@ class VideoReader:
     def time_s(self) -> float:
         """The time of the newest frame, in seconds from the first."""
         return (self._clock and self._clock.seconds) or 0.0
-
-    def __iter__(self) -> "VideoReader":
-        return self
 
     def __next__(self) -> np.ndarray:
         frame = next(self._frames)
@@ -173,21 +154,16 @@ class VideoReader:
                 return
 
     def _to_upright(self, frame) -> np.ndarray:
-        width = round(frame.width * self._stretch())
-        image = self._reformatter.reformat(
-            frame, width, frame.height, "bgr24", interpolation="BICUBIC"
-        ).to_ndarray()
+        ratio = float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1)
+        width = round(frame.width * ratio) if 1 / MAX_STRETCH <= ratio <= MAX_STRETCH else frame.width
+        image = self._reformatter.reformat(frame, width, frame.height, "bgr24", interpolation="BICUBIC")
+        image = image.to_ndarray()
         quarters = round(frame.rotation / 90) % 4  # counter-clockwise
         if quarters:
             cv2 = import_cv2()
             turns = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
             image = cv2.rotate(image, turns[quarters - 1])
         return image
-
-    def _stretch(self) -> float:
-        """Return how much wider than high the pixels are."""
-        ratio = float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1)
-        return ratio if 1 / MAX_STRETCH <= ratio <= MAX_STRETCH else 1.0
 
     def loss(self, count: int) -> str:
         """Return what is wrong with a video of which `count` frames could be read, or ""."""
@@ -224,16 +200,12 @@ class VideoReader:
 class AnimationReader:
     """Reads an animated GIF, PNG or WebP as `VideoReader` reads a video; FFmpeg reads no animated WebP."""
 
-    fps, has_sound, is_file, start_s = 10.0, False, True, 0.0
+    fps, has_sound, start_s = 10.0, False, 0.0
 
-    def __init__(self, path: Path, name: str):
-        self.address, self.name, self._path = f"file:{path}", name, path
+    def __init__(self, path: Path):
         self.time_s = 0.0
         self._frames = read_animation(path)
         self._problem = ""
-
-    def __iter__(self) -> "AnimationReader":
-        return self
 
     def __next__(self) -> np.ndarray:
         try:
@@ -255,7 +227,12 @@ class AnimationReader:
 
 def open_video(path: Path, name: str) -> VideoReader | AnimationReader:
     """Return the reader of a video file, an animated picture, or numbered pictures; raises UserError."""
-    return AnimationReader(path, name) if is_animated(path) else VideoReader.of_file(path, name)
+    if is_animated(path):
+        return AnimationReader(path)
+    options = {"protocol_whitelist": "file"}  # playlists stay offline
+    if (first := first_number(path)) is not None:
+        options["start_number"] = str(first)
+    return VideoReader(f"file:{os.fspath(path)}", options, name)  # file: for colons in a name
 
 
 def first_number(path: Path) -> int | None:

@@ -56,21 +56,21 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         partial.write_bytes(data.tobytes())
 
 
-class VideoRecorder:
+class VideoRecorder(contextlib.ExitStack):
     """Writes frames, each at its time, and the sound that belongs to them; a context manager.
 
-    The file is renamed into place when the block ends well; UserError if the disk refuses. `fps` is for
-    formats without time stamps.
+    The file is renamed into place when the block ends well. `fps` is for formats without time stamps. Raises
+    UserError if the suffix names no format or the disk refuses.
     """
 
     def __init__(self, path: Path, fps: float = FALLBACK_FPS, sound: "Sound | None" = None):
         if path.suffix.lower() not in CODECS:
             raise UserError(f"{path} is not a video's name; end it in {' or '.join(CODECS)}")
+        super().__init__()
         self.path, self._sound = path, sound
         self._codec = CODECS[path.suffix.lower()]
         self._rate = Fraction(min(max(fps, 5.0), 60.0)).limit_denominator(1001)
         self._clock = 1 / self._rate if path.suffix.lower() == ".avi" else CLOCK
-        self._files = contextlib.ExitStack()
         self._container = None
         self._last = -1
 
@@ -91,14 +91,13 @@ class VideoRecorder:
 
     def _open(self, image: np.ndarray) -> None:
         av = import_av()
-        partial = self._files.enter_context(atomic_path(self.path))
+        partial = self.enter_context(atomic_path(self.path))
         options = {"movflags": "faststart"} if self._codec == _H264 else {}
         self._container = av.open(f"file:{partial}", "w", container_options=options)
-        self._files.enter_context(self._completed())
+        self.enter_context(self._completed())
         self._size = (image.shape[1] + image.shape[1] % 2, image.shape[0] + image.shape[0] % 2)
-        self._stream = self._container.add_stream(
-            self._codec.video, rate=self._rate, options=dict(self._codec.options)
-        )
+        options = dict(self._codec.options)
+        self._stream = self._container.add_stream(self._codec.video, rate=self._rate, options=options)
         self._stream.width, self._stream.height = self._size
         self._stream.pix_fmt = self._codec.pixels
         context = self._stream.codec_context
@@ -118,12 +117,6 @@ class VideoRecorder:
             if self._sound:
                 self._sound.close()
             self._container.close()
-
-    def __enter__(self) -> "VideoRecorder":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._files.__exit__(*exception)
 
 
 class Sound:
@@ -174,12 +167,12 @@ class Sound:
 
     def _step(self) -> None:
         """Read the next packet or frame and its time."""
-        self._next = next(self._pieces, None)
-        if self._next is not None and self._next.pts is None:  # a packet that says that there are no more
+        self._next = piece = next(self._pieces, None)
+        if piece is None or piece.pts is None:  # the last packet has none
             self._next = None
-        if self._next is not None:
-            duration = self._next.duration * self._next.time_base if self._next.duration else 0
-            self._clock.advance(float(self._next.pts * self._next.time_base), float(duration))
+        else:
+            unit = piece.time_base
+            self._clock.advance(float(piece.pts * unit), float((piece.duration or 0) * unit))
 
     def _write(self, piece) -> None:
         piece.pts = round(self._clock.seconds / piece.time_base)
