@@ -12,14 +12,12 @@ from utils.config import UserError
 from utils.files import read_verified, scratch_folder, sha256_of, write_json, writing
 
 
-def test_a_lock_that_says_nothing_still_holds(tmp_path):
-    with writing(tmp_path / "a", "wait"):
-        (tmp_path / ".a.lock").write_bytes(b"")
-        with (
-            pytest.raises(UserError, match="is being written by another run; wait$"),
-            writing(tmp_path / "a", "wait"),
-        ):
-            pass
+def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
+    with (
+        writing(tmp_path / "a", "wait"),
+        pytest.raises(UserError, match="is being written by another run; wait$"),
+    ):
+        writing(tmp_path / "a", "wait").__enter__()
     with writing(tmp_path / "a", "wait"):
         pass
 

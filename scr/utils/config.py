@@ -32,9 +32,7 @@ _SYNONYMS = {
     "sad": ("sadness",),
     "surprise": ("surprised",),
 }
-ALL_EMOTIONS = tuple(_SYNONYMS)
-"""Every class that data sets use, under the name used here; surplus ones are kept on disk, not trained on."""
-
+"""Classes of public data sets by the name used here; surplus ones are kept on disk, not trained on."""
 _CANONICAL = {alias: name for name, aliases in _SYNONYMS.items() for alias in (name, *aliases)}
 
 
@@ -54,7 +52,7 @@ def relative(path: Path) -> str:
 
 def from_root(path: Path) -> str:
     """Return `path` as models keep it: from the repository's root if it lies in it, else absolute."""
-    return _from(ROOT, path)
+    return Path(_from(ROOT, path)).as_posix()
 
 
 def _from(folder: Path, path: Path) -> str:

@@ -6,9 +6,7 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,8 +71,8 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 def writing(path: Path, advice: str, patience_s: float = 0) -> Iterator[None]:
     """Hold the only right to write a file, by a lock beside it that falls with the process.
 
-    Raises UserError, which names the holder and ends with `advice`, if another run holds it for longer than
-    `patience_s`, and if the folder refuses.
+    Raises UserError, which ends with `advice`, if another run holds it for longer than `patience_s`, and if
+    the folder refuses.
     """
     from filelock import FileLock, Timeout
 
@@ -84,26 +82,15 @@ def writing(path: Path, advice: str, patience_s: float = 0) -> Iterator[None]:
         lock = FileLock(place, timeout=patience_s, mode=0o600)
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{relative(path)} is being written by {_holder(place)}; {advice}") from error
+        raise UserError(f"{relative(path)} is being written by another run; {advice}") from error
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
-        with contextlib.suppress(OSError):  # only for people to read; Windows lets nobody touch a locked file
-            since = time.strftime("%H:%M:%S on %Y-%m-%d")
-            holder = f"{Path(sys.argv[0]).name} (process {os.getpid()}, since {since})"
-            place.write_text(holder, encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):
             place.unlink()  # while it is ours; filelock does not take a file that was unlinked meanwhile
         lock.release()
-
-
-def _holder(place: Path) -> str:
-    try:
-        return place.read_text(encoding="utf-8") or "another run"
-    except (OSError, ValueError):
-        return "another run"
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
