@@ -43,96 +43,49 @@ from utils.evaluation.predictions import (
     side_by_side,
 )
 from utils.files import sha256_of, write_json
-from utils.model import bundle
 from utils.model.classifier import EmotionClassifier
+from utils.model.schema import PARTS
 from utils.training import ensemble
 from utils.training import leave_one_source_out as leave_out
 
-IMAGES_ONLY = ("labels", "jobs")
-DATA_ONLY = ("split", "reread")
 MODELS_ONLY = ("model", "compare", "predictions", "split", "reread", "jobs")
 LEFT_OUT_ONLY = ("foreign", "seeds", "recipe", "network", "together")
-"""Options that do nothing but with --images, with --data, without and with --leave-one-source-out."""
+"""Options that do nothing with, and without, --leave-one-source-out."""
 
 
 def build_parser():
     parser = make_parser(__doc__)
-    what = parser.add_argument_group("pictures (one of the two)").add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", type=Path, metavar="DIR", help="any <emotion>/* tree of pictures")
-    what.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="sets of faces, .faces or .txt")
-    parser.add_argument(
-        "--labels", type=Path, metavar="CSV", help="with --images: FER+ votes instead of folder names"
-    )
-    parser.add_argument(
-        "--split",
-        choices=("all", "train", "val", "test"),
-        help="with --data: the part to read (default: test if the set is split, else all)",
-    )
-    parser.add_argument(
-        "--reread",
-        action="store_true",
-        help="with --data: read the set's pictures, data/SOURCE/PATH, again as main.py does",
-    )
-    whom = parser.add_argument_group("models").add_mutually_exclusive_group()
-    whom.add_argument(
-        "--model",
-        default=MODELS,
-        metavar="MODEL",
-        help="a model's folder, a .tflite file, the name of a personal model, or a network of the shipped "
-        "model: landmarks, crop or hybrid",
-    )
-    whom.add_argument(
-        "--compare", nargs="+", metavar="MODEL", help="several models, each against the first of them"
-    )
-    parser.add_argument(
-        "--predictions",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="tables of other programs, .csv or .jsonl as main.py --output writes them, with the columns "
-        "source (the picture) and emotion, and perhaps confidence, width and height; in place of --model, or "
-        "beside --compare",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=DATA / "evaluation",
-        metavar="DIR",
-        help="folder for the reports; each run gets a folder in it, by set and date",
-    )
-    left_out = parser.add_argument_group("leave one source out")
-    left_out.add_argument(
-        "--leave-one-source-out",
-        action="store_true",
-        help="train on --data without each source and file-name prefix group in turn",
-    )
-    left_out.add_argument(
-        "--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are never trained on"
-    )
-    left_out.add_argument("--seeds", type=positive_int, default=5, help="trainings of each kind")
-    left_out.add_argument("--recipe", choices=ensemble.RECIPES, default="default", help="recipe to judge")
-    left_out.add_argument(
-        "--network", choices=bundle.PARTS, default="landmarks", help="network to judge, with its parts"
-    )
-    left_out.add_argument(
-        "--together",
-        nargs="+",
-        default=[],
-        metavar="A+B",
-        help="sources to leave out together as well, such as kdef+impa_face3d",
-    )
-    parser.add_argument(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="classes to judge, or with --leave-one-source-out to train on (default: those that model and "
-        "pictures have in common; the four emotions of sets that have them, else all that they hold)",
-    )
-    parser.add_argument(
-        "--jobs", type=positive_int, default=os.cpu_count(), help="worker processes for --images"
-    )
+    add = parser.add_argument_group("pictures (one of the two)").add_mutually_exclusive_group(required=True)
+    add.add_argument("--images", type=Path, metavar="DIR", help="any <emotion>/* tree of pictures")
+    add.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="sets of faces, .faces or .txt")
+    add = parser.add_argument_group("models").add_mutually_exclusive_group().add_argument
+    model = "a .tflite file, a model's folder, name, or network (landmarks, crop, hybrid, FOLDER:NETWORK)"
+    add("--model", default=MODELS, help=model)
+    add("--compare", nargs="+", metavar="MODEL", help="several models, each against the first of them")
+    add = parser.add_argument
+    table = "tables of other programs with the columns source (the picture) and emotion, and perhaps"
+    table += " confidence, width and height, as main.py --output writes them"
+    add("--predictions", type=Path, nargs="+", default=[], metavar="FILE", help=table)
+    add("--labels", type=Path, metavar="CSV", help="with --images: FER+ votes instead of folder names")
+    split = "with --data: the part to read (default: test if the set is split, else all)"
+    add("--split", choices=("all", "train", "val", "test"), help=split)
+    reread = "with --data: read the set's pictures, data/SOURCE/PATH, again as main.py does"
+    add("--reread", action="store_true", help=reread)
+    classes = "classes to judge, or to train on (default: those that model and pictures have in common)"
+    add("--classes", nargs="+", metavar="NAME", help=classes)
+    add("--jobs", type=positive_int, default=os.cpu_count(), help="processes that read pictures")
+    output = "folder for the reports; each run gets a folder in it, by set and date"
+    add("--output", type=Path, default=DATA / "evaluation", metavar="DIR", help=output)
     add_trust_flag(parser)
+    add = parser.add_argument_group("leave one source out").add_argument
+    out = "train on --data without each source and file-name prefix group in turn"
+    add("--leave-one-source-out", action="store_true", help=out)
+    add("--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are never trained on")
+    add("--seeds", type=positive_int, default=5, help="trainings of each kind")
+    add("--recipe", choices=ensemble.RECIPES, default="default", help="recipe to judge")
+    add("--network", choices=PARTS, default="landmarks", help="network to judge, with its parts")
+    together = "sources to leave out together as well, such as kdef+impa_face3d"
+    add("--together", nargs="+", default=[], metavar="A+B", help=together)
     return parser
 
 
@@ -165,13 +118,16 @@ def main(args):
 
 def check_options(args) -> None:
     """Raise UserError for options that do nothing with the others."""
-    idle = [] if args.leave_one_source_out else [(LEFT_OUT_ONLY, "without --leave-one-source-out")]
-    idle += [(MODELS_ONLY, "with --leave-one-source-out")] if args.leave_one_source_out else []
-    idle += [(DATA_ONLY, "with --images")] if args.images else [(("labels",), "with --data")]
-    if args.data and not args.reread:
-        idle += [(("jobs",), "with --data, unless --reread is given")]
-    for names, where in idle:
-        refuse_idle(build_parser(), args, names, where)
+    if args.leave_one_source_out:
+        refuse_idle(build_parser(), args, MODELS_ONLY, "with --leave-one-source-out")
+    else:
+        refuse_idle(build_parser(), args, LEFT_OUT_ONLY, "without --leave-one-source-out")
+    if args.images:
+        refuse_idle(build_parser(), args, ("split", "reread"), "with --images")
+    else:
+        refuse_idle(build_parser(), args, ("labels",), "with --data")
+        if not args.reread:
+            refuse_idle(build_parser(), args, ("jobs",), "with --data, unless --reread is given")
     if args.leave_one_source_out and not args.data:
         raise UserError("--leave-one-source-out trains on sets of faces; name them with --data")
 

@@ -88,7 +88,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Shows defaults where there is one to show, and paths as one would type them."""
 
     def _get_help_string(self, action):
-        if action.default in (None, False, []) or "default:" in (action.help or ""):
+        if action.default in (None, False, [], argparse.SUPPRESS) or "default:" in (action.help or ""):
             return action.help
         values = action.default if isinstance(action.default, list) else [action.default]
         shown = " ".join(relative(value) if isinstance(value, Path) else str(value) for value in values)

@@ -3,6 +3,7 @@ program; its figures, and several systems side by side."""
 
 import csv
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -233,7 +234,10 @@ def _largest_faces(path: Path, rows: list[dict], pictures: Pictures) -> tuple[di
     largest, unknown = {}, 0
     for row in rows:
         names = PurePosixPath(row["source"].replace("\\", "/")).parts or ("",)
-        fits = [(_common_end(names, parts[number]), number) for number in places.get(names[-1], [])]
+        fits = [
+            (len(os.path.commonprefix([names[::-1], parts[number][::-1]])), number)
+            for number in places.get(names[-1], [])
+        ]
         best = [number for length, number in fits if length == max(fits)[0]]
         if len(best) > 1:
             either = " or ".join(pictures.name[best[:2]].tolist())
@@ -250,16 +254,6 @@ def _largest_faces(path: Path, rows: list[dict], pictures: Pictures) -> tuple[di
             f"as {pictures.name[0]}"
         )
     return {number: row for number, (_, row) in largest.items()}, unknown
-
-
-def _common_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Return how many names two paths have in common, counted from their ends."""
-    count = 0
-    for left, right in zip(reversed(one), reversed(other)):
-        if left != right:
-            break
-        count += 1
-    return count
 
 
 def _emotion(path: Path, row: dict) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +49,8 @@ class EmotionClassifier:
         self.threshold: float = info["threshold"]
         self._weights: dict = info.get("weights", {})
         self._temperature: float = info.get("temperature", 1.0)
+        self.sha256 = {part.path.name: hashlib.sha256(part.content).hexdigest() for part in parts}
+        """of each file, by its name"""
         kinds = {part.features["kind"] == "crop": part for part in parts}
         self._crop, self._landmarks = kinds.get(True), kinds.get(False)
         self._check_parts(parts)
@@ -82,15 +83,9 @@ class EmotionClassifier:
         return self._crop is not None
 
     @property
-    def sha256(self) -> dict[str, str]:
-        """The sha256 of each file of the model, by its name."""
-        parts = filter(None, (self._landmarks, self._crop))
-        return {part.path.name: hashlib.sha256(part.content).hexdigest() for part in parts}
-
-    @cached_property
     def crop_sha256(self) -> str:
         """The sha256 of the crop network's file, which an embedding belongs to; empty if there is none."""
-        return hashlib.sha256(self._crop.content).hexdigest() if self._crop else ""
+        return self.sha256[self._crop.path.name] if self._crop else ""
 
     def predict(
         self,
