@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 
 PATIENCE_S = 120.0
 """A worker that is at one task for longer hangs, and is ended: the dearest picture takes some seconds."""
@@ -76,6 +77,7 @@ def _interrupts_withheld() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # it would end the withholding when the first process starts it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
