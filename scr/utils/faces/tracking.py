@@ -152,11 +152,8 @@ class Person:
         if elapsed_ms >= SEARCH_MS:
             self._filter = PointFilter(reading.points, timestamp_ms)
         points = self._filter.update(reading.points, reading.region.side / REGION_SCALE, timestamp_ms)
-        self.reading, self.appearance, self.seen_ms = (
-            replace(reading, points=points),
-            appearance,
-            timestamp_ms,
-        )
+        self.reading = replace(reading, points=points)
+        self.appearance, self.seen_ms = appearance, timestamp_ms
 
 
 class Tracker:
