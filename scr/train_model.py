@@ -37,55 +37,31 @@ from utils.training.pretrained import add_forgetting_options, embed_set, fine_tu
 
 LEAST_OF_CLASS = 10
 """Pictures of a class that it takes to fine-tune: fewer leave none to hold out."""
+FEW = 1000
+"""Faces to learn from under which a model from scratch is not worth much."""
 FORGETTING = 0.02
 """Balanced accuracy that fine-tuning may cost on other faces, unless the user says otherwise."""
 
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        nargs="+",
-        default=[DATA / "dataset_Affectnet_balanced.faces"],
-        metavar="FILE",
-        help="sets of faces, .faces or .txt",
-    )
-    parser.add_argument(
-        "--network",
-        choices=bundle.PARTS,
-        help="what it looks at: landmarks (default), crop (the face's picture), or both, hybrid, the best",
-    )
-    parser.add_argument(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="classes to train on (default: the four emotions of a set that has them, else all it holds)",
-    )
-    parser.add_argument(
-        "--recipe",
-        choices=ensemble.RECIPES,
-        default="default",
-        help="published: the README's recipe to the letter (landmarks); fine-tuned: the crop network's "
-        "backbone learns, too, as in the shipped model (40 minutes more on two cores)",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=MODELS / "mine", metavar="DIR", help="folder for the model"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help=f"let --output {relative(MODELS)} replace the shipped model"
-    )
-    parser.add_argument("--epochs", type=positive_int, help="most epochs (default: the recipe's)")
-    parser.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="JSON",
-        help="what evaluate.py --leave-one-source-out wrote: temperature and threshold are taken from it "
-        "(default: fitted on the validation part)",
-    )
-    parser.add_argument("--base", type=Path, metavar="DIR", help="fine-tune this model, such as models")
+    add = parser.add_argument
+    data = [DATA / "dataset_Affectnet_balanced.faces"]
+    add("--data", type=Path, nargs="+", default=data, metavar="FILE", help="sets of faces, .faces or .txt")
+    network = "what it sees: landmarks (default), crop (the face's picture), or both, hybrid, the best"
+    add("--network", choices=bundle.PARTS, help=network)
+    classes = "classes to learn (default: the four emotions of a set that has them, else all it holds)"
+    add("--classes", nargs="+", metavar="NAME", help=classes)
+    recipe = "published: the README's to the letter; fine-tuned: the crop network's backbone learns, too"
+    add("--recipe", choices=ensemble.RECIPES, default="default", help=recipe)
+    add("--output", type=Path, default=MODELS / "mine", metavar="DIR", help="folder for the model")
+    add("--overwrite", action="store_true", help=f"let --output {relative(MODELS)} replace the shipped model")
+    add("--epochs", type=positive_int, help="most epochs (default: the recipe's)")
+    calibration = "what evaluate.py --leave-one-source-out wrote (default: the validation part tells)"
+    add("--calibration", type=Path, metavar="JSON", help=calibration)
+    add("--base", type=Path, metavar="DIR", help="fine-tune this model, such as models")
     add_forgetting_options(parser, FORGETTING, "with --base: ")
-    parser.add_argument("--seed", type=seed, default=SEED, help="seed of split, weights and order")
+    add("--seed", type=seed, default=SEED, help="seed of split, weights and order")
     return parser
 
 
@@ -196,11 +172,10 @@ def tell_split(data: FaceSet) -> None:
     """Say how many faces each part has, and whether they are few."""
     counts = Counter(data.split.tolist())
     note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
-    if counts["train"] < 1000:
+    if counts["train"] < FEW:
         note(
-            f"only {counts['train']} faces to learn from: expect little, the shipped model had tens of "
-            f"thousands. To start from it, add --base {relative(MODELS)}; to teach it one person's face, a "
-            "few dozen do: python scr/train_personal.py --help"
+            f"only {counts['train']} faces to learn from, the shipped model had tens of thousands: to start "
+            f"from it, add --base {relative(MODELS)}; for one person: python scr/train_personal.py --help"
         )
 
 

@@ -32,16 +32,12 @@ FORGETTING = 0.05
 
 def build_parser():
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--subject", required=True, metavar="NAME", help="whose recordings (data/personal/NAME)"
-    )
-    parser.add_argument("--base", type=Path, default=MODELS, metavar="DIR", help="bundle to start from")
-    parser.add_argument(
-        "--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for the model (default: models/personal/SUBJECT)"
-    )
+    add = parser.add_argument
+    add("--subject", required=True, metavar="NAME", help="whose recordings (data/personal/NAME)")
+    add("--base", type=Path, default=MODELS, metavar="DIR", help="model to start from")
+    add("--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings")
+    output = "folder for the model (default: models/personal/SUBJECT)"
+    add("--output", type=Path, metavar="DIR", help=output)
     add_forgetting_options(parser, FORGETTING)
     return parser
 

@@ -57,7 +57,7 @@ def measure(
     drawn = np.random.default_rng(seed).permutation(len(label))
     drawn = np.concatenate([drawn[label[drawn] == name][: args.per_class] for name in np.unique(label)])
     rest = np.setdiff1d(np.arange(len(label)), drawn)
-    others = Reference("others", hidden[rest], label[rest], base.classes)
+    others = Reference("others", hidden[rest], label[rest])
     examples = Examples(hidden[drawn], label[drawn], np.zeros(len(drawn)), drawn)
 
     def row(alpha: float, layer) -> tuple:

@@ -102,8 +102,7 @@ folded in; origin and terms in models/README.md."""
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how heads and backbone are trained; what a field costs or gains stands in
-    models/README.md."""
+    """How heads and backbone are trained; what a field costs or gains stands in models/README.md."""
 
     heads: int = 2
     """trained side by side, their logits averaged"""
@@ -205,8 +204,34 @@ class Trained:
         return softmax(np.concatenate(parts).mean(axis=1) / self.temperature, axis=1)
 
     def deployable(self) -> tuple:
-        """Return the whole network, as `export.save_bundle` takes it."""
-        return (assemble(self),)
+        """Return the whole network, as `export.save_bundle` takes it: crops as `network_input` gives them ->
+        `probabilities` and `embedding`.
+
+        The standardisation is folded into the hidden convolution and the last layer is split without a
+        change: `embedding` (hidden * heads * classes numbers) is what each hidden channel adds to each class,
+        over the whole map, and the logits are its sums. A personal model learns from it.
+        """
+        keras, backbone = networks.import_keras(), self.backbone or BACKBONE.build()
+        hidden = [head.get_layer("hidden").get_weights() for head in self.heads]
+        last = [head.get_layer("logits").get_weights() for head in self.heads]
+        kernel = np.concatenate([weights[0] for weights in hidden], axis=-1) / self.deviation[:, None]
+        bias = np.concatenate([weights[1] for weights in hidden]) - self.mean @ kernel[0, 0]
+        side, width, classes = backbone.output_shape[1], len(bias), len(last[0][1])
+        maps = np.concatenate([weights[0].reshape(side, side, -1, classes) for weights in last], axis=2)
+        scale = len(last) * self.temperature
+        layers = keras.layers
+        x = layers.Conv2D(width, 1, activation="relu", name="hidden")(backbone.output)
+        x = layers.DepthwiseConv2D(side, depth_multiplier=classes, use_bias=False, name="contributions")(x)
+        embedding = layers.Reshape((width * classes,), name="embedding")(x)
+        probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(embedding)
+        outputs = {"probabilities": probabilities, "embedding": embedding}
+        network = keras.Model(backbone.input, outputs, name=CROP_NAME)
+        network.get_layer("hidden").set_weights([kernel, bias])
+        network.get_layer("contributions").set_weights([maps])
+        network.get_layer("probabilities").set_weights(
+            [np.tile(np.eye(classes), (width, 1)) / scale, np.sum([bias for _, bias in last], axis=0) / scale]
+        )
+        return (network,)
 
 
 def train(
@@ -245,7 +270,9 @@ def fit_heads(data: tuple, val: tuple, recipe: Recipe, seed: int, progress: bool
     keras = networks.import_keras()
     networks.set_seed(seed)
     maps, classes = data[0], data[1].shape[1] // 2
-    mean, deviation = channel_statistics(maps[:: -(-len(maps) // STATISTICS_FACES)])
+    pixels = maps[:: -(-len(maps) // STATISTICS_FACES)].reshape(-1, maps.shape[-1]).astype(np.float32)
+    # A channel that hardly ever moves must not be blown up to noise: something is added to the deviation.
+    mean, deviation = pixels.mean(axis=0), pixels.std(axis=0) + np.float32(0.05)
     heads = [_build_head(keras, maps.shape[1:], classes, recipe) for _ in range(recipe.heads)]
     inputs = keras.Input(maps.shape[1:], dtype="float16")
     standardised = (keras.ops.cast(inputs, "float32") - mean) / deviation
@@ -262,15 +289,6 @@ def fit_heads(data: tuple, val: tuple, recipe: Recipe, seed: int, progress: bool
         progress=progress,
     )
     return Trained(network, heads, mean, deviation, history, ())
-
-
-def channel_statistics(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation (channels,) of maps (n, side, side, channels).
-
-    A channel that hardly ever moves must not be blown up to noise: something is added to the deviation.
-    """
-    pixels = maps.reshape(-1, maps.shape[-1]).astype(np.float32)
-    return pixels.mean(axis=0), pixels.std(axis=0) + np.float32(0.05)
 
 
 def _build_head(keras, shape: tuple, classes: int, recipe: Recipe):
@@ -328,34 +346,3 @@ def fine_tune(
         variable.assign(before + recipe.fine_tuned_share * (variable.numpy() - before))
     curves = {name: [*trained.history[name], *values] for name, values in history.items()}
     return replace(trained, network=network, history=curves, backbone=backbone)
-
-
-def assemble(trained: Trained):
-    """Return one network of backbone and heads: crops as `network_input` gives them -> `probabilities` and
-    `embedding`.
-
-    The standardisation is folded into the hidden convolution and the last layer is split without a change:
-    `embedding` (hidden * heads * classes numbers) is what each hidden channel adds to each class, over the
-    whole map, and the logits are its sums. It is the last hidden layer that a personal model learns from.
-    """
-    keras, backbone = networks.import_keras(), trained.backbone or BACKBONE.build()
-    hidden = [head.get_layer("hidden").get_weights() for head in trained.heads]
-    last = [head.get_layer("logits").get_weights() for head in trained.heads]
-    kernel = np.concatenate([weights[0] for weights in hidden], axis=-1) / trained.deviation[:, None]
-    bias = np.concatenate([weights[1] for weights in hidden]) - trained.mean @ kernel[0, 0]
-    side, width, classes = backbone.output_shape[1], len(bias), len(last[0][1])
-    maps = np.concatenate([weights[0].reshape(side, side, -1, classes) for weights in last], axis=2)
-    scale = len(last) * trained.temperature
-    layers = keras.layers
-    x = layers.Conv2D(width, 1, activation="relu", name="hidden")(backbone.output)
-    x = layers.DepthwiseConv2D(side, depth_multiplier=classes, use_bias=False, name="contributions")(x)
-    embedding = layers.Reshape((width * classes,), name="embedding")(x)
-    probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(embedding)
-    outputs = {"probabilities": probabilities, "embedding": embedding}
-    network = keras.Model(backbone.input, outputs, name=CROP_NAME)
-    network.get_layer("hidden").set_weights([kernel, bias])
-    network.get_layer("contributions").set_weights([maps])
-    network.get_layer("probabilities").set_weights(
-        [np.tile(np.eye(classes), (width, 1)) / scale, np.sum([bias for _, bias in last], axis=0) / scale]
-    )
-    return network

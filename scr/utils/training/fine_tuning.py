@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from ..config import SEED
 from ..data.splits import class_source_weights
-from ..evaluation.metrics import answer_threshold, evaluate_predictions
+from ..evaluation.metrics import answer_threshold
 from ..evaluation.predictions import Predictions, side_by_side
 from .networks import PREDICTED_RIGHT, fit_temperature
 
@@ -77,15 +77,10 @@ class Reference:
     name: str
     hidden: np.ndarray
     label: np.ndarray
-    classes: tuple[str, ...]
-
-    def report(self, layer: LastLayer) -> dict:
-        """Return the report of a last layer on these faces."""
-        return evaluate_predictions(self.label, layer.logits(self.hidden).argmax(axis=1), self.classes)
 
     def balanced_accuracy(self, layer: LastLayer) -> float:
         """Return the balanced accuracy of a last layer on these faces."""
-        return self.report(layer)["balanced_accuracy"]
+        return _balanced_accuracy(self.label, layer.logits(self.hidden))
 
 
 @dataclass(frozen=True)
@@ -100,14 +95,14 @@ class FineTuned:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a fine-tuning: the layer, what it and the one it started from predict for faces held out,
-    and the report of both on the reference set, if there is one."""
+    """What came of a fine-tuning: the layer, and what it and the one it started from predict for faces held
+    out."""
 
     tuned: FineTuned
     before: Predictions
     after: Predictions
-    reference: Reference | None
-    forgetting: tuple[dict, dict] | None
+    reference: dict | None
+    """name and size of the reference set, if any, and the balanced accuracy on it, before and after"""
     from_zero: bool
     """whether the layer is a new one, for classes that the pretrained model lacks"""
 
@@ -135,22 +130,19 @@ class Result:
         """Return as text how the layer does on faces held out, and what it forgets."""
         if self.from_zero:
             return f"{side_by_side([self.after])}\nguessing is right on {1 / len(self.classes):.0%}"
-        text = side_by_side([self.before, self.after])
-        text += f"\n{self.tuned.alpha:.0%} of the change is kept"
-        if self.reference is None:
+        text = f"{side_by_side([self.before, self.after])}\n{self.tuned.alpha:.0%} of the change is kept"
+        if not self.reference:
             return text
-        before, after = (report["balanced_accuracy"] for report in self.forgetting)
+        name, faces, before, after = self.reference.values()
         return (
-            f"{text}; other faces ({self.reference.name}, {len(self.reference.label):,}): balanced accuracy "
-            f"{before:.3f} before, {after:.3f} after: {before - after:.3f} is forgotten"
+            f"{text}; other faces ({name}, {faces:,}): balanced accuracy {before:.3f} before, {after:.3f} "
+            f"after: {before - after:.3f} is forgotten"
         )
 
     def metrics(self) -> dict:
         """Return the reports by name, as a bundle keeps them."""
         reports = {"base": self.before.figures()["all"], "test": self.after.figures()["all"]}
-        if self.forgetting:
-            reports["reference"] = dict(zip(("before", "after"), self.forgetting))
-        return reports
+        return reports | ({"reference": self.reference} if self.reference else {})
 
 
 def confusions(matrix: list, classes: Sequence[str], most: int = 3) -> list[str]:
@@ -191,26 +183,24 @@ def fine_tune(
         layers = [tune(examples.select(train)).layer for train, _ in splits]
     else:
         tuned = tune(examples.select(~test))
-        splits, layers = [(~test, test)], [tuned.layer]
-    held_out = [examples.select(rows) for _, rows in splits]
-    label = np.concatenate([part.label for part in held_out])
-    source = np.concatenate([part.source for part in held_out])
-    before = np.concatenate([start.logits(part.hidden) for part in held_out])
-    after = np.concatenate([layer.logits(part.hidden) for layer, part in zip(layers, held_out)])
-    return Result(
-        tuned,
-        _predictions("base", classes, label, before, source),
-        _predictions("fine-tuned", classes, label, after, source),
-        reference,
-        reference and (reference.report(start), reference.report(tuned.layer)),
-        from_zero,
-    )
+        splits, layers = [(None, np.flatnonzero(test))], [tuned.layer]
+    held_out = examples.select(np.concatenate([rows for _, rows in splits]))
+    after = [layer.logits(examples.hidden[rows]) for layer, (_, rows) in zip(layers, splits)]
 
+    def predictions(system: str, logits: np.ndarray) -> Predictions:
+        predicted, confidence = logits.argmax(axis=1), softmax(logits, axis=1).max(axis=1)
+        about = held_out.source, np.zeros(len(predicted))
+        return Predictions(system, tuple(classes), held_out.label, predicted, confidence, *about)
 
-def _predictions(system: str, classes, label: np.ndarray, logits: np.ndarray, source) -> Predictions:
-    confidence = softmax(logits, axis=1).max(axis=1)
-    width = np.zeros(len(label))
-    return Predictions(system, tuple(classes), label, logits.argmax(axis=1), confidence, source, width)
+    measured = reference and {
+        "name": reference.name,
+        "faces": len(reference.label),
+        "before": reference.balanced_accuracy(start),
+        "after": reference.balanced_accuracy(tuned.layer),
+    }
+    before = start.logits(held_out.hidden)
+    judged = predictions("base", before), predictions("fine-tuned", np.concatenate(after))
+    return Result(tuned, *judged, measured, from_zero)
 
 
 def fine_tune_layer(
@@ -281,12 +271,11 @@ def fit_last_layer(start: LastLayer, examples: Examples) -> LastLayer:
 
 def _allowed_alphas(
     start: LastLayer, tuned: LastLayer, reference: Reference | None, max_forgetting: float
-) -> list[float]:
-    """Return the interpolation coefficients that lose no more on the reference set than they may."""
+) -> Sequence[float]:
     if max_forgetting >= 1:
-        return list(ALPHAS)
+        return ALPHAS
     if reference is None:
-        return [alpha for alpha in ALPHAS if alpha <= UNMEASURED_ALPHA]
+        return ALPHAS[ALPHAS <= UNMEASURED_ALPHA]
     least = reference.balanced_accuracy(start) - max_forgetting
     return [alpha for alpha in ALPHAS if reference.balanced_accuracy(start.towards(tuned, alpha)) >= least]
 
@@ -311,5 +300,7 @@ def make_folds(label: np.ndarray, group: np.ndarray, seed: int = SEED) -> list[t
 
 
 def _balanced_accuracy(label: np.ndarray, logits: np.ndarray) -> float:
-    classes = [str(index) for index in range(logits.shape[1])]
-    return evaluate_predictions(label, logits.argmax(axis=1), classes)["balanced_accuracy"]
+    from sklearn.metrics import recall_score
+
+    present, predicted = np.unique(label), logits.argmax(axis=1)
+    return float(recall_score(label, predicted, labels=present, average="macro", zero_division=0))

@@ -8,7 +8,7 @@ import numpy as np
 from ..config import DATA
 from ..data.arrays import store
 from ..data.face_set import FaceSet
-from ..faces.features import compute_features, fit_recipe, fit_reference, mirror_faces, mirror_map
+from ..faces.features import compute_features, fit_recipe, mirror_faces, mirror_map
 from ..files import scratch_folder
 from ..model.bundle import NAME
 from . import networks
@@ -16,8 +16,7 @@ from . import networks
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a model is trained; what a field costs or gains stands in
-    models/README.md."""
+    """How a landmark network is trained; what a field costs or gains stands in models/README.md."""
 
     features: str
     layers: tuple[tuple[int, float, bool], ...]
@@ -26,8 +25,9 @@ class Recipe:
     epochs: int
     batch_size: int
     patience: int = 0
-    """epochs without a better validation loss before it stops; 0: a fixed number of epochs, the rate
-    falling as a cosine"""
+    """epochs without a better validation loss before it stops, each face being seen once an epoch, its weight
+    multiplying the loss; 0: a fixed number of epochs of batches that are drawn by weight, then temperature
+    scaling on the validation part"""
     blendshapes: bool = False
     """beside the points"""
     components: int = 0
@@ -38,18 +38,14 @@ class Recipe:
     balance_within_source: bool = False
     source_exponent: float = 1.0
     """a source weighs as its number of faces to this power; 0: all the same"""
-    draw_by_weight: bool = False
-    """batches are drawn by weight; else the weight multiplies the loss"""
     mirror: bool = False
-    """each face also as its mirror image"""
+    """each face also as its mirror image, for aligned features"""
     within_prefix_group: float = 0.0
-    """share of the loss that asks a face only to be told from the classes of its file-name prefix group"""
+    """share of the loss that is taken among the classes of a face's file-name prefix group only"""
     min_label_confidence: float = 0.0
     """label-noise filtering: faces whose label has a smaller out-of-fold confidence are left out"""
     networks: int = 1
     """trained side by side and folded into one wide network"""
-    calibrate: bool = False
-    """temperature scaling on the validation part"""
 
 
 RECIPES = {
@@ -77,12 +73,10 @@ RECIPES = {
         weight_decay=1e-3,
         balance_within_source=True,
         source_exponent=0.6,
-        draw_by_weight=True,
         mirror=True,
         within_prefix_group=0.3,
         min_label_confidence=0.1,
         networks=5,
-        calibrate=True,
     ),
 }
 
@@ -94,6 +88,8 @@ PROJECTED_FACES = 4000
 ENOUGH_TO_FILTER = 2000
 """Faces that it takes for networks that see three quarters of them to know a wrong label from a rare
 face."""
+FOLDS = 4
+"""That label-noise filtering holds out in turn."""
 LEAST_BATCHES = 64
 """Batches of an epoch that are drawn at least: a small set gets as many steps as it takes to learn."""
 CHUNK = 4096
@@ -113,7 +109,7 @@ class Trained:
     """faces that label-noise filtering left out"""
     temperature: float = 1.0
     threshold: float = 0.0
-    """confidence from which enough of the validation predictions are right; 0 if the recipe does not ask"""
+    """confidence from which enough of the validation predictions are right"""
 
     def predict(self, data: FaceSet) -> np.ndarray:
         """Return the probabilities (n, classes) of a set of faces."""
@@ -143,9 +139,9 @@ def train(
     if recipe.min_label_confidence and len(train_part) >= ENOUGH_TO_FILTER:
         kept = out_of_fold_confidence(train_part, recipe, seed, classes) >= recipe.min_label_confidence
         dropped, train_part = int((~kept).sum()), train_part.select(kept)
-    blendshapes = recipe.blendshapes and has_blendshapes(train_part)
+    blendshapes = recipe.blendshapes and bool(train_part.blendshapes.any(axis=1).all())  # a .txt has none
     features = fit_recipe(recipe.features, train_part.landmarks, blendshapes)
-    partner = _mirror_map(train_part, features) if recipe.mirror else None
+    partner = mirror_map(np.array(features["reference"])) if recipe.mirror else None
     scaler = fit_scaler(feature_chunks(train_part, features, partner))
     projection = None
     if recipe.components:
@@ -169,7 +165,7 @@ def train(
         members, history = fit_members(data, val_data, recipe, seed, progress)
     network = assemble(members, projection)
     trained = Trained(network, scaler, features, history, tuple(classes), dropped)
-    if not recipe.calibrate:
+    if recipe.patience:
         return trained
     temperature, threshold = networks.calibrate(trained.predict(val_part), val_part.class_index(classes))
     last = network.layers[-1]
@@ -188,14 +184,15 @@ def fit_members(
     size, classes = data[0].shape[1], data[1].shape[1] // 2
     members = [build_network(size, classes, recipe) for _ in range(recipe.networks)]
     inputs = keras.Input((size,))
-    steps = max(LEAST_BATCHES if recipe.draw_by_weight else 1, -(-len(data[0]) // recipe.batch_size))
+    steps = -(-len(data[0]) // recipe.batch_size)
     if recipe.patience:
         optimizer = keras.optimizers.Adam(recipe.learning_rate)
     else:
+        steps = max(LEAST_BATCHES, steps)
         optimizer = networks.build_optimizer(recipe.learning_rate, steps * recipe.epochs)
     history = networks.fit(
         networks.stack_members(inputs, inputs, members),
-        networks.draw_batches(data, recipe.batch_size, recipe.draw_by_weight, seed),
+        networks.draw_batches(data, recipe.batch_size, not recipe.patience, seed),
         val,
         optimizer,
         networks.build_loss(classes, recipe.within_prefix_group),
@@ -299,35 +296,16 @@ def fit_projection(x: np.ndarray, scaler, features: dict, components: int) -> np
     return (weight[:, None] * vectors).astype(np.float32)
 
 
-def has_blendshapes(data: FaceSet) -> bool:
-    """Tell whether a set has blendshapes; one read from `.txt` has none."""
-    return bool(data.blendshapes.any(axis=1).all())
-
-
-def _mirror_map(data: FaceSet, features: dict) -> np.ndarray:
-    reference = features.get("reference")
-    return mirror_map(np.array(fit_reference(data.landmarks) if reference is None else reference))
-
-
-def out_of_fold_confidence(
-    data: FaceSet, recipe: Recipe, seed: int, classes: Sequence[str], folds: int = 4
-) -> np.ndarray:
-    """Return the probability (n,) that a network trained on the other folds gives to each face's own
+def out_of_fold_confidence(data: FaceSet, recipe: Recipe, seed: int, classes: Sequence[str]) -> np.ndarray:
+    """Return the probability (n,) that a small network trained on the other folds gives to each face's own
     label."""
-    small = replace(
-        recipe,
-        min_label_confidence=0.0,
-        networks=1,
-        mirror=False,
-        calibrate=False,
-        components=150,
-        input_noise=0.5,
-    )
-    fold = np.random.default_rng(seed).permutation(len(data)) % folds
+    small = {"networks": 1, "mirror": False, "components": 150, "input_noise": 0.5}
+    small = replace(recipe, min_label_confidence=0.0, **small)
+    fold = np.random.default_rng(seed).permutation(len(data)) % FOLDS
     probability = np.empty(len(data))
-    for number in range(folds):
+    for number in range(FOLDS):
         held_out = data.select(fold == number)
         trained = train(data.select(fold != number), held_out, small, seed, classes, progress=False)
-        own = held_out.class_index(classes)
-        probability[fold == number] = trained.predict(held_out)[np.arange(len(held_out)), own]
+        of_label = np.arange(len(held_out)), held_out.class_index(classes)
+        probability[fold == number] = trained.predict(held_out)[of_label]
     return probability

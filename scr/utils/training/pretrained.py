@@ -25,18 +25,10 @@ MOST_REFERENCE = 1500
 
 def add_forgetting_options(parser, default: float, when: str = "") -> None:
     """Add the options that bound what fine-tuning forgets to a parser of command lines."""
-    parser.add_argument(
-        "--general",
-        type=Path,
-        metavar="FILE",
-        help=f"{when}set of other people's faces (default: the base model's own test set)",
-    )
-    parser.add_argument(
-        "--max-forgetting",
-        type=number(0, 1),
-        metavar="SHARE",
-        help=f"{when}balanced accuracy that may be lost on these (default: {default:g}; 1: no bound)",
-    )
+    general = f"{when}set of other people's faces (default: the base model's own test set)"
+    parser.add_argument("--general", type=Path, metavar="FILE", help=general)
+    bound = f"{when}balanced accuracy that may be lost on these (default: {default:g}; 1: no bound)"
+    parser.add_argument("--max-forgetting", type=number(0, 1), metavar="SHARE", help=bound)
 
 
 @dataclass(frozen=True)
@@ -208,7 +200,7 @@ def open_reference(path: Path | None, pretrained: Pretrained) -> tuple[Reference
         data = data.select(slice(None, None, -(-len(data) // MOST_REFERENCE)))
     name = relative(path) if path else "the base model's own test set"
     label = data.class_index(pretrained.classes)
-    return Reference(name, pretrained.hidden(data), label, pretrained.classes), ""
+    return Reference(name, pretrained.hidden(data), label), ""
 
 
 def _reference_set(path: Path | None, info: dict) -> tuple[FaceSet | None, str]:
