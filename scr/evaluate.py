@@ -330,16 +330,16 @@ def leave_one_source_out(args) -> None:
     run = leave_out.Run(args.network, ensemble.RECIPES[args.recipe], args.seeds, classes)
     whole, places = leave_out.join_sets([data, *foreign])
     rows, pooled = [], {}
-    print(table_header(classes), flush=True)
+    print(leave_out.table_header(classes), flush=True)
     with ensemble.maps_of(whole, args.network) as whole:
         data, *foreign = (whole.select(*place) for place in places)
         for row in leave_out.measure(run, data, foreign, left_out, pooled):
             rows.append(row)
-            print(format_row(row, classes), flush=True)
+            print(leave_out.format_row(row, classes), flush=True)
     found = {"rows": rows, "classes": list(classes)}
     calibration = leave_out.calibrate(pooled) if len(pooled) > 1 else {}
     if calibration:
-        print_calibration(calibration)
+        print(leave_out.format_calibration(calibration))
     path = args.output / f"leave_one_source_out_{args.recipe}_{args.network}.json"
     if calibration.get("sure"):
         found["calibration"] = calibration
@@ -348,39 +348,6 @@ def leave_one_source_out(args) -> None:
         print("no confidence is right often enough: the file has no calibration")
     write_json(path, found)
     print(f"wrote {relative(path)}")
-
-
-def table_header(classes: tuple[str, ...]) -> str:
-    """Return the head of the table in models/README.md."""
-    names = ["source", "kind", "network", "pictures", "balanced accuracy", *classes, "ECE"]
-    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
-
-
-def format_row(row: dict, classes: tuple[str, ...]) -> str:
-    """Return a row of the table in models/README.md; the ECE is that of the network as it was trained."""
-    recalls = [f"{row['recall'][name]:.2f}" if name in row["recall"] else "" for name in classes]
-    low, high = row["interval"]
-    return (
-        f"| {row['source']} | {row['kind']} | {row['network']} | {row['faces'] + row['missed']:,} | "
-        f"{row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | {' | '.join(recalls)} | {row['ece']:.3f} |"
-    )
-
-
-def print_calibration(calibration: dict) -> None:
-    """Print how sure the network is of sources left out, with temperature and threshold of the other ones."""
-    print(
-        f"calibrated on sources left out: temperature {calibration['temperature']:.2f}, uncertain under "
-        f"{calibration['threshold']:.2f}; mean ECE {calibration['mean_ece']:.3f}"
-    )
-    print(
-        "| source left out | ECE | not uncertain | of these right | right if none is uncertain |\n"
-        "|---|---|---|---|---|"
-    )
-    for name, row in calibration["sources"].items():
-        print(
-            f"| {name} | {row['ece']:.3f} | {row['answered']:.0%} | {row['right']:.0%} | "
-            f"{row['right_if_always_answered']:.0%} |"
-        )
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def train(args, output: Path, recordings: Recordings) -> None:
     )
     (output / "confusion_matrix.png").chmod(0o600)
     print(f"wrote {relative(output)}: {', '.join(files)}, confusion_matrix.png")
-    print(f"next: python scr/main.py --model {args.subject if args.output is None else output}")
+    print(f"next: python scr/main.py --model {bundle.argument_of(output)}")
 
 
 def as_face_set(samples: list[Sample], args) -> FaceSet:

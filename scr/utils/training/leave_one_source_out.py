@@ -210,3 +210,36 @@ def _fit(
     scaled = np.concatenate([mix([(1.0, one)], temperature) for _, one in pooled.values()])
     weight = np.concatenate([np.full(len(one), 1 / len(one)) for one, _ in pooled.values()])
     return temperature, *answer_threshold(label, scaled, RIGHT_LEFT_OUT, weight)
+
+
+def table_header(classes: tuple[str, ...]) -> str:
+    """Return the head of the table in models/README.md."""
+    names = ["source", "kind", "network", "pictures", "balanced accuracy", *classes, "ECE"]
+    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
+
+
+def format_row(row: dict, classes: tuple[str, ...]) -> str:
+    """Return a row of the table in models/README.md; the ECE is that of the network as it was trained."""
+    recalls = [f"{row['recall'][name]:.2f}" if name in row["recall"] else "" for name in classes]
+    low, high = row["interval"]
+    return (
+        f"| {row['source']} | {row['kind']} | {row['network']} | {row['faces'] + row['missed']:,} | "
+        f"{row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | {' | '.join(recalls)} | {row['ece']:.3f} |"
+    )
+
+
+def format_calibration(calibration: dict) -> str:
+    """Return how sure the network is of sources left out, with temperature and threshold of the other ones,
+    as the table in models/README.md."""
+    lines = [
+        f"calibrated on sources left out: temperature {calibration['temperature']:.2f}, uncertain under "
+        f"{calibration['threshold']:.2f}; mean ECE {calibration['mean_ece']:.3f}",
+        "| source left out | ECE | not uncertain | of these right | right if none is uncertain |\n"
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['ece']:.3f} | {row['answered']:.0%} | {row['right']:.0%} | "
+        f"{row['right_if_always_answered']:.0%} |"
+        for name, row in calibration["sources"].items()
+    ]
+    return "\n".join(lines)
