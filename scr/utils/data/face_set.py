@@ -285,11 +285,11 @@ class _Stored:
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         query = f"SELECT value FROM {self.table} WHERE id = ?"
         with open_file(self.path) as file:
-            for place, number in enumerate(self.number[rows].tolist()):
-                found = file.execute(query, (number,)).fetchone()
-                if found is None or self.path.stat().st_ino != self.inode:
-                    raise UserError(f"{relative(self.path)} was changed while it was in use; run this again")
-                values[place] = np.frombuffer(found[0], self.dtype).reshape(self.shape[1:])
+            found = [file.execute(query, (number,)).fetchone() for number in self.number[rows].tolist()]
+            if None in found or self.path.stat().st_ino != self.inode:
+                raise UserError(f"{relative(self.path)} was changed while it was in use; run this again")
+            for place, (value,) in enumerate(found):
+                values[place] = np.frombuffer(value, self.dtype).reshape(self.shape[1:])
             if self.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ValueError(f"{self.table} that are no numbers")
         return values
