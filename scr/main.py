@@ -127,13 +127,13 @@ def check_options(args, source: Source) -> None:
 
 def open_demo(args, source: Source, stack: ExitStack) -> "Demo":
     """Return what the arguments ask for; the stack completes its files and closes its window."""
-    outputs = Outputs(source, args.output, args.save, args.plot)
     delimiter = "\t" if args.delimiter == "tab" else args.delimiter or ","
     style = TableFormat(delimiter, args.decimal or ".", bool(args.append))
     smoothing_ms = TIME_CONSTANT_MS if args.smoothing_ms is None else args.smoothing_ms
     reader = FaceReader(args.model, args.max_faces, smoothing_ms)
     classifier = reader.classifier
-    stack.enter_context(outputs.open(classifier.classes, style))
+    outputs = Outputs(source, classifier.classes, args.output, args.save, args.plot, style)
+    stack.enter_context(outputs)
     problem = "" if args.no_display else display_problem()
     if problem:
         note(f"no display ({problem}): going on without a window")

@@ -9,7 +9,7 @@ from conftest import DATA, SMILE
 
 import main
 from utils.app.pipeline import FaceResult
-from utils.app.plot import COLUMNS, Plot, _resample, _spans
+from utils.app.plot import COLUMNS, Plot, _spans, _thin_out
 from utils.app.smoothing import UNCERTAIN
 from utils.app.windows.canvas import COLOURS, UNSURE
 from utils.config import EMOTIONS, UserError
@@ -54,10 +54,10 @@ def test_long_videos_are_drawn_from_a_bounded_number_of_moments_and_gaps_stay_em
             frame = Frame(image, index, index * 40, "long.mp4", 0.0)
             plot.add_frame(frame, [face_result("sad" if index < 3000 else "happy", 0.9)])
     (track,) = plot.tracks.values()
-    times, probabilities, labels = _resample(track)
-    assert len(times) <= COLUMNS and (labels == "sad").sum() == pytest.approx(225, abs=3)
+    times, probabilities, labels = _thin_out(track)
+    assert len(times) <= COLUMNS and (labels == "sad").sum() == pytest.approx(222, abs=3)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(times)), abs=2e-3)
-    assert [len(labels[span]) for span in _spans(times)] == pytest.approx([225, 375], abs=3)
+    assert [len(labels[span]) for span in _spans(times)] == pytest.approx([222, 333], abs=3)
 
 
 def test_plot_of_a_video(tmp_path, capsys):

@@ -32,12 +32,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(
-    0, str(ROOT / "scr")
-)  # this file is no script of the project and no test: nothing else sets its path
+# This file is no script of the project and no test: nothing else sets its path.
+sys.path.insert(0, str(ROOT / "scr"))
 
 import cv2
 import numpy as np
+
+from utils.video.frames import Frame, Source
 
 CLIP = ROOT / "assets" / "demo.mp4"
 PICTURE = ROOT / "tests" / "assets" / "astronaut.jpg"
@@ -152,7 +153,7 @@ def open_demo(source):
     reader = FaceReader(str(ROOT / "models"))
     view = View(reader.classifier.classes)
     window = LiveWindow(view, NoWindow(), source)
-    yield Demo(reader, Outputs(source), Summary(source, True), view, window)
+    yield Demo(reader, Outputs(source, view.classes), Summary(source, True), view, window)
 
 
 def whole_loop() -> float:
@@ -264,17 +265,16 @@ def measure_memory(frames: int) -> float:
         return resident_mb() - source.start_mb
 
 
-class Rewound:
+class Rewound(Source):
     """A source that shows a clip over and over, and notes the memory at frame 500."""
 
-    kind, live, message, news = "video", True, "", ()
+    live = True
 
     def __init__(self, clip: list[np.ndarray], frames: int):
+        super().__init__("clip", "video")
         self.clip, self.frames, self.start_mb = clip, frames, 0.0
 
     def __iter__(self):
-        from utils.video.sources import Frame
-
         for index in range(self.frames):
             if index == 500:
                 self.start_mb = resident_mb()

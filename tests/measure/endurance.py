@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 
 from utils.config import MODELS, UserError
+from utils.video.frames import Frame, Source
 
 ROUND = 1000
 """Frames of the scene."""
@@ -54,7 +55,7 @@ def main(args):
     reader = FaceReader(str(MODELS), PEOPLE)
     view = View(reader.classifier.classes)
     window = LiveWindow(view, NoWindow(), watched)
-    demo_script.Demo(reader, Outputs(watched), watched, view, window).run(watched)
+    demo_script.Demo(reader, Outputs(watched, view.classes), watched, view, window).run(watched)
     report(watched)
 
 
@@ -98,23 +99,22 @@ def make_scene() -> list[np.ndarray]:
     return scene + [nobody] * (ROUND - len(scene))
 
 
-class Watched:
+class Watched(Source):
     """A source that shows a scene over and over, and notes after every round how the process does.
 
     It also stands in the place of the summary, which each frame's faces are given to.
     """
 
-    kind, live, message, news = "video", True, "", ()
+    live = True
 
     def __init__(self, scene: list[np.ndarray], rounds: int):
+        super().__init__("scene", "video")
         self.scene, self.rounds = scene, rounds
         self.states: list[tuple[float, int, int, float]] = []
         self.same: list[int] = []
         self.first: list[tuple] = []
 
     def __iter__(self) -> Iterator:
-        from utils.video.sources import Frame
-
         for number in range(self.rounds):
             start = time.monotonic()
             for index, image in enumerate(self.scene, number * ROUND):

@@ -12,18 +12,17 @@ from ..config import ROOT, VERSION
 from ..faces.landmarker import FaceLandmarker
 from ..model.classifier import EmotionClassifier
 from ..video.camera import list_cameras
-from .windows.window import display_problem, opencv_build
+from .windows.window import display_problem
 
 PACKAGES = (
     *("opencv-contrib-python", "opencv-python", "opencv-python-headless", "numpy"),
     *("ai-edge-litert", "av", "keras", "tensorflow", "scikit-learn"),
 )
-BUILD_FACTS = ("GUI", "v4l/v4l2", "DirectShow", "Media Foundation", "AVFoundation", "GStreamer")
 
 
 def diagnose(model: str) -> str:
     """Return the report as text that one can paste into an issue; `model` is what `--model` names."""
-    display, build, cameras = display_problem(), opencv_build(), list_cameras()
+    display, cameras = display_problem(), list_cameras()
     problems = [f"display: {display}"] if display else []
     problems += [] if cameras else ["cameras: none found"]
     lines = [
@@ -31,7 +30,6 @@ def diagnose(model: str) -> str:
         f"python    {platform.python_version()} {sys.executable}",
         f"system    {platform.platform()}, {os.cpu_count()} cores",
         *(f"package   {name} {_version_of(name)}" for name in PACKAGES),
-        *(f"opencv    {name}: {build[name]}" for name in BUILD_FACTS if name in build),
         f"display   {display or os.environ.get('DISPLAY') or 'ok'}",
         *([f"camera    {camera}" for camera in cameras] or ["camera    none"]),
     ]

@@ -18,7 +18,7 @@ from .windows.canvas import INK, PAPER, UNSURE, class_colours
 FACES = 6
 """Faces that get a plot of their own, those seen longest first."""
 COLUMNS = 600
-"""Moments that a plot shows; more are averaged, label by majority."""
+"""Moments that a plot shows: of a longer video every second or third and so on."""
 GAP_MS = 1000
 """A face unseen for longer leaves a gap."""
 NO_FACE = "no face (pictures)"
@@ -104,7 +104,7 @@ class Plot:
 
     def _draw_track(self, part, track: _Track) -> None:
         axis, strip = map(_style, part.subplots(2, 1, sharex=True, height_ratios=[5, 1]))
-        times_s, probabilities, labels = _resample(track)
+        times_s, probabilities, labels = _thin_out(track)
         step_s = _step(times_s)
         names = [*self.classes, *([UNCERTAIN] if UNCERTAIN in labels else [])]
         colours = {name: self._colour(name) for name in names}
@@ -129,16 +129,11 @@ class Plot:
         axis.legend(handles=handles, labelcolor=_hex(INK), fontsize=9, **place)
 
 
-def _resample(track: _Track) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return times (n,) in s, mean probabilities (n, classes) and majority labels (n,), n <= COLUMNS."""
-    times = np.array(track.times_ms) / 1000
-    probabilities, labels = np.array(track.probabilities, np.float32), np.array(track.emotions)
-    if len(times) > COLUMNS:
-        groups = np.array_split(np.arange(len(times)), COLUMNS)
-        times = np.array([times[group[0]] for group in groups])
-        probabilities = np.array([probabilities[group].mean(axis=0) for group in groups])
-        labels = np.array([Counter(labels[group].tolist()).most_common(1)[0][0] for group in groups])
-    return times, probabilities, labels
+def _thin_out(track: _Track) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return times (n,) in s, probabilities (n, classes) and labels (n,) of n moments, COLUMNS at most."""
+    every = slice(None, None, -(-len(track.times_ms) // COLUMNS))
+    times_s = np.array(track.times_ms[every]) / 1000
+    return times_s, np.array(track.probabilities[every], np.float32), np.array(track.emotions[every])
 
 
 def _step(times_s: np.ndarray) -> float:

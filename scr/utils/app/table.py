@@ -143,19 +143,26 @@ class Outputs:
     """
 
     def __init__(
-        self, source: Source, output: Path | None = None, save: Path | None = None, plot: Path | None = None
+        self,
+        source: Source,
+        classes: tuple[str, ...],
+        output: Path | None = None,
+        save: Path | None = None,
+        plot: Path | None = None,
+        style: TableFormat = TableFormat(),
     ):
         self.source, self.save, self.to_stdout = source, save, output == STDOUT
-        self._output, self._plot_path = output, plot
         self.paths = [path for path in (output, plot, save) if path and path != STDOUT]
         self._taken: dict = {}
         """files that must not be written, and what they are, by their identity"""
         if self.paths:
-            self._check_files()
-        self._table = self._plot = self._video = None
-        self._files = contextlib.ExitStack()
+            self._check_files({"--output": output, "--plot": plot})
+        self._files, self._video = contextlib.ExitStack(), None
+        names = [file.name for file in source.files]
+        self._table = self._files.enter_context(Table(output, classes, names, style)) if output else None
+        self._plot = Plot(plot, classes, source.name if source.kind == "folder" else "") if plot else None
 
-    def _check_files(self) -> None:
+    def _check_files(self, options: dict[str, Path | None]) -> None:
         kind, save = self.source.kind, self.save
         if kind == "folder" and save and (save.suffix or save.is_file()):
             raise UserError(f"--save {save}: for a folder of pictures, name a folder")
@@ -166,7 +173,7 @@ class Outputs:
         self._taken = {_identity(file.path): what for file in self.source.files}
         if kind == "folder":
             self._taken[_identity(Path(self.source.name))] = "is the source itself"
-        for option, path in {"--output": self._output, "--plot": self._plot_path}.items():
+        for option, path in options.items():
             if path and path != STDOUT:
                 self._check_free(path, option)
                 self._taken[_identity(path)] = f"is written by {option}"
@@ -176,16 +183,6 @@ class Outputs:
     def _check_free(self, path: Path, option: str = "--save") -> None:
         if what := self._taken.get(_identity(path)):
             raise UserError(f"{option} {path} {what}; choose another name")
-
-    def open(self, classes: tuple[str, ...], style: TableFormat = TableFormat()) -> "Outputs":
-        """Begin the files; classes: the model's."""
-        if self._output:
-            names = [file.name for file in self.source.files]
-            self._table = self._files.enter_context(Table(self._output, classes, names, style))
-        if self._plot_path:
-            folder = self.source.name if self.source.kind == "folder" else ""
-            self._plot = Plot(self._plot_path, classes, folder)
-        return self
 
     def add_frame(self, frame: Frame, faces: list[FaceResult]) -> None:
         """Add what was read from a video's frame to table and plot."""

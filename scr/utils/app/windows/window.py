@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 import time
 
@@ -13,15 +14,9 @@ QUIT_KEYS = ("q", "esc", "closed")
 """Of `Window.read_key`."""
 
 
-def opencv_build() -> dict[str, str]:
-    """Return what this OpenCV was built with, by the names of its own report (`GUI`, `FFMPEG`...)."""
-    facts = (line.partition(":") for line in import_cv2().getBuildInformation().splitlines())
-    return {name.strip(): " ".join(value.split()) for name, colon, value in facts if colon}
-
-
 def display_problem() -> str:
     """Return why no window can be opened, or "". Without a display, cv2.imshow aborts the process."""
-    if opencv_build().get("GUI") == "NONE":
+    if re.search(r"GUI: +NONE", import_cv2().getBuildInformation()):
         return "this OpenCV is built without windows; pip uninstall opencv-python-headless"
     if sys.platform == "darwin" and "SSH_CONNECTION" in os.environ:
         return "this is an SSH session"
