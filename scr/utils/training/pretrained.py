@@ -1,6 +1,6 @@
 """A bundle as a pretrained model: what its last layer sees of faces, and the way back to a bundle."""
 
-import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,18 +164,10 @@ def open_pretrained(folder: Path, embedding: np.ndarray | None) -> Pretrained:
         of_landmarks * layer.bias + of_crop * bias,
     )
     info = info | {"features": info["features"] | {"embedding": len(kernel)}}
-    scaler = _extend_scaler(scaler, len(kernel), scale)
+    mean = np.append(scaler.mean_, np.zeros(len(kernel)))
+    scales = np.append(scaler.scale_, np.full(len(kernel), scale))
+    scaler = export.restore_scaler({"mean": mean, "scale": scales, "faces": scaler.n_samples_seen_})
     return Pretrained(keras.Model(inputs, joint), layer, scaler, info, files)
-
-
-def _extend_scaler(scaler, count: int, scale: float):
-    """Return a copy of a scaler for features and `count` further numbers, which are divided by `scale`."""
-    extended = copy.deepcopy(scaler)
-    extended.mean_ = np.concatenate([scaler.mean_, np.zeros(count)])
-    extended.scale_ = np.concatenate([scaler.scale_, np.full(count, np.float64(np.float32(scale)))])
-    extended.var_ = np.square(extended.scale_)
-    extended.n_features_in_ = len(extended.mean_)
-    return extended
 
 
 def embed_set(data: FaceSet, folder: Path) -> np.ndarray | None:
@@ -193,7 +185,7 @@ def open_reference(path: Path | None, pretrained: Pretrained) -> tuple[Reference
     """
     data, problem = _reference_set(path, pretrained.info)
     if not problem and pretrained.needs_embedding and data.crop is None:
-        problem = "the faces of other people have no crops (extract them again)"
+        problem = "the reference set has no crops (extract it again)"
     if problem:
         return None, problem
     if pretrained.needs_embedding:
@@ -212,14 +204,12 @@ def _reference_set(path: Path | None, info: dict) -> tuple[FaceSet | None, str]:
                 "--general"
             )
         return (data.part("test") if (data.split == "test").any() else data), ""
-    names = info["data"].get("files")
+    # Sets of earlier versions were called .npz; made again they are .faces.
+    names = [re.sub(r"\.npz$", ".faces", name) for name in info["data"].get("files", ())]
     if not names:
         return None, "the base model does not say on which faces it was tested"
     if absent := [name for name in names if not (ROOT / name).is_file()]:
-        return (
-            None,
-            f"the base model's test set {list_names(absent, 1)} is not here (--general names another)",
-        )
+        return None, f"its test set {list_names(absent, 1)} is not here (--general names another)"
     data = concatenate([load_face_set(ROOT / name) for name in names]).of_classes(info["classes"])
     if not set(data.split.tolist()) >= {"train", "val", "test"}:
         data = assign_split(data, info["training"]["seed"])  # as train_model.py did
