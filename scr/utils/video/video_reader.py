@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class Clock:
         return now
 
 
-class VideoReader:
+class VideoReader(Iterator):
     """Decodes one video: `next` gives its upright frames (height, width, 3) uint8 BGR.
 
     Raises UserError if the file or stream can't be opened or has no video.
@@ -197,7 +198,7 @@ class VideoReader:
         self._container.close()
 
 
-class AnimationReader:
+class AnimationReader(Iterator):
     """Reads an animated GIF, PNG or WebP as `VideoReader` reads a video; FFmpeg reads no animated WebP."""
 
     fps, has_sound, start_s = 10.0, False, 0.0
