@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 import main
+from utils.app import doctor
 from utils.app.pipeline import FaceReader
 from utils.app.windows import live_view
 from utils.app.windows.canvas import AMBER, COLOURS, PANEL
 from utils.config import ASSETS, EMOTIONS, UserError
-from utils.video import camera, live_source, sources, video_writer
+from utils.video import live_source, sources, video_writer
 
 MAIN = Path(main.__file__)
 DEMO = ASSETS / "demo.mp4"
@@ -162,7 +163,7 @@ def test_saved_video_shows_what_was_drawn(clip, tmp_path):
 
 
 def test_a_bare_call_without_camera_and_display_plays_the_clip(clip, monkeypatch, capsys):
-    monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(sources, "open_camera", lambda *_: (None, "there is no /dev/video0"))
     monkeypatch.setattr(main, "DEMO_CLIP", clip)
     run()
     out, err = capsys.readouterr()
@@ -183,7 +184,7 @@ def test_a_bare_call_without_camera_and_display_plays_the_clip(clip, monkeypatch
 )
 def test_whoever_names_a_camera_or_measures_gets_no_clip(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(sources, "open_camera", lambda *_: (None, "there is no /dev/video0"))
     with pytest.raises(UserError, match="no camera 0"):
         run(*arguments)
     assert not any(tmp_path.iterdir())
@@ -482,7 +483,7 @@ def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, cl
 
 
 def test_clip_without_a_camera_goes_round_in_a_window(clip, window, monkeypatch, capsys):
-    monkeypatch.setattr(camera, "_device_problem", lambda camera: "there is no /dev/video0")
+    monkeypatch.setattr(sources, "open_camera", lambda *_: (None, "there is no /dev/video0"))
     monkeypatch.setattr(main, "DEMO_CLIP", clip)
     fake = window()
     fake.read_key = lambda wait_s=0.0: "q" if len(fake.shown) == 70 else ""
@@ -577,7 +578,7 @@ def test_a_video_of_one_frame(frames, tmp_path, capsys):
 
 
 def test_doctor_comes_to_its_end(monkeypatch, capsys):
-    monkeypatch.setattr(camera, "list_cameras", list)
+    monkeypatch.setattr(doctor, "list_cameras", list)
     run("--doctor")
     out = capsys.readouterr().out
     assert out.startswith("Emotion Detection ")
