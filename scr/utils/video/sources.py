@@ -7,7 +7,6 @@ with open_source("0") as source:
 """
 
 import contextlib
-import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -185,11 +184,12 @@ class VideoSource(Source):
         return self._frames
 
     def _decode(self) -> Iterator[Frame]:
-        timestamp_ms = -1
-        for index, image in enumerate(itertools.chain([self._first], self._reader)):
+        index, timestamp_ms, image = 0, -1, self._first
+        while image is not None:
             timestamp_ms = max(timestamp_ms + 1, round(self._reader.time_s * 1000))
             yield Frame(image, index, timestamp_ms, self.name, time.monotonic())
-        if loss := self._reader.loss(index + 1):
+            index, image = index + 1, next(self._reader, None)
+        if loss := self._reader.loss(index):
             self.failure = f"{self.name} {loss}"
 
     def close(self) -> None:
