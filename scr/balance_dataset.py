@@ -7,7 +7,7 @@ Writes OUTPUT.faces (all columns) and OUTPUT.txt (1404 features and the class in
 numpy.loadtxt).
 """
 
-from utils.cli import at_least, make_parser, run_script, seed
+from utils.cli import make_parser, run_script, seed, whole_number
 
 from collections import Counter
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def build_parser():
         help="classes to keep, in the order of their index "
         "(default: fear happy neutral sad, or all of a set without them)",
     )
-    parser.add_argument("--per-class", type=at_least(0), default=2500, help="most faces of a class; 0: all")
+    parser.add_argument("--per-class", type=whole_number, default=2500, help="most faces of a class; 0: all")
     parser.add_argument(
         "--keep-split", action="store_true", help="keep a source's own held-out folder as test part"
     )

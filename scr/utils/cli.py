@@ -6,6 +6,7 @@ that is missing is named in one line.
 
 import argparse
 import errno
+import math
 import os
 import shlex
 import signal
@@ -127,31 +128,20 @@ def refuse_idle(parser: argparse.ArgumentParser, args, names: Iterable[str], whe
         raise UserError(f"{' and '.join(given)} {do} nothing {where}; leave {them} out")
 
 
-def at_least(least: int, most: int = 10**9):
-    """Return an argparse type: an integer from `least` to `most`."""
+def number(low: float, high: float = math.inf, kind: type = float):
+    """Return an argparse type: a number of a kind from `low` to `high`."""
 
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"{text} is more than {most}")
-        return value
-
-    return integer
-
-
-positive_int = at_least(1)
-seed = at_least(0, 2**32 - 1)
-
-
-def number(low: float, high: float):
-    """Return an argparse type: a number from `low` to `high`, and none that is not finite."""
-
-    def real(text: str) -> float:
-        value = float(text)
+    def convert(text: str):
+        value = kind(text)
         if not low <= value <= high:  # NaN neither
-            raise argparse.ArgumentTypeError(f"{text} is not a number from {low:g} to {high:g}")
+            bounds = f"at least {low}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text} is not {bounds}")
         return value
 
-    return real
+    convert.__name__ = kind.__name__  # for argparse: "invalid int value"
+    return convert
+
+
+positive_int = number(1, kind=int)
+whole_number = number(0, kind=int)
+seed = number(0, 2**32 - 1, int)

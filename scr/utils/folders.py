@@ -41,7 +41,7 @@ def list_files(
                 left_out["hidden"] += 1
             elif mine and os.path.realpath(path) in mine:
                 left_out["output of this program"] += 1
-            elif _is_folder(entry):
+            elif os.path.isdir(path):
                 walk(path)
             elif reason := _why_not(path, wanted):
                 left_out[reason] += 1
@@ -63,13 +63,6 @@ def list_reasons(left_out: Counter) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
 def _why_not(path: Path, wanted: Callable[[Path], bool]) -> str:
     """Return why a file is left out, or ""."""
     suffix = path.suffix.lower()
@@ -77,7 +70,4 @@ def _why_not(path: Path, wanted: Callable[[Path], bool]) -> str:
         if suffix in HEIF_SUFFIXES:
             return f"{suffix} (to read them: pip install pillow-heif)"
         return suffix if suffix[1:].isalnum() and len(suffix) <= 6 else "without a known suffix"
-    try:
-        return "" if path.is_file() else "no regular file"
-    except OSError:
-        return "no regular file"
+    return "" if os.path.isfile(path) else "no regular file"
