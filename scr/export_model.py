@@ -55,6 +55,8 @@ def main(args):
             f"{relative(model)} is not the folder of a trained model; name one with {bundle.JSON}"
         )
     parts, info = export.load_bundle(model)
+    if list(parts) == ["crop"] and args.formats == ["int8"]:
+        raise UserError("a crop network isn't written as int8, which would make it slower; leave int8 out")
     data = load_faces(args.data, info["classes"])
     output = args.output or model
     print(f"{'file':<28}{'size':>10}{'one face':>12}{'largest difference':>21}{'same prediction':>17}")
@@ -63,7 +65,7 @@ def main(args):
             reference = predict_keras(model, part, parts[part], info, data)
             for name in args.formats:
                 if (part, name) == ("crop", "int8"):
-                    continue  # 8 bit integers make the crop network slower
+                    continue  # slower
                 path = folder / f"{Path(bundle.TFLITE[part]).stem}{FORMATS[name]}"
                 write(path, name, parts[part], export.part_info(info, part))
                 half = name == "tflite" and export.has_half_weights(info)

@@ -231,16 +231,13 @@ def named(places, tmp_path, monkeypatch):
 )
 def test_each_model_has_a_name_of_its_own(named, name, place):
     if place.startswith("write"):
-        with pytest.raises(UserError, match=f"{name} means several models; {place}"):
+        with pytest.raises(UserError) as error:
             find_model(name)
+        assert f"{name} means several models; {place}" in str(error.value).replace(os.sep, "/")
     else:
         assert find_model(name).path.resolve() == (named.parents[1] / place).resolve()
 
 
 def test_what_to_write_for_a_personal_model_names_it_alone(named):
-    names = ("ann", "crop", "seven")
-    assert [bundle.argument_of(named / name) for name in names] == [
-        "ann",
-        "models/personal/crop",
-        "models/personal/seven",
-    ]
+    names = [bundle.argument_of(named / name).replace(os.sep, "/") for name in ("ann", "crop", "seven")]
+    assert names == ["ann", "models/personal/crop", "models/personal/seven"]

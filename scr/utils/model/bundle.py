@@ -86,11 +86,12 @@ def _find_place(path: Path | str) -> tuple[Path, str | None]:
         return _find_place(MODELS if folder == MODELS.name else folder)[0], network
     if Path(path).is_file() and Path(path).suffix != ".tflite":
         raise UserError(f"{relative(Path(path))} is not a .tflite model; run: python scr/export_model.py")
-    ways = _ways(path)
-    if len(ways) > 1:
+    found = _models_of(path)
+    if len(found) > 1:
+        ways = [way if set(way) & set("/\\:") else f"./{way}" for way in found]
         raise UserError(f"{path} means several models; write --model {' or --model '.join(ways)}")
-    if ways:
-        return next(iter(ways.values()))
+    if found:
+        return next(iter(found.values()))
     if re.fullmatch(r"[\w-]+", str(path)) and not Path(path).exists():
         there = [*PERSONAL_MODELS.glob(f"*/{JSON}"), *MODELS.glob(f"*/{JSON}")]
         others = f"there are: {list_names(sorted({one.parent.name for one in there}))}; or " if there else ""
@@ -103,24 +104,22 @@ def _find_place(path: Path | str) -> tuple[Path, str | None]:
     raise UserError(f"no model at {relative(missing)}; {HOW_TO_TRAIN}")
 
 
-def _ways(path: Path | str) -> dict[str, tuple[Path, str | None]]:
-    """Return the models that `path` may mean, as `_find_place` does, by an argument that means each alone."""
-    given, found = Path(path), {}
-    folders = [given] if len(given.parts) != 1 else [given, PERSONAL_MODELS / given, MODELS / given]
-    for place in folders:
-        if place.is_file() or has_info(place) or (place / TFLITE["landmarks"]).is_file():
-            unlike_a_name = relative(place) if len(Path(relative(place)).parts) > 1 else f".{os.sep}{place}"
-            found.setdefault(place.resolve(), (unlike_a_name, (place, None)))
-    ways = dict(found.values())
-    return ways | {f"{MODELS.name}:{path}": (MODELS, str(path))} if str(path) in PARTS else ways
+def _models_of(path: Path | str) -> dict[str, tuple[Path, str | None]]:
+    """Return the models that `path` may mean, as `_find_place` does, each by what means it alone."""
+    given = Path(path)
+    places = [given] if len(given.parts) != 1 else [given, PERSONAL_MODELS / given, MODELS / given]
+    found = {
+        relative(place): (place, None)
+        for place in places
+        if place.is_file() or has_info(place) or (place / TFLITE["landmarks"]).is_file()
+    }
+    return found | ({f"{MODELS.name}:{path}": (MODELS, str(path))} if str(path) in PARTS else {})
 
 
 def argument_of(folder: Path) -> str:
     """Return what to write after `--model` for a bundle's folder: its name, or its path if the name means
     another model, or several."""
-    name = folder.name
-    places = [place.resolve() for place, _ in _ways(name).values()]
-    return name if places == [folder.resolve()] and name not in PARTS else relative(folder)
+    return folder.name if list(_models_of(folder.name)) == [relative(folder)] else relative(folder)
 
 
 def network_of(info: dict) -> str:
