@@ -17,7 +17,6 @@ training gained.
 from utils.cli import make_parser, positive_int, refuse_idle, run_script
 
 from argparse import BooleanOptionalAction
-from contextlib import contextmanager
 from pathlib import Path
 
 from utils.app.session_plan import SessionPlan
@@ -99,8 +98,11 @@ def record(args) -> None:
         counts = recordings.count(session)
         plan = SessionPlan({name: counts[name] for name in classes}, args.wanted, args.label)
         recorder = Recorder(recordings, session, plan, FaceReader(args.model, max_faces=1))
-        with telling_kept(plan, session):
+        try:
             run(recorder, args, parts)
+        finally:  # whatever ends it, Ctrl-C or a full disk
+            if any(plan.counts.values()):
+                print(f"{args.subject}, session {session}: {list_counts(plan.counts)}", flush=True)
         report(recorder, args)
         tell_next(recorder, args)
 
@@ -197,18 +199,6 @@ def confirm(question: str, flag: str) -> None:
         raise UserError("nothing is changed, since the answer is not yes")
 
 
-@contextmanager
-def telling_kept(plan: SessionPlan, session: str):
-    """Say what is kept, and how to go on, where Ctrl-C or a full disk, say, ends the recording."""
-    try:
-        yield
-    except BaseException:
-        if any(plan.counts.values()):
-            kept = f"kept in session {session}: {list_counts(plan.counts)}"
-            note(f"{kept}; the same command with --session {session} goes on")
-        raise
-
-
 def run(recorder, args, parts: list[tuple[str, str]]) -> None:
     """Record the parts, (class, source); where there are none, what the user chooses in a window."""
     from utils.app.windows.recording_view import RecordingView
@@ -223,20 +213,19 @@ def run(recorder, args, parts: list[tuple[str, str]]) -> None:
 
 
 def report(recorder, args) -> None:
-    """Print what was recorded, and what was refused and why; raises UserError if nothing was recorded."""
-    counts, texts = recorder.plan.counts, []
+    """Print what was refused and why, and what looks wrong; raises UserError if nothing was recorded."""
+    texts = []
     for reason, names in recorder.refused.items():
         pictures = list(filter(None, names))
         texts.append(f"{len(names)} {reason}" + (f" ({list_names(pictures, 3)})" if pictures else ""))
     refused = ", ".join(texts)
     if not recorder.recordings.has_consent:
         raise UserError("you did not agree to be recorded (key y), so nothing is stored")
-    if not any(counts.values()):
+    if not any(recorder.plan.counts.values()):
         raise UserError(
             f"nothing was recorded: {refused or 'the space key records'}; run the same command again"
             + (" with other pictures, or in better light" if refused else "")
         )
-    print(f"{args.subject}, session {recorder.session}: {list_counts(counts)}")
     if refused:
         print(f"refused: {refused}")
     for (label, seen), count in recorder.kept_unasked.items():

@@ -154,9 +154,8 @@ class Recorder:
 
     def _ask_on_terminal(self, frame: Frame, label: str, seen: str) -> bool:
         """Ask; where nobody can answer the sample is kept, and counted for the report."""
-        where = frame.source if frame.still else f"{frame.source}, {frame.timestamp_ms / 1000:.1f} s"
         question = QUESTION.format(label=label, seen=seen)
-        answer = ask(f"{where}: {question} [Y/n, for all like it]")
+        answer = ask(f"{frame.source}: {question} [Y/n, for all like it]")
         if answer is None:
             self.kept_unasked[label, seen] += 1
             return True
