@@ -559,6 +559,17 @@ def test_each_run_ends_with_what_was_seen(frames, clip, tmp_path, capsys):
     assert line.count(" of the time") == 1 and " 0%" not in line
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_an_annotated_picture_is_not_written_through_a_link_to_the_original(frames, tmp_path):
+    (tmp_path / "in").mkdir(), (tmp_path / "drawn").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), frames[0])
+    (tmp_path / "drawn" / "a.png").symlink_to(tmp_path / "in" / "a.png")
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    with pytest.raises(UserError, match="is read by this run"):
+        run("--source", tmp_path / "in", "--save", tmp_path / "drawn", "--no-display")
+    assert (tmp_path / "in" / "a.png").read_bytes() == before
+
+
 def test_numbered_pictures_are_a_video_and_a_still_gif_is_a_picture(frames, tmp_path, capsys):
     for number in range(7, 10):
         cv2.imwrite(str(tmp_path / f"img{number:03}.png"), frames[-1])
