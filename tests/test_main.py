@@ -441,6 +441,7 @@ def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
         (["--source", "good.png", "--plot", "./link.png"], "is the source itself"),
         (["--source", "good.png", "--plot", "hard.png"], "is the source itself"),
         (["--source", "link.png", "--save", "good.png"], "is the source itself"),
+        (["--source", "file://{here}/good.png", "--plot", "good.png"], "is the source itself"),
         (["--source", "pictures", "--plot", "pictures/good.png"], "good.png is read by this run"),
         (["--source", "good.png", "--save", "new.png", "--plot", "NEW.png"], "is written by --plot"),
         (["--source", "img%03d.png", "--plot", "img002.png"], "is the source itself"),
@@ -477,7 +478,7 @@ def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, cl
     shutil.copy(clip, "clip.mp4")
     before = {path: path.read_bytes() for path in Path().rglob("*.*")}
     with pytest.raises(UserError, match=words) as raised:
-        run("--no-display", *arguments)
+        run("--no-display", *(argument.format(here=tmp_path) for argument in arguments))
     assert "\n" not in str(raised.value)
     assert {path: path.read_bytes() for path in Path().rglob("*.*")} == before
 

@@ -11,6 +11,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ..config import ASSETS, UserError, relative
 from ..faces.images import PictureError, check_picture, is_animated, is_image, load_picture
@@ -35,6 +37,8 @@ def open_source(
     A file or folder whose name is a number is meant if it is there, but for 0. `outputs` are left out of a
     folder. Without such a camera, `demo` is the clip to play. Raises UserError if nothing can be opened.
     """
+    if text.startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
     if "://" in text:
         return _open_stream(text)
     camera = _camera_of(text)
