@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scr"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("scr", "tests", "tests/training")]
 
 from utils.cli import make_parser, run_script
 
