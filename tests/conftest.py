@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import windows_rules as rules
 
 from utils.config import UserError
+from utils.data.face_set import load_face_set
 from utils.data.recordings import open_recordings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +112,20 @@ def system(request):
     """Runs a test twice: by the rules of this system, and by those of Windows."""
     if request.param == "windows":
         request.getfixturevalue("windows_rules")
+
+
+def read_pictures(path: Path) -> int:
+    """Return how many pictures of a set are read, though a run is writing it."""
+    uri = f"{path.as_uri()}?mode=ro&immutable=1"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(uri, uri=True)) as file:
+        return file.execute("SELECT COUNT(*) FROM picture WHERE reason IS NOT NULL").fetchone()[0]
+    return 0
+
+
+def assert_same_sets(one: Path, other: Path) -> None:
+    """Fail unless two files hold the same set of faces."""
+    for name, values in vars(load_face_set(one)).items():
+        np.testing.assert_array_equal(values, getattr(load_face_set(other), name), err_msg=name)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,7 @@ import time
 import types
 
 import pytest
-from conftest import ROOT, run, user_error
-from data.test_extraction import assert_same, read_pictures
+from conftest import ROOT, assert_same_sets, read_pictures, run, user_error
 
 from utils.config import UserError
 
@@ -78,7 +77,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_set(many_pictures, whole_f
         out, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in err, err
     assert 1 <= done_before < 240, "the worker was killed too early or too late to show anything"
-    assert_same(output, whole_file)
+    assert_same_sets(output, whole_file)
     assert "2 unreadable" in out
 
 

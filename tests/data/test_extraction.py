@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,24 +11,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import DATA, ROOT, run
+from conftest import DATA, ROOT, assert_same_sets, read_pictures, run
 
 from utils.data import extraction
 from utils.data.face_set import load_face_set
 from utils.data.image_folder import find_labelled_images
-
-
-def read_pictures(path) -> int:
-    """Return how many pictures of a set are done, though a run is writing it."""
-    uri = f"{path.as_uri()}?mode=ro&immutable=1"
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(uri, uri=True)) as file:
-        return file.execute("SELECT COUNT(*) FROM picture WHERE reason IS NOT NULL").fetchone()[0]
-    return 0
-
-
-def assert_same(one, other):
-    for name, values in vars(load_face_set(one)).items():
-        np.testing.assert_array_equal(values, getattr(load_face_set(other), name), err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +39,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_set(many_pictures, whole_f
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not read_pictures(output) and time.monotonic() < deadline and process.poll() is None:
+    while read_pictures(output) < 20 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     if stop == "killed":
         process.kill()
@@ -67,7 +53,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_set(many_pictures, whole_f
     again = run("extract_landmarks.py", *arguments)
     assert again.returncode == 0, again.stderr
     assert "going on:" in again.stderr
-    assert_same(output, whole_file)
+    assert_same_sets(output, whole_file)
 
 
 def test_only_new_and_changed_pictures_are_read(pictures, tmp_path, monkeypatch):
