@@ -49,7 +49,7 @@ def build_parser():
     add("--wanted", type=positive_int, default=WANTED_SAMPLES, metavar="N", help=wanted)
     add("--data", type=Path, default=PERSONAL_DATA, metavar="DIR", help="folder of recordings")
     model = "model that checks labels, and whose embedding is kept: the --base of train_personal.py"
-    add("--model", default=str(MODELS), metavar="PATH", help=model)
+    add("--model", type=Path, default=MODELS, metavar="PATH", help=model)
     add("--consent", action="store_true", help="the person agreed to be recorded: it is not asked")
     add("--mirror", action=BooleanOptionalAction, default=True, help="mirror what is shown")
     add = parser.add_argument_group("manage").add_argument
@@ -250,8 +250,10 @@ def tell_next(recorder, args) -> None:
         again = command(args, "--session", recorder.session, *place, *label)
         print(f"missing: {list_names(missing)}; {again}")
     if len(recorder.recordings.sessions) >= WANTED_SESSIONS:
-        data = "" if args.data == PERSONAL_DATA else f" --data {quoted(str(args.data))}"
-        print(f"next: python scr/train_personal.py --subject {args.subject}{data}")
+        given = ["--subject", args.subject]
+        given += ["--data", str(args.data)] if args.data != PERSONAL_DATA else []
+        given += ["--base", str(args.model)] if args.model != MODELS else []
+        print(f"next: python scr/train_personal.py {' '.join(map(quoted, given))}")
     elif sum(map(bool, plan.counts.values())) > 1:
         label = ["--label", args.label] if args.label else []
         print(f"next: a second session, another day if you can: {command(args, *place, *label)}")
@@ -260,7 +262,7 @@ def tell_next(recorder, args) -> None:
 def command(args, *more: str) -> str:
     """Return the command that goes on recording this person; more: further arguments."""
     given = ["--wanted", str(args.wanted)] if args.wanted != WANTED_SAMPLES else []
-    given += ["--model", args.model] if args.model != str(MODELS) else []
+    given += ["--model", str(args.model)] if args.model != MODELS else []
     return record_command(args.subject, args.data, *given, *more)
 
 
