@@ -29,11 +29,11 @@ def test_rows_are_found_by_the_end_of_their_path_and_the_largest_face_counts(tmp
         "elsewhere/009.jpg,10,10,sad,.7\n"
         "002.jpg,10,10,surprise,.5\n",
     )
-    answers = read_predictions(table, PICTURES)
-    assert answers.classes == ("happy", "sad", "surprise")
-    assert answers.predicted.tolist() == [0, 1, 2, MISSED], "the last has no row"
-    assert answers.confidence[:3].tolist() == [0.8, 0.7, 0.5]
-    figures = answers.figures()
+    found = read_predictions(table, PICTURES)
+    assert found.classes == ("happy", "sad", "surprise")
+    assert found.predicted.tolist() == [0, 1, 2, MISSED], "the last has no row"
+    assert found.confidence[:3].tolist() == [0.8, 0.7, 0.5]
+    figures = found.figures()
     assert figures["all"]["balanced_accuracy"] == pytest.approx((1 + 1 / 3) / 2)
     assert figures["all"]["precision"]["sad"] == 1 and figures["all"]["f1"]["sad"] == pytest.approx(2 / 4)
     told = capsys.readouterr().err
@@ -42,8 +42,8 @@ def test_rows_are_found_by_the_end_of_their_path_and_the_largest_face_counts(tmp
 
 def test_json_lines_are_read_as_main_writes_them(tmp_path):
     rows = '{"source": "sad/002.jpg", "width": null, "height": null, "emotion": null, "confidence": null}\n'
-    answers = read_predictions(write(tmp_path / "o.jsonl", rows), PICTURES)
-    assert answers.predicted.tolist() == [MISSED] * 4 and answers.figures()["ece"] is None
+    found = read_predictions(write(tmp_path / "o.jsonl", rows), PICTURES)
+    assert found.predicted.tolist() == [MISSED] * 4 and found.figures()["ece"] is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Not a test.
     python scr/extract_landmarks.py --images data/fer2013 --labels data/fer2013/fer2013new.csv
     python tests/measure/first_attempt.py
 
-It trains on FER2013Train and asks about FER2013Valid, faces found, labels by FER+ plurality; about five
+It trains on FER2013Train and is judged on FER2013Valid, faces found, labels by FER+ plurality; about five
 minutes on two cores.
 """
 
@@ -58,23 +58,23 @@ def main(args):
         )
     label, wrong = train_part.class_index(CLASSES), out_of_step(train_part)
     print(
-        f"{len(train_part)} faces to train on, {len(val_part)} to ask about; out of step:"
+        f"{len(train_part)} faces to train on, {len(val_part)} to judge; out of step:"
         f" {(wrong != label).mean():.0%} of labels wrong\n{'':<40}{'balanced accuracy':>18}{'right':>8}"
     )
-    for title, recipe, told, scaled in (
+    for title, recipe, taught, scaled in (
         ("as published, 6 epochs", PUBLISHED, label, True),
         ("the same without the scaler", PUBLISHED, label, False),
         ("as published, rate 1e-3", READABLE, label, True),
         ("the same, labels out of step", READABLE, wrong, True),
         ("read properly (the default recipe)", landmark_network.RECIPES["default"], label, True),
     ):
-        predicted = train_and_ask(train_part, val_part, recipe, told, scaled, args.seed)
+        predicted = train_and_predict(train_part, val_part, recipe, taught, scaled, args.seed)
         report = evaluate_predictions(val_part.class_index(CLASSES), predicted, CLASSES)
         right = (predicted == val_part.class_index(CLASSES)).mean()
         print(f"{title:<40}{report['balanced_accuracy']:>18.3f}{right:>8.0%}", flush=True)
 
 
-def train_and_ask(
+def train_and_predict(
     train_part: FaceSet,
     val_part: FaceSet,
     recipe: landmark_network.Recipe,
@@ -82,7 +82,7 @@ def train_and_ask(
     scaled: bool,
     seed: int,
 ) -> np.ndarray:
-    """Return the class indices that one network, told `label` (n,) of the training part, gives to the
+    """Return the class indices that one network, taught `label` (n,) of the training part, predicts for the
     other part."""
     networks.set_seed(seed)
     features = fit_recipe(recipe.features, train_part.landmarks, recipe.blendshapes)
@@ -119,7 +119,7 @@ def out_of_step(data: FaceSet) -> np.ndarray:
 
 
 def one_hot_twice(label: np.ndarray) -> np.ndarray:
-    """Return targets (n, 2 * classes) as `training.targets` has them, of faces told from all classes."""
+    """Return targets (n, 2 * classes) as `training.targets` has them, of faces taught from all classes."""
     one_hot = np.eye(len(CLASSES), dtype=np.float32)[label]
     return np.concatenate([one_hot, np.ones_like(one_hot)], axis=1)
 

@@ -11,7 +11,7 @@ from conftest import run, run_here, user_error
 from utils.config import EMOTIONS, UserError
 from utils.data.face_set import load_face_set, save_face_set
 from utils.data.splits import assign_split
-from utils.evaluation.metrics import answer_threshold
+from utils.evaluation.metrics import confidence_threshold
 from utils.model.bundle import NAME, TFLITE
 from utils.model.classifier import EmotionClassifier, mix
 from utils.training import crop_network
@@ -164,5 +164,5 @@ def test_calibration_of_a_source_comes_from_the_others():
     assert found["sources"]["c"]["temperature"] > found["temperature"] > 0.6
     assert found["sources"]["c"]["temperature"] == pytest.approx(2, abs=0.3)
     label, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
-    assert answer_threshold(label, probabilities, 0.9) == (0.8, pytest.approx(2 / 3))
-    assert answer_threshold(label, probabilities, 0.9, np.array([1, 1, 0.1]))[0] == 0.7
+    assert confidence_threshold(label, probabilities, 0.9) == (0.8, pytest.approx(2 / 3))
+    assert confidence_threshold(label, probabilities, 0.9, np.array([1, 1, 0.1]))[0] == 0.7

@@ -44,7 +44,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15)
     return float(np.abs(gap).sum() / len(right))
 
 
-def answer_threshold(
+def confidence_threshold(
     label: np.ndarray, probabilities: np.ndarray, right: float, weight: np.ndarray | None = None
 ) -> tuple[float, float]:
     """Return the lowest confidence from which at least a share `right` of the predictions are right, and
@@ -56,13 +56,13 @@ def answer_threshold(
     weight = np.ones(len(label)) if weight is None else weight
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
-    answered = weight[order].cumsum()
+    sure = weight[order].cumsum()
     hits = ((probabilities.argmax(axis=1) == label) * weight)[order].cumsum()
     is_last = np.append(np.diff(confidence[order]) != 0, True)  # of those of the same confidence
-    enough = np.flatnonzero((hits / answered >= right) & is_last)
+    enough = np.flatnonzero((hits / sure >= right) & is_last)
     if not len(enough):
         return 1.0, 0.0
-    return float(confidence[order][enough[-1]]), float(answered[enough[-1]] / answered[-1])
+    return float(confidence[order][enough[-1]]), float(sure[enough[-1]] / sure[-1])
 
 
 def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict:

@@ -1,7 +1,7 @@
 """What a model's JSON says: that of a bundle, and the metadata packed in a `.tflite`. Owns `pydantic`.
 
 Programs work with the plain dictionaries; the classes here say what may be in them. No NaN, no infinity and
-no number out of range passes: a network would answer them with NaN, and nobody would notice. What is not
+no number out of range passes: a network would turn them into NaN, and nobody would notice. What is not
 named here is free.
 """
 

@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from ..config import SEED
 from ..data.splits import class_source_weights
-from ..evaluation.metrics import answer_threshold
+from ..evaluation.metrics import confidence_threshold
 from ..evaluation.predictions import Predictions, side_by_side
 from .networks import PREDICTED_RIGHT, fit_temperature
 
@@ -233,7 +233,7 @@ def fine_tune_layer(
         return FineTuned(start, 0.0, None)
     # Never below 1: held-out faces of a few sessions are too like the others to make a model surer.
     temperature = max(1.0, fit_temperature(softmax(between, axis=1), label))
-    threshold, given = answer_threshold(label, softmax(between / temperature, axis=1), PREDICTED_RIGHT)
+    threshold, given = confidence_threshold(label, softmax(between / temperature, axis=1), PREDICTED_RIGHT)
     layer = start.towards(tuned, alpha)
     layer = LastLayer(layer.kernel / temperature, layer.bias / temperature)
     return FineTuned(layer, alpha, threshold if 0 < given < 1 else None)

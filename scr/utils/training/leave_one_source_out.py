@@ -11,7 +11,7 @@ from ..data.classes import list_names
 from ..data.face_set import FaceSet, concatenate
 from ..data.splits import prefix_group, split_groups
 from ..evaluation.metrics import (
-    answer_threshold,
+    confidence_threshold,
     evaluate_predictions,
     expected_calibration_error,
     with_missed,
@@ -209,7 +209,7 @@ def _fit(
     label = np.concatenate([label for label, _ in pooled.values()])
     scaled = np.concatenate([mix([(1.0, one)], temperature) for _, one in pooled.values()])
     weight = np.concatenate([np.full(len(one), 1 / len(one)) for one, _ in pooled.values()])
-    return temperature, *answer_threshold(label, scaled, RIGHT_LEFT_OUT, weight)
+    return temperature, *confidence_threshold(label, scaled, RIGHT_LEFT_OUT, weight)
 
 
 def table_header(classes: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from ..config import native_log_silenced
 from ..data.face_set import FaceSet
 from ..data.splits import class_source_weights, prefix_group
-from ..evaluation.metrics import answer_threshold
+from ..evaluation.metrics import confidence_threshold
 from ..model.classifier import mix
 
 WARM_UP = 0.1
@@ -222,5 +222,5 @@ def calibrate(probabilities: np.ndarray, index: np.ndarray) -> tuple[float, floa
     right then; 0 if no confidence is."""
     temperature = fit_temperature(probabilities, index)
     scaled = mix([(1.0, probabilities)], temperature)
-    threshold, answered = answer_threshold(index, scaled, PREDICTED_RIGHT)
+    threshold, answered = confidence_threshold(index, scaled, PREDICTED_RIGHT)
     return temperature, threshold if answered else 0.0
