@@ -242,9 +242,10 @@ def _read_file(path: Path) -> FaceSet:
         if file.execute("SELECT id FROM crop").fetchone():
             shape = len(number), CROP_PX, CROP_PX
             columns["crop"] = Rows([_Stored(path, "crop", number, shape, np.dtype(np.uint8), inode)])
+        data = FaceSet(**columns, missed=missed_pictures(**missed))
     if waiting:
         note(f"{relative(path)}: {waiting} pictures are not read yet; run the command that makes it again")
-    return FaceSet(**columns, missed=missed_pictures(**missed))
+    return data
 
 
 def _read_columns(file: sqlite3.Connection, names: Sequence[str], condition: str) -> dict:
