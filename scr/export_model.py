@@ -35,7 +35,13 @@ def build_parser():
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the files (default: the bundle's)"
     )
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="what to write")
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=(*FORMATS, "web"),
+        default=list(FORMATS),
+        help="what to write (default: all but web, which is a page for browsers: docs/page.md)",
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -46,7 +52,14 @@ def build_parser():
 
 
 def main(args):
+    from utils.app.web_page import write_page
     from utils.model import bundle
+
+    if "web" in args.formats:
+        write_page(args.model, args.output)
+        args.formats.remove("web")
+        if not args.formats:
+            return
     from utils.training import export
 
     model = bundle.find_model(args.model).path

@@ -7,7 +7,7 @@ Keys: q or Esc quits, m mirrors, l shows the landmarks, h helps, s saves a pictu
 picture. Videos and cameras are smoothed in time. A face of which the model is not sure is `uncertain`.
 """
 
-from utils.cli import add_trust_flag, make_parser, number, positive_int, run_script
+from utils.cli import add_trust_flag, make_parser, number, positive_int, refuse_idle, run_script
 
 import os
 import sys
@@ -22,6 +22,7 @@ from utils.app.pipeline import FaceReader, PictureResult, read_pictures, read_vi
 from utils.app.smoothing import TIME_CONSTANT_MS
 from utils.app.summary import Summary
 from utils.app.table import STDOUT, Outputs, TableFormat, check_names
+from utils.app.web_page import show_page
 from utils.app.windows.live_view import LiveWindow, View
 from utils.app.windows.window import Window, display_problem
 from utils.config import MODELS, UserError, note, relative
@@ -56,6 +57,7 @@ def build_parser():
     smoothing = "time constant of the smoothing in videos; 0: none (default: 300)"
     add("--smoothing-ms", type=number(0, 60_000), metavar="MS", help=smoothing)
     add("--mirror", action=BooleanOptionalAction, help="mirror what is shown (default: cameras only)")
+    add("--page", action="store_true", help="read faces on a page in the browser, which runs on this machine")
     add("--version", action="store_true", help="print version and commit, and end")
     add("--doctor", action="store_true", help="print what a bug report needs and end")
     add_trust_flag(parser)
@@ -82,6 +84,9 @@ def main(args):
         return print("\n".join(list_cameras()) or "no camera found")
     if args.doctor:
         return print(diagnose(args.model))
+    if args.page:
+        refuse_idle(build_parser(), args, vars(args).keys() - {"page", "model", "trust"}, "with --page")
+        return show_page(args.model)
     check_names(args.output, args.plot)
     find_model(args.model)  # before a camera is opened in vain
     interrupted = False

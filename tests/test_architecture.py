@@ -32,7 +32,7 @@ MODULES = {
 OWNERS = {
     "keras": {"networks"},
     "tensorflow": {"networks", "export"},
-    "ai_edge_litert": {"classifier", "mesh"},
+    "ai_edge_litert": {"classifier", "mesh", "web_page"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "matplotlib": {"plots"},
