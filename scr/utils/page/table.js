@@ -21,7 +21,7 @@ export class Table {
   }
 
   toCsv() {
-    const line = (cells) => `${cells.map(quoted).join(',')}\r\n`
+    const line = (cells) => `${cells.map(quoted).join(',')}\n`
     const text = line([...table.COLUMNS, ...this.classes]) + this.rows.map(line).join('')
     return /[^\x00-\x7f]/.test(text) ? `\ufeff${text}` : text  // so that spreadsheets read it as UTF-8
   }
