@@ -18,10 +18,9 @@ MESH_PX = 90
 source's pictures says little about its labels."""
 USUAL_MEAN, USUAL_DEVIATION, LEAST_DEVIATION, GREY_MEAN = 118.0, 55.0, 4.0, 117.0
 """Grey levels of `network_input`: mean and standard deviation that every crop is brought to, what is added to
-a deviation so that a flat crop is not blown up to noise, and what is taken off as the trunk's mean."""
+a deviation so that a flat crop is not blown up to noise, and what is taken off as the backbone's mean."""
 REFERENCE_FILE = Path(__file__).with_name("reference_face.csv")
 """x, y of the mean face's mesh points (the shipped landmark model's), its box centred, 1 high."""
-
 MOUTH, MIDDLE = np.s_[70:95, 40:80], np.s_[16:104, 16:104]
 """Rows and columns of a crop: the mouth, and the face."""
 COVERED_CONTRAST = 0.22
@@ -105,7 +104,7 @@ def _covered_part(picture: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, 
 def network_input(crops: np.ndarray, recipe: dict) -> np.ndarray:
     """Return what a crop network sees, (n, side, side, 1) float32, of crops (n, CROP_PX, CROP_PX) uint8.
 
-    recipe: `seen_px`, the middle of the crop that is looked at, enlarged to `input_px`, the side. Brightness
+    recipe: `seen_px`, the middle of the crop that it sees, enlarged to `input_px`, the side. Brightness
     and contrast are set to those of a usual photograph, so that the light of a source says little; the values
     lie around zero.
     """
@@ -121,7 +120,6 @@ def network_input(crops: np.ndarray, recipe: dict) -> np.ndarray:
 
 
 def normalise(grey: np.ndarray) -> np.ndarray:
-    """Return grey levels (side, side) float32 at the brightness and contrast of a usual photograph, around
-    zero."""
+    """Return grey levels (side, side) float32 as in a usual photograph, around zero."""
     contrast = USUAL_DEVIATION / (grey.std() + LEAST_DEVIATION)
     return np.clip((grey - grey.mean()) * contrast + USUAL_MEAN, 0, 255) - GREY_MEAN

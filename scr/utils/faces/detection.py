@@ -130,10 +130,8 @@ class FaceDetector:
             copy = cv2.resize(frame_bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         else:
             copy = shrink(frame_bgr, scale)
-        return [
-            Detection(*(face[:4] / scale).tolist(), float(face[4]))
-            for face in self._find(np.ascontiguousarray(copy))
-        ]
+        found = self._find(np.ascontiguousarray(copy))
+        return [Detection(*(face[:4] / scale).tolist(), float(face[4])) for face in found]
 
     def _find(self, picture: np.ndarray) -> np.ndarray:
         """Return (faces, 5): middle, size, score; in pixels of the picture."""
@@ -151,9 +149,8 @@ class FaceDetector:
         if face.score >= UPRIGHT_SCORE:
             return face
         angles = np.arange(8) * np.pi / 4
-        crops = [
-            RotatedBox(face.x, face.y, 2.6 * face.size, angle).cut(frame_bgr, TURN_PX) for angle in angles
-        ]
+        boxes = [RotatedBox(face.x, face.y, 2.6 * face.size, angle) for angle in angles]
+        crops = [box.cut(frame_bgr, TURN_PX) for box in boxes]
         scores = np.zeros(8)
         sheet = np.vstack([np.hstack(crops[:4]), np.hstack(crops[4:])])  # at once: eight searches cost more
         for x, y, _, _, score in self._find(sheet):

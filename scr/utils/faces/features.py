@@ -29,15 +29,13 @@ def align(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
     sign = np.ones((len(landmarks), 3), landmarks.dtype)
     sign[:, 2] = np.sign(np.linalg.det(u @ vt))
     rotation = (u * sign[:, None, :]) @ vt
-    scale = np.add.reduce(singular * sign, axis=1) / np.maximum(
-        np.add.reduce(np.square(centred), axis=(1, 2)), 1e-12
-    )
+    spread = np.add.reduce(np.square(centred), axis=(1, 2))
+    scale = np.add.reduce(singular * sign, axis=1) / np.maximum(spread, 1e-12)
     return scale[:, None, None] * (centred @ rotation.transpose(0, 2, 1)) + target_mean
 
 
 def _mean_point(points: np.ndarray) -> np.ndarray:
-    # `mean` to the bit, in a third of its time: its checks cost more than the sum, and live use does it
-    # twice a frame.
+    # `mean` to the bit, in a third of its time: its checks cost more than the sum
     return np.add.reduce(points, axis=-2, keepdims=True) / points.shape[-2]
 
 
@@ -86,10 +84,7 @@ def compute_features(landmarks: np.ndarray, blendshapes: np.ndarray | None, reci
     flat = points.reshape(len(points), -1)
     if recipe["blendshapes"]:
         if blendshapes is None or blendshapes.shape != (len(landmarks), BLENDSHAPES):
-            raise ValueError(
-                f"blendshapes of shape {None if blendshapes is None else blendshapes.shape}, "
-                f"expected ({len(landmarks)}, {BLENDSHAPES})"
-            )
+            raise ValueError(f"expected blendshapes of shape ({len(landmarks)}, {BLENDSHAPES})")
         flat = np.concatenate([flat, blendshapes], axis=1)
     return flat.astype(np.float32, copy=False)
 

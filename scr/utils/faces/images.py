@@ -73,9 +73,8 @@ def import_cv2():
     except ModuleNotFoundError:
         raise
     except ImportError as error:
-        raise UserError(
-            f"OpenCV can't load: {error}; on Debian or Ubuntu run: apt-get install libgl1 libglib2.0-0"
-        ) from error
+        advice = "on Debian or Ubuntu run: apt-get install libgl1 libglib2.0-0"
+        raise UserError(f"OpenCV can't load: {error}; {advice}") from error
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
@@ -242,7 +241,5 @@ def sharpness(picture_bgr: np.ndarray, width: int = 128) -> float:
     if 0 in picture_bgr.shape:
         return 0.0
     grey = cv2.cvtColor(picture_bgr, cv2.COLOR_BGR2GRAY)
-    height = max(1, round(grey.shape[0] * width / grey.shape[1]))
-    return float(
-        cv2.Laplacian(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), cv2.CV_64F).var()
-    )
+    size = width, max(1, round(grey.shape[0] * width / grey.shape[1]))
+    return float(cv2.Laplacian(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), cv2.CV_64F).var())

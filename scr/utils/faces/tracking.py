@@ -6,7 +6,7 @@ face of the same appearance, near where it was going.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,13 +36,11 @@ as many as wanted are followed, so that only a larger one counts."""
 FORGET_MS = 2000
 """A person unseen for longer gets a new number when they come back."""
 MOST_SPEED = 3.0
-"""How far from where it was going a lost face may come back: one side of its region, and so many more for
-each second."""
+"""Sides of its region that a lost face may come back from where it was going in each second, beside one."""
 COAST_MS = 700
 """A lost face is thought to go on as it went for so long: the time that two people take to cross."""
 LARGER = 1.25
-"""How much larger a new face must be to take the place of the smallest that is followed: two of about one
-size must not take turns."""
+"""How much larger a new face must be to take the place of a followed one: two alike must not take turns."""
 MIN_CUTOFF_HZ, BETA, SPEED_CUTOFF_HZ = 0.05, 80.0, 1.0
 """Parameters of `PointFilter`, those of MediaPipe's face landmarker (face_landmarks_detector_graph.cc)."""
 _THIRDS = np.full(3, 1 / 3, np.float32)
@@ -86,12 +84,8 @@ def appearance_of(frame_bgr: np.ndarray, region: RotatedBox) -> np.ndarray:
     if 0 in part.shape:
         return np.zeros((APPEARANCE_PX, APPEARANCE_PX, 3), np.float32)
     step = max(1, min(part.shape[:2]) // (4 * APPEARANCE_PX))
-    small = cv2.resize(
-        np.ascontiguousarray(part[::step, ::step]),
-        (APPEARANCE_PX, APPEARANCE_PX),
-        interpolation=cv2.INTER_AREA,
-    )
-    return small.astype(np.float32) / 255
+    part, size = np.ascontiguousarray(part[::step, ::step]), (APPEARANCE_PX, APPEARANCE_PX)
+    return cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def change(one: np.ndarray, other: np.ndarray) -> float:
@@ -119,11 +113,9 @@ class Person:
     reading: Mesh
     appearance: np.ndarray
     seen_ms: int
-    memory: np.ndarray = field(init=False)
-    speed: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self):
-        self.memory = self.appearance
+        self.memory, self.speed = self.appearance, np.zeros(2)
         self._filter = PointFilter(self.reading.points, self.seen_ms)
 
     @property
@@ -133,20 +125,15 @@ class Person:
     def expected(self, timestamp_ms: int) -> RotatedBox:
         """Return where the face is thought to be at a time."""
         elapsed_ms = min(timestamp_ms - self.seen_ms, COAST_MS)
-        return replace(
-            self.region,
-            x=self.region.x + self.speed[0] * elapsed_ms,
-            y=self.region.y + self.speed[1] * elapsed_ms,
-        )
+        x, y = self.speed * elapsed_ms + (self.region.x, self.region.y)
+        return replace(self.region, x=float(x), y=float(y))
 
     def see(self, reading: Mesh, appearance: np.ndarray, timestamp_ms: int) -> None:
         """Take in a sighting."""
         elapsed_ms = max(1, timestamp_ms - self.seen_ms)
         keep = 0.7 if elapsed_ms < SEARCH_MS else 0.0
-        self.speed = (
-            keep * self.speed[0] + (1 - keep) * (reading.region.x - self.region.x) / elapsed_ms,
-            keep * self.speed[1] + (1 - keep) * (reading.region.y - self.region.y) / elapsed_ms,
-        )
+        move = np.array([reading.region.x - self.region.x, reading.region.y - self.region.y])
+        self.speed = keep * self.speed + (1 - keep) * move / elapsed_ms
         if change(self.memory, appearance) < MOST_CHANGE:  # who is half hidden is not remembered so
             self.memory = (1 - LEARNING_RATE) * self.memory + LEARNING_RATE * appearance
         if elapsed_ms >= SEARCH_MS:
