@@ -8,7 +8,6 @@ import base64
 import contextlib
 import functools
 import hashlib
-import http.server
 import io
 import json
 import shutil
@@ -18,6 +17,7 @@ import threading
 import webbrowser
 import zipfile
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +57,8 @@ MIRRORED = images, crops, detection, features, mesh, tracking, pipeline, smoothi
 def write_page(model: Path | str, folder: Path | None = None) -> Path:
     """Write the page of a model and return its folder; a page that is there is replaced as a whole.
 
-    model: as `find_model` takes it; folder: by default one in `PAGES`. Raises UserError if there is no such
-    model, LiteRT.js can't be had, or the folder holds something else.
+    folder: by default one in `PAGES`. Raises UserError if there is no such model, LiteRT.js can't be had, or
+    the folder holds something else.
     """
     found = find_model(model)
     folder = folder or PAGES / found.path.stem
@@ -198,22 +198,23 @@ def fetch(archives: dict[str, Path]) -> None:
             (scratch / path.name).replace(path)
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
+class _Handler(SimpleHTTPRequestHandler):
     # Windows may know scripts as plain text, which browsers refuse.
-    extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
-        ".js": "text/javascript",
-        ".wasm": "application/wasm",
-    }
+    extensions_map = {".js": "text/javascript", ".wasm": "application/wasm"}
 
     def log_message(self, *_) -> None:
         pass
 
 
 @contextlib.contextmanager
-def serving(folder: Path, port: int = 0) -> Iterator[str]:
-    """Serve a folder to this machine alone; the address is yielded. Port 0: any that is free."""
+def serving(folder: Path) -> Iterator[str]:
+    """Serve a folder to this machine alone, at `PORT` or else any that is free; yield the address."""
     handler = functools.partial(_Handler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", PORT), handler)
+    except OSError:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -221,13 +222,7 @@ def serving(folder: Path, port: int = 0) -> Iterator[str]:
 
 def show_page(model: Path | str) -> None:
     """Write a model's page, serve it, and open it in the browser, until Ctrl-C."""
-    folder = write_page(model)
-    with contextlib.ExitStack() as stack:
-        try:
-            address = stack.enter_context(serving(folder, PORT))
-        except OSError:  # another page is there
-            address = stack.enter_context(serving(folder))
-        port = address.split(":")[-1].strip("/")
-        note(f"{address} until Ctrl-C; from another machine first: ssh -L {port}:127.0.0.1:{port} HOST")
+    with serving(write_page(model)) as address:
+        note(f"{address} until Ctrl-C; for another machine: ssh -L PORT:127.0.0.1:PORT HOST")
         webbrowser.open(address)
         threading.Event().wait()
