@@ -57,7 +57,7 @@ def build_parser():
     add("--output", type=Path, default=MODELS / "mine", metavar="DIR", help="folder for the model")
     add("--overwrite", action="store_true", help=f"let --output {relative(MODELS)} replace the shipped model")
     add("--epochs", type=positive_int, help="most epochs (default: the recipe's)")
-    calibration = "what evaluate.py --leave-one-source-out wrote (default: the validation part tells)"
+    calibration = "what evaluate.py --leave-one-source-out wrote (default: by the validation part)"
     add("--calibration", type=Path, metavar="JSON", help=calibration)
     add("--base", type=Path, metavar="DIR", help="fine-tune this model, such as models")
     add_forgetting_options(parser, FORGETTING, "with --base: ")
@@ -90,7 +90,7 @@ def train(args) -> None:
     # Checksums are a third of what a face takes in memory, and of no use from here on.
     data = replace(assign_split(data.of_classes(classes), args.seed), sha256=None)
     recipe = with_epochs(ensemble.RECIPES[args.recipe], args.epochs)
-    tell_split(data)
+    note_split(data)
     pictures = Pictures.of_set(data.part("test"))
     with ensemble.maps_of(data, network) as data:
         model = ensemble.train(network, data, recipe, args.seed, classes)
@@ -168,7 +168,7 @@ def with_epochs(recipe: ensemble.ModelRecipe, epochs: int | None) -> ensemble.Mo
     )
 
 
-def tell_split(data: FaceSet) -> None:
+def note_split(data: FaceSet) -> None:
     """Say how many faces each part has, and whether they are few."""
     counts = Counter(data.split.tolist())
     note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))

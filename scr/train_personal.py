@@ -25,7 +25,7 @@ from utils.training.fine_tuning import make_folds
 from utils.training.pretrained import add_forgetting_options, fine_tune_model, open_pretrained
 
 FEW = 10
-"""Samples of an expression under which the user is told that the figures say little."""
+"""Samples of an expression under which a note says that the figures mean little."""
 FORGETTING = 0.05
 """Balanced accuracy that the model may lose on other people's faces, unless the user says otherwise."""
 
@@ -57,7 +57,7 @@ def train(args, output: Path, recordings: Recordings) -> None:
     samples = recordings.samples()
     faces = as_face_set(samples, args)
     classes = choose_classes(recordings.classes, set(faces.label.tolist()), args.base)
-    held_out = tell_recorded(args, faces, classes)
+    held_out = describe_recorded(args, faces, classes)
     note("loading TensorFlow and the base model ...")
     embedding = recorded_embedding(samples, args)
     base = open_pretrained(args.base, embedding)
@@ -131,13 +131,13 @@ def recorded_embedding(samples: list, args) -> np.ndarray | None:
     return np.stack([sample.embedding for sample in samples])
 
 
-def tell_recorded(args, faces: FaceSet, classes: tuple[str, ...]) -> str:
+def describe_recorded(args, faces: FaceSet, classes: tuple[str, ...]) -> str:
     """Print what was recorded, and what is missing in it; return what is held out."""
     counts, sessions = Counter(faces.label.tolist()), len(np.unique(faces.session))
     if absent := [name for name in classes if name not in counts]:
         note(f"no samples of {list_names(absent)}: what these look like on this face is not learned")
     if min(counts.values()) < FEW:
-        note(f"fewer than {FEW} samples of some expression: the figures will say little; record more")
+        note(f"fewer than {FEW} samples of some expression: the figures will mean little; record more")
     print(f"{args.subject}: {len(faces)} samples, {sessions} session(s)", flush=True)
     if sessions > 1:
         return "each session in turn"

@@ -76,7 +76,7 @@ def main(args):
 
 def pool(predictions: list):
     """Return predictions for several people's faces as one."""
-    columns = "label", "answer", "confidence", "source", "width"
+    columns = "label", "predicted", "confidence", "source", "width"
     pooled = {name: np.concatenate([getattr(one, name) for one in predictions]) for name in columns}
     return replace(predictions[0], **pooled)
 

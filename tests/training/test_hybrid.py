@@ -61,18 +61,18 @@ def test_a_hybrid_is_the_weighted_mean_of_its_parts(hybrid, landmark_file):
     assert whole.classes == EMOTIONS
 
 
-def test_the_deployed_crop_network_answers_as_its_heads_did(hybrid, landmark_file):
+def test_the_deployed_crop_network_predicts_as_its_heads_do(hybrid, landmark_file):
     from utils.faces.crops import network_input
 
     parts, info = load_bundle(hybrid)
     crops = load_face_set(landmark_file).crop[:8]
-    answers = parts["crop"][0].predict(network_input(crops, crop_network.INPUT), verbose=0)
+    outputs = parts["crop"][0].predict(network_input(crops, crop_network.INPUT), verbose=0)
     lite = EmotionClassifier(hybrid / TFLITE["crop"])
-    np.testing.assert_allclose(lite.predict_crops(crops).probabilities, answers["probabilities"], atol=0.02)
+    np.testing.assert_allclose(lite.predict_crops(crops).probabilities, outputs["probabilities"], atol=0.02)
     kernel, bias = parts["crop"][0].get_layer("probabilities").get_weights()
-    logits = answers["embedding"] @ kernel + bias
-    np.testing.assert_allclose(np.log(answers["probabilities"]) - logits, 0 * logits + (
-        np.log(answers["probabilities"]) - logits
+    logits = outputs["embedding"] @ kernel + bias
+    np.testing.assert_allclose(np.log(outputs["probabilities"]) - logits, 0 * logits + (
+        np.log(outputs["probabilities"]) - logits
     ).mean(axis=1, keepdims=True), atol=1e-3)  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_a_set_without_crops_says_what_to_do(landmark_file, hybrid, tmp_path):
     assert "hold none" in user_error(run("evaluate.py", *arguments, "--model", hybrid))
 
 
-def test_exports_of_a_hybrid_answer_as_keras_does(hybrid, landmark_file, tmp_path):
+def test_exports_of_a_hybrid_predict_as_keras_does(hybrid, landmark_file, tmp_path):
     copy = shutil.copytree(hybrid, tmp_path / "copy")
     done = run_here(
         "export_model.py", "--model", copy, "--data", landmark_file, "--formats", "tflite", "onnx"

@@ -1,4 +1,4 @@
-"""Bundles: the same run twice, checked before they are opened, the same answers in every format."""
+"""Bundles: the same run twice, checked before they are opened, the same predictions in every format."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
         np.testing.assert_allclose(scaler.mean_, np.concatenate(both).mean(axis=0), atol=1e-5)
 
 
-def test_lite_model_answers_as_keras_does(bundle, landmark_file):
+def test_lite_model_predicts_as_keras_does(bundle, landmark_file):
     parts, info = load_bundle(bundle)
     network, scaler = parts["landmarks"]
     faces = load_face_set(landmark_file)
@@ -196,7 +196,7 @@ def test_foreign_and_missing_models_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("recipe, epochs", [("default", 20), ("published", 2)])
-def test_exports_answer_as_keras_does_on_real_faces(recipe, epochs, landmark_file, tmp_path, monkeypatch):
+def test_exports_predict_as_keras_does_on_real_faces(recipe, epochs, landmark_file, tmp_path, monkeypatch):
     flags = "--data", landmark_file, "--output", tmp_path, "--epochs", epochs, "--recipe", recipe
     done = run_here("train_model.py", *flags)
     assert done.returncode == 0, done.stderr
@@ -338,7 +338,7 @@ def test_evaluate_reads_as_main_does_and_counts_missed_faces_as_wrong(bundle, pi
     assert "landmarks against main.csv: balanced accuracy" in done.stdout or "than main.csv" in done.stdout
 
 
-def test_evaluate_looks_at_the_test_part_of_a_split_set(bundle, landmark_file, tmp_path):
+def test_evaluate_reads_the_test_part_of_a_split_set(bundle, landmark_file, tmp_path):
     done = run("evaluate.py", "--data", landmark_file, "--model", bundle, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     data = load_face_set(landmark_file)
@@ -352,7 +352,7 @@ def test_evaluate_looks_at_the_test_part_of_a_split_set(bundle, landmark_file, t
     assert "are not here" in user_error(again), "the pictures of this set lie elsewhere"
 
 
-def test_one_picture_is_answered_not_averaged(tmp_path):
+def test_one_picture_is_predicted_not_averaged(tmp_path):
     (tmp_path / "happy").mkdir()
     shutil.copy(DATA / "astronaut.jpg", tmp_path / "happy")
     done = run("evaluate.py", "--images", tmp_path, "--output", tmp_path / "report")
@@ -371,7 +371,7 @@ def test_metrics_by_hand():
     low, high = evaluate_predictions(np.arange(4).repeat(3), np.arange(4).repeat(3), EMOTIONS)[
         "balanced_accuracy_interval"
     ]
-    assert 0.6 < low < 0.85 and high == pytest.approx(1), "twelve right answers are no certainty"
+    assert 0.6 < low < 0.85 and high == pytest.approx(1), "twelve right predictions are no certainty"
     assert wilson_interval(8, 10) == pytest.approx((0.490, 0.943), abs=1e-3)
     sure = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     assert expected_calibration_error(np.array([0, 0, 0, 1]), sure) == pytest.approx(0.1)

@@ -110,14 +110,14 @@ def test_what_was_not_recorded_is_read_live(trained, tmp_path):
     assert read.returncode == 0, read.stderr
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    asked = [(number, *frame) for number, frames in enumerate(held_out) for frame in frames]
-    assert len(rows) == len(asked) and list(rows[0])[-2:] == [OPEN, SHUT]
+    shown = [(number, *frame) for number, frames in enumerate(held_out) for frame in frames]
+    assert len(rows) == len(shown) and list(rows[0])[-2:] == [OPEN, SHUT]
     wrong = [
         f"{index} of clip {number}: {label}, read {row[label]}"
-        for row, (number, index, _, label) in zip(rows, asked)
+        for row, (number, index, _, label) in zip(rows, shown)
         if max((OPEN, SHUT), key=lambda name, row=row: float(row[name] or 0)) != label
     ]
-    assert len(asked) > 25 and len(wrong) <= 0.05 * len(asked), f"{wrong} of {len(asked)} frames"
+    assert len(shown) > 25 and len(wrong) <= 0.05 * len(shown), f"{wrong} of {len(shown)} frames"
 
 
 def test_recordings_that_contradict_each_other_make_no_model_and_say_what_to_record_again(trained, tmp_path):

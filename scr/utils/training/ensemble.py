@@ -57,10 +57,10 @@ class TrainedModel:
 
 
 def require_crops(data: FaceSet, network: str) -> None:
-    """Raise UserError if a network looks at crops and a set has none."""
+    """Raise UserError if a network reads crops and a set has none."""
     if "crop" in PARTS[network] and data.crop is None:
         raise UserError(
-            f"the network '{network}' looks at crops of the faces and these sets hold none; make them again: "
+            f"the network '{network}' reads crops of the faces and these sets hold none; make them again: "
             "python scr/extract_landmarks.py --help, or add --network landmarks"
         )
 
@@ -69,7 +69,7 @@ def require_crops(data: FaceSet, network: str) -> None:
 def maps_of(data: FaceSet, network: str) -> Iterator[FaceSet]:
     """Yield the set with the backbone's feature maps beside its crops, in a file that is deleted at the end.
 
-    A set is given back as it is for a network that does not look at crops. Each face's maps are computed when
+    A set is given back as it is for a network that does not read crops. Each face's maps are computed when
     they are first read, so once, however often heads are trained on them. Raises UserError as
     `require_crops` does.
     """

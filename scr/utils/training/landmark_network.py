@@ -92,6 +92,8 @@ FOLDS = 4
 """That label-noise filtering holds out in turn."""
 LEAST_BATCHES = 64
 """Batches of an epoch that are drawn at least: a small set gets as many steps as it takes to learn."""
+LEAST_SCALE = 1e-5
+"""What a feature is divided by at least: in a small set some blendshape never moves, but for rounding."""
 CHUNK = 4096
 """Faces whose features are computed at a time: 24 MB, and some times that on the way."""
 
@@ -271,8 +273,9 @@ def fit_scaler(chunks: Iterator[np.ndarray]):
     scaler = StandardScaler()
     for chunk in chunks:
         scaler.partial_fit(chunk)
+    scale = np.maximum(scaler.scale_, LEAST_SCALE)
     scaler.mean_, scaler.scale_ = (
-        values.astype(np.float32).astype(np.float64) for values in (scaler.mean_, scaler.scale_)
+        values.astype(np.float32).astype(np.float64) for values in (scaler.mean_, scale)
     )
     return scaler
 

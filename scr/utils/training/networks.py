@@ -46,7 +46,7 @@ def targets(data: FaceSet, recipe, classes: Sequence[str]) -> tuple[np.ndarray, 
 
     target (n, 2 * classes) float32: how much each class is the label's (here one-hot; soft targets sum to 1),
     then 1 for each class that occurs in the face's file-name prefix group. A label outside its group's
-    classes, and a group with one class, are told from all classes. weight (n,) has a mean of 1.
+    classes, and that of a group with one class, is told from all classes. weight (n,) has a mean of 1.
     """
     index = data.class_index(classes)
     label = np.eye(len(classes), dtype=np.float32)[index]
@@ -222,5 +222,5 @@ def calibrate(probabilities: np.ndarray, index: np.ndarray) -> tuple[float, floa
     right then; 0 if no confidence is."""
     temperature = fit_temperature(probabilities, index)
     scaled = mix([(1.0, probabilities)], temperature)
-    threshold, answered = confidence_threshold(index, scaled, PREDICTED_RIGHT)
-    return temperature, threshold if answered else 0.0
+    threshold, predicted = confidence_threshold(index, scaled, PREDICTED_RIGHT)
+    return temperature, threshold if predicted else 0.0
