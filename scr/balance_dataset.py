@@ -20,8 +20,6 @@ from utils.data.classes import choose_classes, list_names
 from utils.data.face_set import SUFFIX, FaceSet, concatenate, load_face_set, save_face_set, save_txt
 from utils.data.splits import assign_split, find_duplicates, prefix_group
 
-EXAMPLES = 5
-"""Contradictory labels that are printed."""
 SOURCE_WARNING = 0.10
 """Warn if the source predicts the label this much better (balanced accuracy) than chance."""
 
@@ -79,7 +77,7 @@ def drop_duplicates(data: FaceSet) -> FaceSet:
         "dropped because their copies carry different labels"
     )
     example = ""
-    for number in np.unique(first[contradictory])[:EXAMPLES]:
+    for number in np.unique(first[contradictory])[:5]:
         rows = np.flatnonzero(first == number)[:3]
         example = " and ".join(f"{data.source[row]}/{data.path[row]} is {data.label[row]}" for row in rows)
         print(f"  {example}")

@@ -96,7 +96,7 @@ def test_what_a_worker_lacks_is_named(many_pictures, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", stand_in)
     images = find_labelled_images(many_pictures)[0]
     with pytest.raises(
-        UserError, match="the cluster at tcp://a:1 can't be used: a worker has no utils; start workers in"
+        UserError, match="the cluster at tcp://a:1 can't be used: a worker has no utils; see that"
     ):
         extract(images, many_pictures, "many", tmp_path / "a.faces", 1, "tcp://a:1")
 

@@ -28,8 +28,6 @@ from .image_folder import LabelledImage
 
 MIN_SIDE_PX = 24
 """Pictures with a shorter side are skipped: no expression can be read from them."""
-HEAD_BYTES = 1 << 20
-"""Of a picture: its camera's notes and previews end before."""
 COMMIT_S = 1.0
 """What is read is on the disk after so many seconds: what a power cut can cost."""
 TASK_PICTURES = 64
@@ -122,12 +120,10 @@ def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
     """Return what a set holds of a picture file, by column: its largest face, or why there is none."""
     try:
         picture = load_picture(path)
-        with path.open("rb") as file:
-            row = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-            file.seek(0)
-            row["encoding"] = encoding(path, file.read(HEAD_BYTES))
+        content = path.read_bytes()
     except (PictureError, OSError) as error:
         return {"reason": getattr(error, "reason", "unreadable")}
+    row = {"sha256": hashlib.sha256(content).hexdigest(), "encoding": encoding(path, content)}
     row |= {"width": picture.width, "height": picture.height}
     if min(picture.width, picture.height) < MIN_SIDE_PX:
         return row | {"reason": "too small"}
@@ -145,12 +141,12 @@ def extract_one(landmarker: FaceLandmarker, path: Path) -> dict:
     }
 
 
-def encoding(path: Path, head: bytes) -> str:
+def encoding(path: Path, content: bytes) -> str:
     """Return how a picture is encoded: its suffix, and for a JPEG the sum of its quantisation tables.
 
     Pictures of one camera or one tool have it in common; one that was encoded again mostly has another.
     """
-    tables = re.findall(rb"\xff\xdb\x00[\x43\x84\xc5].{65}", head, re.DOTALL)
+    tables = re.findall(rb"\xff\xdb\x00[\x43\x84\xc5].{65}", content, re.DOTALL)
     return f"{path.suffix.lower()} {zlib.crc32(b''.join(tables)):08x}"
 
 
@@ -179,11 +175,8 @@ def _on_cluster(scheduler: str, paths: dict[int, Path], numbers: Sequence[int]) 
         cause = error
         while cause and not isinstance(cause, ModuleNotFoundError):
             cause = cause.__cause__
-        advice = (
-            f"a worker has no {cause.name}; start workers in the repository, by its packages: "
-            "PYTHONPATH=scr dask worker --nthreads 1"
-            if cause
-            else f"{str(error) or type(error).__name__}; see that scheduler and workers run, and run this "
-            "again: it goes on where it was"
-        )
-        raise UserError(f"the cluster at {scheduler} can't be used: {advice}") from error
+        reason = f"a worker has no {cause.name}" if cause else str(error) or type(error).__name__
+        raise UserError(
+            f"the cluster at {scheduler} can't be used: {reason}; see that scheduler and workers run, in the "
+            "repository (PYTHONPATH=scr dask worker), and run this again: it goes on where it was"
+        ) from error

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DATA, EMOTIONS, UserError, note, relative
+from ..config import EMOTIONS, UserError, note, relative
 from ..faces.crops import CROP_PX
 from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 from ..files import atomic_path
 from .arrays import CHUNK, Rows, choose
-from .classes import check_classes, list_names
+from .classes import check_classes
 from .image_folder import VOTES
 
 SUFFIX = ".faces"
@@ -213,12 +213,7 @@ def load_face_set(path: Path) -> FaceSet:
     none, or holds no face.
     """
     if not path.is_file():
-        sets = [relative(found) for found in sorted(DATA.glob(f"[!.]*{SUFFIX}"))]
-        others = f"there are: {list_names(sets)}; or " if sets else ""
-        raise UserError(
-            f"no set of faces at {relative(path)}; {others}make one of a folder with a sub-folder for each "
-            "class: python scr/extract_landmarks.py --images FOLDER"
-        )
+        raise UserError(f"no set of faces at {relative(path)}; {_AGAIN.replace('it again', 'one')}")
     if path.suffix.lower() == ".npz":  # as earlier versions wrote
         raise UserError(f"{relative(path)} is a set of an earlier version, which is read no more; {_AGAIN}")
     data = _read_txt(path) if path.suffix.lower() == ".txt" else _read_file(path)

@@ -200,10 +200,8 @@ def _take(
         note(f"{flag}: {missing} of {len(images)} names do not fit and keep what their folders say")
     taken = [one.groupdict() if one else {} for one in found]
     taken = [{name: values[name] for name in names if values.get(name)} for values in taken]
-    if unknown := {values["split"] for values in taken if "split" in values} - set(_SPLIT_FOLDERS):
-        raise UserError(
-            f"{flag} {text} finds {list_names(sorted(unknown))}, which is no split; train, val, test are"
-        )
     for values in taken:
+        if "split" in values and values["split"] not in _SPLIT_FOLDERS:
+            raise UserError(f"{flag} {text} finds {values['split']}, no split; train, val, test are")
         values |= {"split": _SPLIT_FOLDERS[values["split"]]} if "split" in values else {}
     return [replace(image, **values) for image, values in zip(images, taken)]
