@@ -19,6 +19,14 @@ from .image_folder import VOTES
 SUFFIX = ".faces"
 MISSED = "label", "source", "path", "split", "reason"
 """What is known of a picture on which no face was found."""
+TEXT = "label", "source", "path", "sha256", "split", "subject", "session", "encoding"
+KINDS = {
+    "width": (np.int32, ()),
+    "height": (np.int32, ()),
+    "votes": (np.uint8, (VOTES,)),
+    "blendshapes": (np.float32, (BLENDSHAPES,)),
+}
+"""Type and row shape of the small columns that are no text."""
 
 
 @dataclass
@@ -53,15 +61,10 @@ class FaceSet:
 
     def __post_init__(self):
         n = len(self.landmarks)
-        defaults = {
-            "blendshapes": np.zeros((n, BLENDSHAPES), np.float32),
-            "width": np.zeros(n, np.int32),
-            "height": np.zeros(n, np.int32),
-            "votes": np.zeros((n, VOTES), np.uint8),
-        }
-        for name in set(_COLUMNS) - {"crop", "maps"}:
+        for name in (*TEXT, *KINDS):
             if getattr(self, name) is None:
-                setattr(self, name, defaults.get(name, np.zeros(n, "U1")))
+                dtype, shape = KINDS.get(name, ("U1", ()))
+                setattr(self, name, np.zeros((n, *shape), dtype))
         for name, values in self._columns().items():
             if len(values) != n:
                 raise ValueError(f"column {name} has {len(values)} rows, landmarks {n}")
@@ -144,7 +147,6 @@ CREATE TABLE landmarks (id INTEGER PRIMARY KEY, value BLOB);
 CREATE TABLE crop (id INTEGER PRIMARY KEY, value BLOB);
 COMMIT;
 """
-_TEXT = "label", "source", "path", "sha256", "split", "subject", "session", "encoding"
 _AGAIN = "make it again: python scr/extract_landmarks.py --images FOLDER"
 
 
@@ -193,10 +195,9 @@ def save_face_set(path: Path, data: FaceSet) -> None:
         for start in range(0, len(data), CHUNK):
             part = data.select(slice(start, start + CHUNK))
             columns = {"id": range(start, start + len(part)), "reason": [""] * len(part)}
-            columns |= {name: getattr(part, name).tolist() for name in (*_TEXT, "width", "height")}
-            columns |= {
-                name: map(np.ndarray.tobytes, getattr(part, name)) for name in ("votes", "blendshapes")
-            }
+            for name in (*TEXT, *KINDS):
+                values = getattr(part, name)
+                columns[name] = values.tolist() if values.ndim == 1 else map(np.ndarray.tobytes, values)
             insert(file, "picture", columns)
             for name in ("landmarks", "crop"):
                 if (values := getattr(part, name)) is not None:
@@ -225,8 +226,7 @@ def load_face_set(path: Path) -> FaceSet:
 def _read_file(path: Path) -> FaceSet:
     with open_file(path) as file:
         waiting = file.execute("SELECT COUNT(*) FROM picture WHERE reason IS NULL").fetchone()[0]
-        names = *_TEXT, "width", "height", "votes", "blendshapes", "id"
-        columns = _read_columns(file, names, "reason = ''")
+        columns = _read_columns(file, (*TEXT, *KINDS, "id"), "reason = ''")
         missed = _read_columns(file, MISSED, "reason != ''")
         number, inode = columns.pop("id"), path.stat().st_ino
         found = file.execute("SELECT LENGTH(value) / 12 FROM landmarks").fetchone()
@@ -254,11 +254,8 @@ def _read_columns(file: sqlite3.Connection, names: Sequence[str], condition: str
 
 
 def _as_array(name: str, values: Sequence) -> np.ndarray:
-    if name == "votes":
-        return np.frombuffer(b"".join(values), np.uint8).reshape(-1, VOTES)
-    if name == "blendshapes":
-        return np.frombuffer(b"".join(values), np.float32).reshape(-1, BLENDSHAPES)
-    return np.array(values, {"width": np.int32, "height": np.int32, "id": np.int64}.get(name, str))
+    dtype, shape = KINDS.get(name, (np.int64 if name == "id" else str, ()))
+    return np.frombuffer(b"".join(values), dtype).reshape(-1, *shape) if shape else np.array(values, dtype)
 
 
 @dataclass(frozen=True)
