@@ -89,8 +89,17 @@ def train(args) -> None:
     classes = choose_classes(data.label.tolist(), args.classes, where)
     # Checksums are a third of what a face takes in memory, and of no use from here on.
     data = replace(assign_split(data.of_classes(classes), args.seed), sha256=None)
-    recipe = with_epochs(ensemble.RECIPES[args.recipe], args.epochs)
-    note_split(data)
+    recipe = ensemble.RECIPES[args.recipe]
+    if args.epochs:
+        parts = {name: replace(getattr(recipe, name), epochs=args.epochs) for name in ("landmarks", "crop")}
+        recipe = replace(recipe, **parts)
+    counts = Counter(data.split.tolist())
+    note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
+    if counts["train"] < FEW:
+        note(
+            f"few faces to learn from, the shipped model had tens of thousands: to start from it, add --base "
+            f"{relative(MODELS)}; for one person: python scr/train_personal.py --help"
+        )
     pictures = Pictures.of_set(data.part("test"))
     with ensemble.maps_of(data, network) as data:
         model = ensemble.train(network, data, recipe, args.seed, classes)
@@ -157,26 +166,6 @@ def choose_faces(data: FaceSet, args, where: str) -> tuple[FaceSet, tuple[str, .
             "add some (python scr/extract_landmarks.py --help), or leave them out: --classes"
         )
     return data.of_classes(classes), classes
-
-
-def with_epochs(recipe: ensemble.ModelRecipe, epochs: int | None) -> ensemble.ModelRecipe:
-    """Return a recipe with another number of epochs, if one is given."""
-    if epochs is None:
-        return recipe
-    return replace(
-        recipe, landmarks=replace(recipe.landmarks, epochs=epochs), crop=replace(recipe.crop, epochs=epochs)
-    )
-
-
-def note_split(data: FaceSet) -> None:
-    """Say how many faces each part has, and whether they are few."""
-    counts = Counter(data.split.tolist())
-    note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
-    if counts["train"] < FEW:
-        note(
-            f"only {counts['train']} faces to learn from, the shipped model had tens of thousands: to start "
-            f"from it, add --base {relative(MODELS)}; for one person: python scr/train_personal.py --help"
-        )
 
 
 def read_calibration(path: Path) -> dict[str, float]:

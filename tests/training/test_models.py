@@ -64,6 +64,13 @@ def test_scaler_and_reference_see_the_training_part_only(bundle, landmark_file):
         np.testing.assert_allclose(scaler.mean_, np.concatenate(both).mean(axis=0), atol=1e-5)
 
 
+def test_a_feature_that_hardly_moves_is_not_blown_up():
+    from utils.training.landmark_network import LEAST_SCALE, fit_scaler
+
+    scaler = fit_scaler([np.array([[0, 1e-7], [1, 2e-7]], np.float32)])
+    np.testing.assert_allclose(scaler.scale_, [0.5, LEAST_SCALE], rtol=1e-6)
+
+
 def test_lite_model_predicts_as_keras_does(bundle, landmark_file):
     parts, info = load_bundle(bundle)
     network, scaler = parts["landmarks"]

@@ -273,7 +273,20 @@ def fit_heads(data: tuple, val: tuple, recipe: Recipe, seed: int, progress: bool
     pixels = maps[:: -(-len(maps) // STATISTICS_FACES)].reshape(-1, maps.shape[-1]).astype(np.float32)
     # A channel that hardly ever moves must not be blown up to noise: something is added to the deviation.
     mean, deviation = pixels.mean(axis=0), pixels.std(axis=0) + np.float32(0.05)
-    heads = [_build_head(keras, maps.shape[1:], classes, recipe) for _ in range(recipe.heads)]
+
+    def build_head():
+        return keras.Sequential(
+            [
+                keras.Input(maps.shape[1:]),
+                keras.layers.SpatialDropout2D(recipe.channel_dropout),
+                keras.layers.Conv2D(recipe.hidden, 1, activation="relu", name="hidden"),
+                keras.layers.Dropout(recipe.dropout),
+                keras.layers.Flatten(),
+                keras.layers.Dense(classes, name="logits"),
+            ]
+        )
+
+    heads = [build_head() for _ in range(recipe.heads)]
     inputs = keras.Input(maps.shape[1:], dtype="float16")
     standardised = (keras.ops.cast(inputs, "float32") - mean) / deviation
     network = networks.stack_members(inputs, standardised, heads)
@@ -289,20 +302,6 @@ def fit_heads(data: tuple, val: tuple, recipe: Recipe, seed: int, progress: bool
         progress=progress,
     )
     return Trained(network, heads, mean, deviation, history, ())
-
-
-def _build_head(keras, shape: tuple, classes: int, recipe: Recipe):
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.SpatialDropout2D(recipe.channel_dropout),
-            layers.Conv2D(recipe.hidden, 1, activation="relu", name="hidden"),
-            layers.Dropout(recipe.dropout),
-            layers.Flatten(),
-            layers.Dense(classes, name="logits"),
-        ]
-    )
 
 
 def fine_tune(

@@ -183,27 +183,24 @@ def open_reference(path: Path | None, pretrained: Pretrained) -> tuple[Reference
 
     Raises UserError if the set in a file that was named holds no face of the model's classes.
     """
-    data, problem = _reference_set(path, pretrained.info)
-    if not problem and pretrained.needs_embedding and data.crop is None:
-        problem = "the reference set has no crops (extract it again)"
-    if problem:
-        return None, problem
+    if path:
+        data = load_face_set(path).of_classes(pretrained.classes)
+        data = data.part("test") if (data.split == "test").any() else data
+        if not len(data):
+            raise UserError(f"{relative(path)} holds no {list_names(pretrained.classes)}; see --general")
+    else:
+        data, problem = _own_test_set(pretrained.info)
+        if problem:
+            return None, problem
     if pretrained.needs_embedding:
+        if data.crop is None:
+            return None, "the reference set has no crops (extract it again)"
         data = data.select(slice(None, None, -(-len(data) // MOST_REFERENCE)))
     name = relative(path) if path else "the base model's own test set"
-    label = data.class_index(pretrained.classes)
-    return Reference(name, pretrained.hidden(data), label), ""
+    return Reference(name, pretrained.hidden(data), data.class_index(pretrained.classes)), ""
 
 
-def _reference_set(path: Path | None, info: dict) -> tuple[FaceSet | None, str]:
-    if path:
-        data = load_face_set(path).of_classes(info["classes"])
-        if not len(data):
-            raise UserError(
-                f"{relative(path)} has no face labelled {list_names(info['classes'])}; name another set with "
-                "--general"
-            )
-        return (data.part("test") if (data.split == "test").any() else data), ""
+def _own_test_set(info: dict) -> tuple[FaceSet | None, str]:
     # Sets of earlier versions were called .npz; made again they are .faces.
     names = [re.sub(r"\.npz$", ".faces", name) for name in info["data"].get("files", ())]
     if not names:
@@ -213,8 +210,7 @@ def _reference_set(path: Path | None, info: dict) -> tuple[FaceSet | None, str]:
     data = concatenate([load_face_set(ROOT / name) for name in names]).of_classes(info["classes"])
     if not set(data.split.tolist()) >= {"train", "val", "test"}:
         data = assign_split(data, info["training"]["seed"])  # as train_model.py did
-    data = data.part("test")
-    tested = info["metrics"]["test"]["faces"]
+    data, tested = data.part("test"), info["metrics"]["test"]["faces"]
     if len(data) != tested:
         return None, f"{list_names(names)} holds {len(data)} test faces, the base was tested on {tested}"
     return data, ""
