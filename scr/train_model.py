@@ -7,8 +7,8 @@
 
 The last form fine-tunes a model for the people and the camera of your pictures: its last layer alone learns,
 and no more of the change is kept than loses little elsewhere. It wants 150 pictures of each class or more;
-where it gains nothing, no model is written and the exit status is 1. Classes that the base lacks get a new
-last layer. The test part is read once, after training. Two runs with one seed give the same weights.
+where it gains nothing, no model is written and the exit status is 1. The test part is read once, after
+training. Two runs with one seed give the same weights.
 """
 
 from utils.cli import make_parser, positive_int, run_script, seed
@@ -153,13 +153,21 @@ def choose_faces(data: FaceSet, args, where: str) -> tuple[FaceSet, tuple[str, .
     """Return the faces of a set, named by `where`, to fine-tune the base model on, and their classes.
 
     By default those are the classes that the base model reads, if the set has them all, else all that the set
-    holds. Raises UserError for too few pictures, and a set without crops where the model needs them.
+    holds. Raises UserError for classes that it does not read, too few pictures, and a set without crops where
+    the model needs them.
     """
     info = bundle.load_info(args.base)
     ensemble.require_crops(data, bundle.network_of(info))
     counts = Counter(data.label.tolist())
     usual = info["classes"] if set(info["classes"]) <= set(counts) else sorted(counts)
     classes = choose_classes(counts, args.classes or usual, where)
+    if unknown := [name for name in classes if name not in info["classes"]]:
+        # On 153 pictures of four classes a new last layer on its features had .81, from scratch .88.
+        raise UserError(
+            f"{relative(args.base)} does not read {list_names(unknown)}: train on your pictures alone "
+            "(leave out --base, add --network hybrid), or name classes that it reads with --classes "
+            f"({list_names(info['classes'])})"
+        )
     if few := [name for name in classes if counts[name] < LEAST_OF_CLASS]:
         raise UserError(
             f"fewer than {LEAST_OF_CLASS} faces of {list_names(few)} in {where}: too few to hold any out; "

@@ -151,7 +151,7 @@ def test_where_nothing_is_gained_no_model_is_written_and_the_status_says_so(move
         ({"crop": None}, [], "hold none"),
         ({}, ["--network", "crop"], "leave out --network"),
         ({"few": "sad"}, [], "fewer than 10 faces of sad"),
-        ({"label": OTHERS}, ["--max-forgetting", "0.1"], "do nothing for classes that the base model lacks"),
+        ({"label": OTHERS}, [], "add --network hybrid"),
     ],
 )
 def test_what_does_not_fit_the_base_is_said(change, options, fragment, landmark_file, tmp_path):
@@ -165,19 +165,6 @@ def test_what_does_not_fit_the_base_is_said(change, options, fragment, landmark_
     save_face_set(tmp_path / "set.faces", data)
     given = "--base", MODELS, "--data", tmp_path / "set.faces", "--output", tmp_path / "model"
     assert fragment in user_error(run_here("train_model.py", *given, *options))
-
-
-def test_classes_that_the_base_lacks_get_a_new_last_layer(landmark_file, tmp_path):
-    data = load_face_set(landmark_file)
-    label = np.select([data.label == "happy", data.label == "sad"], ["grin", "frown"], data.label)
-    save_face_set(tmp_path / "own.faces", replace(data, label=label))
-    given = "--base", MODELS, "--data", tmp_path / "own.faces", "--output", tmp_path / "own"
-    done = run_here("train_model.py", *given)
-    assert done.returncode == 0, done.stderr
-    model = EmotionClassifier(tmp_path / "own")
-    assert set(model.classes) == {"fear", "frown", "grin", "neutral"}
-    predicted = model.predict(data.landmarks, data.blendshapes, data.crop).probabilities.argmax(axis=1)
-    assert (np.array(model.classes)[predicted] == label).mean() > 0.8
 
 
 @pytest.mark.parametrize(

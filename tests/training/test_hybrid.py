@@ -81,7 +81,7 @@ def test_a_fine_tuned_backbone_learns_with_its_heads(landmark_file):
     from utils.training import ensemble
 
     data = assign_split(load_face_set(landmark_file).of_classes(EMOTIONS))
-    recipe = crop_network.Recipe(epochs=1, fine_tuned_faces=320)
+    recipe = crop_network.Recipe(epochs=1, batch_size=16, fine_tuned_faces=320)
     with ensemble.maps_of(data, "crop") as data:
         parts = data.part("train"), data.part("val")
         one, other, whole = (
