@@ -19,7 +19,7 @@ from utils.cli import make_parser, positive_int, refuse_idle, run_script
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-from utils.app.session_plan import SessionPlan
+from utils.app.recording.session_plan import SessionPlan
 from utils.config import EMOTIONS, MODELS, PERSONAL_DATA, PERSONAL_MODELS, UserError, ask, note, relative
 from utils.data.classes import check_classes, class_name, given_class, list_names, name_problem
 from utils.data.recordings import (
@@ -79,7 +79,7 @@ def main(args):
 def record(args) -> None:
     """Record from the source, under labels given before or in a window, and report what was recorded."""
     from utils.app.pipeline import FaceReader
-    from utils.app.recorder import Recorder
+    from utils.app.recording.recorder import Recorder
     from utils.model.bundle import JSON, PARTS
 
     args.subject = args.subject or "me"
@@ -180,7 +180,7 @@ def ask_for_consent(args, recordings: Recordings, in_window: bool) -> None:
 
     Raises UserError without consent.
     """
-    from utils.app.recorder import CONSENT
+    from utils.app.recording.recorder import CONSENT
 
     if recordings.has_consent or (in_window and not args.consent):
         return
@@ -201,7 +201,7 @@ def confirm(question: str, flag: str) -> None:
 
 def run(recorder, args, parts: list[tuple[str, str]]) -> None:
     """Record the parts, (class, source); where there are none, what the user chooses in a window."""
-    from utils.app.windows.recording_view import RecordingView
+    from utils.app.recording.recording_view import RecordingView
     from utils.video.sources import open_source
 
     for label, place in parts:

@@ -86,10 +86,9 @@ def test_modules_of_the_package_import_each_other_relatively():
         assert not any(name.split(".")[0] == "utils" for name in absolute), path.name
 
 
-@pytest.mark.xfail(reason="the move is under way", strict=False)
 def test_floors_hold_three_to_nine_rooms():
-    rooms = Counter(floor(module) for module in MODULES)
-    assert all(3 <= rooms[name] <= 9 for name in MAY_IMPORT), rooms
+    rooms = Counter(module.rpartition(".")[0] for module in MODULES)
+    assert all(3 <= count <= 9 for count in rooms.values()), rooms
 
 
 def test_no_modules_import_each_other_in_a_circle():

@@ -12,11 +12,11 @@ import pytest
 from conftest import DATA, DEMO, ROOT, SEGMENTS, SMILE, frames_of, load_subject, run, run_here, user_error
 
 import record_dataset
-from utils.app import recorder as recorder_module
-from utils.app.recorder import Recorder, SampleFilter
-from utils.app.session_plan import COUNTDOWN_S, RECORD_S, SessionPlan
+from utils.app.recording import recorder as recorder_module
+from utils.app.recording.recorder import Recorder, SampleFilter
+from utils.app.recording.recording_view import RecordingView
+from utils.app.recording.session_plan import COUNTDOWN_S, RECORD_S, SessionPlan
 from utils.app.windows import window as windows
-from utils.app.windows.recording_view import RecordingView
 from utils.config import EMOTIONS, MODELS
 from utils.data.recordings import list_subjects, open_recordings
 from utils.faces.landmarker import FaceLandmarker

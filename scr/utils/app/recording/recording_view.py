@@ -5,9 +5,9 @@ import textwrap
 
 import numpy as np
 
-from ..recorder import CONSENT, SampleFilter
-from ..session_plan import SessionPlan
-from .canvas import AMBER, DIM, FAINT, INK, PANEL, PAPER, Canvas, RowLayout, class_colours
+from ..windows.canvas import AMBER, DIM, FAINT, INK, PANEL, PAPER, Canvas, RowLayout, class_colours
+from .recorder import CONSENT, SampleFilter
+from .session_plan import SessionPlan
 
 HINTS = {
     "fear": ("eyes wide, brows up and", "together, lips stretched"),

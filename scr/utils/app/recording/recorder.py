@@ -7,15 +7,15 @@ from functools import partial
 
 import numpy as np
 
-from ..config import ask, note
-from ..data.recordings import Recordings
-from ..faces.features import MESH_POINTS, face_box
-from ..faces.images import sharpness
-from ..faces.landmarker import Face
-from ..video.frames import Frame, Source
-from .pipeline import FaceReader
+from ...config import ask, note
+from ...data.recordings import Recordings
+from ...faces.features import MESH_POINTS, face_box
+from ...faces.images import sharpness
+from ...faces.landmarker import Face
+from ...video.frames import Frame, Source
+from ..pipeline import FaceReader
+from ..windows.window import QUIT_KEYS, Window
 from .session_plan import COUNTDOWN_S, SessionPlan
-from .windows.window import QUIT_KEYS, Window
 
 SURE = 0.9
 """Probability from which the model counts as sure that a face shows another class than its label."""
