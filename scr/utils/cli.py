@@ -142,6 +142,6 @@ def number(low: float, high: float = math.inf, kind: type = float):
     return convert
 
 
-positive_int = number(1, kind=int)
+positive_int = number(1, 10**9, int)
 whole_number = number(0, kind=int)
 seed = number(0, 2**32 - 1, int)

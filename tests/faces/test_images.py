@@ -39,7 +39,9 @@ for path in sys.argv[3:]:
 def load_limited(megabytes: int, *paths: Path) -> list[str]:
     """Return a line for each picture, read in a process that may take so much memory beyond its own."""
     command = [sys.executable, "-c", LIMITED, DATA / "astronaut.jpg", str(megabytes), *paths]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "scr")}
+    # A thread of OpenBLAS that begins late, on a busy machine, would take its memory from the limit.
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scr"), "OPENBLAS_NUM_THREADS": "1"}
+    environment |= {"MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

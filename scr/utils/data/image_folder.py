@@ -164,7 +164,8 @@ def _read_votes(labels: Path) -> dict[str, tuple[int, ...]]:
         if None in row.values():
             raise ValueError(f"line {table.line_num} is too short")
         votes = tuple(int(row[name] or 0) for name in FERPLUS_COLUMNS)
-        bytes(votes)  # raises ValueError for a number that is none of votes
+        if not all(0 <= vote <= 255 for vote in votes):
+            raise ValueError(f"line {table.line_num} has {min(votes)} to {max(votes)} votes")
         if row["Image name"]:
             rows[row["Image name"]] = votes
     return rows
