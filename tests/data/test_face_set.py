@@ -272,11 +272,13 @@ def test_too_few_faces_to_split_is_said():
     with pytest.raises(UserError, match="3 of fear"):
         make_split(np.array(["sad"] * 50 + ["fear"] * 3), np.arange(53))
     label = np.array(["sad", "fear", "happy", "neutral"])
-    with pytest.raises(UserError, match="5 of fear, .*5 of sad; with 10 of each class there are enough"):
-        make_split(label.repeat(5), np.arange(20))
-    for enough, test in ((10, 0.1), (5, 0)):
+    with pytest.raises(UserError, match="2 of fear, .*2 of sad; with 4 of each class there are enough"):
+        make_split(label.repeat(4), np.arange(16) // 2)
+    for enough, test in ((10, 0.1), (8, 0.1), (8, 0)):
         for group in (np.arange(4 * enough), np.arange(4 * enough) // 2):
             assert set(make_split(label.repeat(enough), group, test).tolist()) >= {"train", "val"}
+    split = make_split(np.array(["happy", "neutral"]).repeat(5), np.arange(10))  # a person's ten pictures
+    assert all(set(split[start : start + 5].tolist()) == {"train", "val", "test"} for start in (0, 5))
 
 
 def test_weights_equal_classes_within_each_source():

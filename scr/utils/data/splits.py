@@ -1,5 +1,6 @@
 """Duplicates, splits and weights of sets of faces."""
 
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -89,20 +90,26 @@ def _middle(crops: np.ndarray) -> np.ndarray:
     return middle / np.maximum(np.linalg.norm(middle, axis=(1, 2), keepdims=True), 1e-6)
 
 
+FEWEST = 4
+"""Different pictures, or people, of each class that a split takes."""
+
+
 def make_split(
     label: np.ndarray, group: np.ndarray, test: float = 0.1, val: float = 0.2, seed: int = SEED
 ) -> np.ndarray:
     """Return `train`, `val` or `test` (n,) for each row: stratified by label, a group never on two sides.
 
-    `test` is a part of all rows, `val` a part of the rest (the published 10% and 20%).
+    `test` is a part of all rows, `val` a part of the rest (the published 10% and 20%), of few rows at least
+    one of each class.
     """
     from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
     def part_off(rows: np.ndarray, part: float) -> np.ndarray:
-        groups = len(np.unique(group[rows]))
+        groups, counts = len(np.unique(group[rows])), Counter(label[rows].tolist())
         if groups == len(rows):  # scikit-learn's own stratified split, a hundred times faster
-            return train_test_split(rows, test_size=part, stratify=label[rows], random_state=seed)[1]
-        count = min(max(2, round(1 / part)), groups)
+            size = max(len(counts), math.ceil(part * len(rows)))
+            return train_test_split(rows, test_size=size, stratify=label[rows], random_state=seed)[1]
+        count = max(2, min(round(1 / part), groups, *counts.values()))
         folds = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=seed)
         sides = [rows[side] for _, side in folds.split(rows, label[rows], group[rows])]
         whole = [side for side in sides if len(np.unique(label[side])) == len(np.unique(label[rows]))]
@@ -111,10 +118,10 @@ def make_split(
     different = {name: len(np.unique(group[label == name])) for name in np.unique(label).tolist()}
     problem = UserError(
         "too few different pictures or people to split: "
-        f"{', '.join(f'{count} of {name}' for name, count in different.items())}; with "
-        f"{round(1 / (test or val))} of each class there are enough: add pictures"
+        f"{', '.join(f'{count} of {name}' for name, count in different.items())}; with {FEWEST} of each "
+        "class there are enough: add pictures"
     )
-    if min(Counter(label.tolist()).values()) < 4:
+    if min(different.values()) < FEWEST:
         raise problem
     split = np.full(len(label), "train")
     try:
