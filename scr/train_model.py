@@ -97,8 +97,8 @@ def train(args) -> None:
     note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
     if counts["train"] < FEW:
         note(
-            f"few faces to learn from, the shipped model had tens of thousands: to start from it, add --base "
-            f"{relative(MODELS)}; for one person: python scr/train_personal.py --help"
+            "few faces to learn from, the shipped model had tens of thousands: to start from it, --base "
+            f"{relative(MODELS)} in place of --network; for one person: python scr/train_personal.py --help"
         )
     pictures = Pictures.of_set(data.part("test"))
     with ensemble.maps_of(data, network) as data:

@@ -165,4 +165,4 @@ def test_calibration_of_a_source_comes_from_the_others():
     assert found["sources"]["c"]["temperature"] == pytest.approx(2, abs=0.3)
     label, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
     assert confidence_threshold(label, probabilities, 0.9) == (0.8, pytest.approx(2 / 3))
-    assert confidence_threshold(label, probabilities, 0.9, np.array([1, 1, 0.1]))[0] == 0.7
+    assert confidence_threshold(label, probabilities, 0.9, np.array([1, 1, 0.1])) == (0.0, 1.0)

@@ -51,7 +51,7 @@ def confidence_threshold(
     the share of faces that reach it.
 
     label (n,), probabilities (n, classes), weight (n,) of each face (default: all the same). (1.0, 0.0) if no
-    confidence will do.
+    confidence will do; (0.0, 1.0) if all will: then nothing tells from where predictions would be wrong.
     """
     weight = np.ones(len(label)) if weight is None else weight
     confidence = probabilities.max(axis=1)
@@ -62,6 +62,8 @@ def confidence_threshold(
     enough = np.flatnonzero((hits / sure >= right) & is_last)
     if not len(enough):
         return 1.0, 0.0
+    if enough[-1] == len(label) - 1:
+        return 0.0, 1.0
     return float(confidence[order][enough[-1]]), float(sure[enough[-1]] / sure[-1])
 
 
