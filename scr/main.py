@@ -19,9 +19,10 @@ from pathlib import Path
 
 from utils.app.doctor import diagnose, version
 from utils.app.pipeline import FaceReader, PictureResult, read_pictures, read_video
+from utils.app.results.outputs import Outputs, check_names
+from utils.app.results.summary import Summary
+from utils.app.results.table import STDOUT, TableFormat
 from utils.app.smoothing import TIME_CONSTANT_MS
-from utils.app.summary import Summary
-from utils.app.table import STDOUT, Outputs, TableFormat, check_names
 from utils.app.web_page import show_page
 from utils.app.windows.live_view import LiveWindow, View
 from utils.app.windows.window import Window, display_problem

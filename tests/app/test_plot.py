@@ -9,7 +9,7 @@ from conftest import DATA, SMILE
 
 import main
 from utils.app.pipeline import FaceResult
-from utils.app.plot import COLUMNS, Plot, _spans, _thin_out
+from utils.app.results.plot import COLUMNS, Plot, _spans, _thin_out
 from utils.app.smoothing import UNCERTAIN
 from utils.app.windows.canvas import COLOURS, UNSURE
 from utils.config import EMOTIONS, UserError

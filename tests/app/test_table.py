@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from utils.app.pipeline import FaceResult
-from utils.app.table import Table, TableFormat
+from utils.app.results.table import Table, TableFormat
 from utils.config import EMOTIONS, UserError
 
 NAMES = {

@@ -146,8 +146,8 @@ def open_demo(source):
     """Open the live demo on a source, drawing into no window."""
     from main import Demo
     from utils.app.pipeline import FaceReader
-    from utils.app.summary import Summary
-    from utils.app.table import Outputs
+    from utils.app.results.outputs import Outputs
+    from utils.app.results.summary import Summary
     from utils.app.windows.live_view import LiveWindow, View
 
     reader = FaceReader(str(ROOT / "models"))

@@ -47,7 +47,7 @@ def build_parser():
 def main(args):
     import main as demo_script
     from utils.app.pipeline import FaceReader
-    from utils.app.table import Outputs
+    from utils.app.results.outputs import Outputs
     from utils.app.windows.live_view import LiveWindow, View
 
     rounds = max(2, args.frames // ROUND)

@@ -176,7 +176,7 @@ def look_at(path: Path, reader, view) -> str:
 
 def check_rows(frame, faces: list, classes: tuple, folder: Path) -> None:
     """Write the rows of a frame in both formats; raise if they can't be read back."""
-    from utils.app.table import Table
+    from utils.app.results.table import Table
 
     for suffix in (".csv", ".jsonl"):
         path = folder / f".rows-{os.getpid()}{suffix}"

@@ -26,7 +26,8 @@ from ..config import DATA, PERSONAL_MODELS, UserError, note, relative
 from ..faces import crops, detection, features, images, mesh, tracking
 from ..files import read_verified, scratch_folder
 from ..model.bundle import Model, find_model, read_metadata
-from . import pipeline, smoothing, table
+from . import pipeline, smoothing
+from .results import table
 from .windows import canvas, live_view
 
 SOURCES = Path(__file__).resolve().parents[1] / "page"

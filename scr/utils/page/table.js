@@ -1,4 +1,4 @@
-// Readings -> CSV: app/table.py, a row for each face of a frame.
+// Readings -> CSV: app/results/table.py, a row for each face of a frame.
 import { table } from './constants.js'
 
 /** Rows kept; beyond, the older half goes, so that a day with the camera does not fill the memory. */

@@ -1,129 +1,20 @@
-"""Where the results of a run go: a table of rows, the annotated pictures and videos, a plot."""
+"""The files of a run: a table of rows, the annotated pictures and videos, a plot."""
 
 import contextlib
-import csv
-import json
 import os
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import UserError, relative
-from ..video.frames import Frame, Source
-from ..video.video_writer import CODECS, Sound, VideoRecorder, write_picture
-from .pipeline import FaceResult, PictureResult
+from ...config import UserError
+from ...video.frames import Frame, Source
+from ...video.video_writer import CODECS, Sound, VideoRecorder, write_picture
+from ..pipeline import FaceResult, PictureResult
 from .plot import Plot, check_plot
+from .table import PLAIN, STDOUT, SUFFIXES, Table, TableFormat
 
-COLUMNS = ("source", "frame", "timestamp_ms", "face", "x", "y", "width", "height", "emotion", "confidence")
-"""Of each row; the probabilities of the model's classes follow, each under its name."""
-SUFFIXES = (".csv", ".jsonl")
-STDOUT = Path("-")
 LONGEST_NAME = 255
 """Bytes, on every usual file system."""
 PICTURE_SUFFIXES = tuple(".jpg .png .jpeg .bmp .jpe .tif .tiff .ppm".split())
 """That pictures of any size and colour are written as; WebP and AVIF have limits."""
-
-
-@dataclass(frozen=True)
-class TableFormat:
-    """How a CSV file is written; `append`: after the rows that it has. UserError if ambiguous."""
-
-    delimiter: str = ","
-    decimal: str = "."
-    append: bool = False
-
-    def __post_init__(self):
-        if self.delimiter == self.decimal:
-            raise UserError("commas between columns and in numbers can't be told apart; add: --delimiter ';'")
-
-
-class Table:
-    """Writes face results to a `.csv` or `.jsonl` file, or as CSV to stdout; a context manager.
-
-    A frame without a face gives one row whose fields of a face are empty (null in JSON lines). Every row is
-    handed to the system at once, so stopping the program loses none. A new CSV file begins with a byte order
-    mark where class names or `names`, those of the sources, go beyond ASCII: Excel would misread them. Raises
-    UserError if it can't be written.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        classes: tuple[str, ...],
-        names: Sequence[str] = (),
-        style: TableFormat = TableFormat(),
-    ):
-        self.path, self._style = path, style
-        self._columns = (*COLUMNS, *classes)
-        self._is_csv = path.suffix.lower() != ".jsonl"
-        with self._errors_explained():
-            self._file = sys.stdout if path == STDOUT else self._open()
-            self._writer = csv.writer(self._file, lineterminator="\n", delimiter=style.delimiter)
-            if self._is_csv and (path == STDOUT or self._file.tell() == 0):
-                if path != STDOUT and not "".join((*classes, *names)).isascii():
-                    self._file.write("\ufeff")
-                self._writer.writerow(self._columns)
-
-    def _open(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._style.append and self._is_csv and self.path.exists() and self.path.stat().st_size:
-            with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-                header = next(csv.reader(file, delimiter=self._style.delimiter), [])
-            if tuple(header) != self._columns:
-                raise UserError(f"{relative(self.path)} has other columns than this run; choose another name")
-        return self.path.open("a" if self._style.append else "w", newline="", encoding="utf-8")
-
-    @contextlib.contextmanager
-    def _errors_explained(self):
-        try:
-            yield
-        except OSError as error:
-            if self.path == STDOUT:
-                raise
-            problem = f"can't write {relative(self.path)}: {error.strerror}"
-            raise UserError(f"{problem}; free space or choose another place") from error
-
-    def write(self, source: str, frame: int, timestamp_ms: int, faces: list[FaceResult]) -> None:
-        """Add the rows of a frame and its faces; raises UserError if the disk refuses."""
-        name = readable_name(source, self._is_csv)
-        with self._errors_explained():
-            for row in [_row(face) for face in faces] or [(None,) * (len(self._columns) - 3)]:
-                row = (name, frame, timestamp_ms, *row)
-                if self._is_csv:
-                    self._writer.writerow(map(self._as_text, row))
-                else:
-                    self._file.write(json.dumps(dict(zip(self._columns, row))) + "\n")
-            self._file.flush()
-
-    def _as_text(self, value):
-        return f"{value:.5f}".replace(".", self._style.decimal) if isinstance(value, float) else value
-
-    def __enter__(self) -> "Table":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.path != STDOUT:
-            with contextlib.suppress(OSError):  # what a full disk refuses at the end was reported by write()
-                self._file.close()
-
-
-def readable_name(name: str, table: bool = False) -> str:
-    """Return a path as text that is always valid: bytes that are no UTF-8 become `\\xff`.
-
-    In a table, a relative path that a spreadsheet would take for a formula gets `./` before it, and is still
-    the path.
-    """
-    name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    if not table:
-        return name
-    return f"{'./' if name.startswith(tuple('=+-@')) else ''}{name}".replace("\r", "\\r")
-
-
-def _row(face: FaceResult) -> tuple:
-    """Return the fields of a face, in the order of the columns."""
-    figures = [round(float(value), 5) for value in (face.confidence, *face.probabilities)]
-    return face.face, *face.box, face.emotion, *figures
 
 
 def check_names(output: Path | None, plot: Path | None) -> None:
@@ -149,7 +40,7 @@ class Outputs:
         output: Path | None = None,
         save: Path | None = None,
         plot: Path | None = None,
-        style: TableFormat = TableFormat(),
+        style: TableFormat = PLAIN,
     ):
         self.source, self.save, self.to_stdout = source, save, output == STDOUT
         self.paths = [path for path in (output, plot, save) if path and path != STDOUT]

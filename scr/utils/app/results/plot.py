@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError
-from ..evaluation.plots import new_figure, save_figure
-from ..video.frames import Frame
-from .pipeline import FaceResult, PictureResult
-from .smoothing import UNCERTAIN
-from .windows.canvas import INK, PAPER, UNSURE, class_colours
+from ...config import UserError
+from ...evaluation.plots import new_figure, save_figure
+from ...video.frames import Frame
+from ..pipeline import FaceResult, PictureResult
+from ..smoothing import UNCERTAIN
+from ..windows.canvas import INK, PAPER, UNSURE, class_colours
 
 FACES = 6
 """Faces that get a plot of their own, those seen longest first."""

@@ -3,8 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
-from ..video.frames import Frame, Source
-from .pipeline import FaceResult, PictureResult
+from ...video.frames import Frame, Source
+from ..pipeline import FaceResult, PictureResult
 
 LINES = 10
 """Files and faces that get a line of their own."""
