@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import main
-from utils.app import doctor
+from utils.app import command, doctor
 from utils.app.pipeline import FaceReader
 from utils.app.windows import live_view
 from utils.app.windows.canvas import AMBER, COLOURS, PANEL
-from utils.config import ASSETS, EMOTIONS, UserError
+from utils.config import ASSETS, EMOTIONS, ROOT, UserError
 from utils.video import live_source, sources, video_writer
 
-MAIN = Path(main.__file__)
+MAIN = ROOT / "scr" / "main.py"
 DEMO = ASSETS / "demo.mp4"
 HEADER = "source,frame,timestamp_ms,face,x,y,width,height,emotion,confidence,fear,happy,neutral,sad"
 
@@ -51,7 +50,7 @@ def clip(frames, tmp_path_factory):
 
 
 def run(*arguments) -> None:
-    main.main(main.build_parser().parse_args([str(argument) for argument in arguments]))
+    command.main(command.build_parser().parse_args([str(argument) for argument in arguments]))
 
 
 def read_csv(path: Path) -> list[dict]:
@@ -164,7 +163,7 @@ def test_saved_video_shows_what_was_drawn(clip, tmp_path):
 
 def test_a_bare_call_without_camera_and_display_plays_the_clip(clip, monkeypatch, capsys):
     monkeypatch.setattr(sources, "open_camera", lambda *_: (None, "there is no /dev/video0"))
-    monkeypatch.setattr(main, "DEMO_CLIP", clip)
+    monkeypatch.setattr(command, "DEMO_CLIP", clip)
     run()
     out, err = capsys.readouterr()
     assert err.count("\n") == 2 and "no camera 0" in err and "no display" in err
@@ -239,7 +238,7 @@ def test_ctrl_c_loses_no_row_and_completes_the_video(frames, tmp_path, monkeypat
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "open_source", lambda *_, **__: Script(frames[:5], interrupt))
+    monkeypatch.setattr(command, "open_source", lambda *_, **__: Script(frames[:5], interrupt))
     with pytest.raises(KeyboardInterrupt):
         run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
     assert len(read_csv(tmp_path / "rows.csv")) == 5
@@ -255,14 +254,14 @@ def test_each_row_is_on_disk_before_the_next_frame_is_read(frames, tmp_path, mon
         return read(self, frame, faces)
 
     monkeypatch.setattr(FaceReader, "read", counted_read)
-    monkeypatch.setattr(main, "open_source", lambda *_, **__: Script(frames[:4]))
+    monkeypatch.setattr(command, "open_source", lambda *_, **__: Script(frames[:4]))
     run("--output", tmp_path / "rows.csv", "--no-display")
     assert counts[1:] == [2, 3, 4]
 
 
 def test_a_camera_gone_for_good_ends_in_one_line_with_all_rows(frames, tmp_path, monkeypatch, capsys):
     source = Script(frames[:3], failure="camera 0 gave no frame for 30 s")
-    monkeypatch.setattr(main, "open_source", lambda *_, **__: source)
+    monkeypatch.setattr(command, "open_source", lambda *_, **__: source)
     with pytest.raises(UserError, match="camera 0 gave no frame"):
         run("--output", tmp_path / "rows.csv", "--no-display")
     assert len(read_csv(tmp_path / "rows.csv")) == 3 and "3 frames" in capsys.readouterr().out
@@ -309,7 +308,7 @@ def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(
     frames, tmp_path, monkeypatch, capsys
 ):
     source = PulledAfterThree([PluggedCamera(frames[0]), PluggedCamera(cv2.resize(frames[0], (960, 540)))])
-    monkeypatch.setattr(main, "open_source", lambda *_, **__: source)
+    monkeypatch.setattr(command, "open_source", lambda *_, **__: source)
     with pytest.raises(UserError, match="plug it in"):
         run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.mp4", "--no-display")
     rows, said = read_csv(tmp_path / "rows.csv"), capsys.readouterr().err.splitlines()
@@ -323,7 +322,7 @@ def test_a_camera_plugged_in_again_goes_on_even_with_another_frame_size(
 
 def test_frame_size_may_change_in_mid_stream(frames, tmp_path, monkeypatch):
     mixed = frames[:3] + [cv2.resize(frame, (960, 540)) for frame in frames[3:6]]
-    monkeypatch.setattr(main, "open_source", lambda *_, **__: Script(mixed))
+    monkeypatch.setattr(command, "open_source", lambda *_, **__: Script(mixed))
     run("--output", tmp_path / "rows.csv", "--save", tmp_path / "drawn.avi", "--no-display")
     widths = [int(row["width"]) for row in read_csv(tmp_path / "rows.csv")]
     assert len(widths) == 6 and np.mean(widths[3:]) == pytest.approx(1.5 * np.mean(widths[:3]), rel=0.15)
@@ -354,8 +353,8 @@ def window(monkeypatch):
 
     def put(*keys):
         fake = FakeWindow(keys)
-        monkeypatch.setattr(main, "display_problem", lambda: "")
-        monkeypatch.setattr(main, "Window", lambda: fake)
+        monkeypatch.setattr(command, "display_problem", lambda: "")
+        monkeypatch.setattr(command, "Window", lambda: fake)
         return fake
 
     return put
@@ -398,7 +397,7 @@ def test_a_lost_camera_is_said_on_the_picture(frames, window, monkeypatch, capsy
             yield None
 
     fake = window()
-    monkeypatch.setattr(main, "open_source", lambda *_, **__: Lost(frames[:2]))
+    monkeypatch.setattr(command, "open_source", lambda *_, **__: Lost(frames[:2]))
     run()
     assert capsys.readouterr().err == "camera 0 is lost, trying again\n" and len(fake.shown) == 3
     amber = (np.abs(fake.shown[-1][:, 640:].astype(int) - AMBER).max(axis=2) < 30).sum()
@@ -485,7 +484,7 @@ def test_what_the_user_can_mend_is_said_in_one_line(arguments, words, frames, cl
 
 def test_clip_without_a_camera_goes_round_in_a_window(clip, window, monkeypatch, capsys):
     monkeypatch.setattr(sources, "open_camera", lambda *_: (None, "there is no /dev/video0"))
-    monkeypatch.setattr(main, "DEMO_CLIP", clip)
+    monkeypatch.setattr(command, "DEMO_CLIP", clip)
     fake = window()
     fake.read_key = lambda wait_s=0.0: "q" if len(fake.shown) == 70 else ""
     run()
@@ -506,14 +505,14 @@ def test_a_picture_is_saved_where_it_is_said(clip, window, monkeypatch, tmp_path
 
 def test_a_name_without_its_option_is_understood(capsys):
     with pytest.raises(SystemExit):
-        main.build_parser().parse_args(["--no-display", "my photo.jpg"])
+        command.build_parser().parse_args(["--no-display", "my photo.jpg"])
     assert "did you mean --source 'my photo.jpg'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["nan", "-1", "inf", "soon"])
 def test_useless_smoothing_is_refused(value, capsys):
     with pytest.raises(SystemExit):
-        main.build_parser().parse_args(["--smoothing-ms", value])
+        command.build_parser().parse_args(["--smoothing-ms", value])
     assert "--smoothing-ms" in capsys.readouterr().err
 
 
@@ -599,7 +598,7 @@ def test_doctor_comes_to_its_end(monkeypatch, capsys):
 
 
 def test_list_cameras(monkeypatch, capsys):
-    monkeypatch.setattr(main, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
+    monkeypatch.setattr(command, "list_cameras", lambda: ["0 Webcam: 640 x 480, V4L2"])
     run("--list-cameras")
     assert capsys.readouterr().out == "0 Webcam: 640 x 480, V4L2\n"
 
@@ -640,10 +639,11 @@ def screen(tmp_path):
 def test_real_window_obeys_its_keys(screen, tmp_path):
     runner = tmp_path / "runner.py"
     runner.write_text(
-        f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(MAIN.parent)!r})\nimport main\n"
+        f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(MAIN.parent)!r})\n"
+        "from utils.app import command\n"
         "from utils.app.windows import live_view\n"
         f"live_view.SNAPSHOTS = Path({str(tmp_path / 'snapshots')!r})\n"
-        "main.run_script(main.main, main.build_parser())\n"
+        "command.start()\n"
     )
     env = os.environ | {"DISPLAY": screen}
     demo = subprocess.Popen(

@@ -8,12 +8,18 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parent
+IN_REPOSITORY = PACKAGE.name == "utils"
+"""Whether this is `scr/utils`; installed, the package holds models and assets itself."""
+PROGRAM = "python scr/main.py" if IN_REPOSITORY else "emotion-detection"
+ROOT = PACKAGE.parents[1] if IN_REPOSITORY else Path.cwd()
+"""Where a user's data and models lie: the repository, or the folder in which the package is used."""
+SHIPPED = ROOT if IN_REPOSITORY else PACKAGE
 DATA = ROOT / "data"
-MODELS = ROOT / "models"
-ASSETS = ROOT / "assets"
+MODELS = SHIPPED / "models"
+ASSETS = SHIPPED / "assets"
 PERSONAL_DATA = DATA / "personal"
-PERSONAL_MODELS = MODELS / "personal"
+PERSONAL_MODELS = ROOT / "models" / "personal"
 
 VERSION = "1.0.0"
 

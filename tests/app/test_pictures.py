@@ -8,8 +8,7 @@ import cv2
 import pytest
 from conftest import DATA, DEMO, frames_of, run
 
-import main
-from utils.app import pipeline
+from utils.app import command, pipeline
 from utils.faces.pool import Lost
 
 
@@ -56,7 +55,7 @@ def test_a_picture_that_kills_its_process_costs_itself(folder, monkeypatch, tmp_
     monkeypatch.setattr(pipeline, "work_through", work_through)
     table = tmp_path / "rows.csv"
     options = ["--source", str(folder), "--no-display", "--output", str(table)]
-    main.main(main.build_parser().parse_args(options))
+    command.main(command.build_parser().parse_args(options))
     assert "=4.jpg: the detector failed on it" in capsys.readouterr().err
     with table.open(newline="", encoding="utf-8-sig") as file:  # one name is no text
         faces = {Path(row["source"]).stem: row["face"] for row in csv.DictReader(file)}
@@ -67,6 +66,6 @@ def test_few_pictures_are_read_in_this_process(monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, "work_through", None)
     table = tmp_path / "rows.csv"
     options = ["--source", str(DATA / "astronaut.jpg"), "--no-display", "--output", str(table)]
-    main.main(main.build_parser().parse_args(options))
+    command.main(command.build_parser().parse_args(options))
     with table.open(newline="") as file:
         assert [row["emotion"] for row in csv.DictReader(file)] == ["happy"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import DATA, SMILE
 
-import main
+from utils.app import command
 from utils.app.pipeline import FaceResult
 from utils.app.results.plot import COLUMNS, Plot, _spans, _thin_out
 from utils.app.smoothing import UNCERTAIN
@@ -17,7 +17,9 @@ from utils.video.frames import Frame
 
 
 def run(*arguments) -> None:
-    main.main(main.build_parser().parse_args([str(argument) for argument in (*arguments, "--no-display")]))
+    command.main(
+        command.build_parser().parse_args([str(argument) for argument in (*arguments, "--no-display")])
+    )
 
 
 def face_result(emotion, confidence, face=0) -> FaceResult:

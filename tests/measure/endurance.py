@@ -45,7 +45,7 @@ def build_parser():
 
 
 def main(args):
-    import main as demo_script
+    from utils.app.demo import Demo
     from utils.app.pipeline import FaceReader
     from utils.app.results.outputs import Outputs
     from utils.app.windows.live_view import LiveWindow, View
@@ -55,7 +55,7 @@ def main(args):
     reader = FaceReader(str(MODELS), PEOPLE)
     view = View(reader.classifier.classes)
     window = LiveWindow(view, NoWindow(), watched)
-    demo_script.Demo(reader, Outputs(watched, view.classes), watched, view, window).run(watched)
+    Demo(reader, Outputs(watched, view.classes), watched, view, window).run(watched)
     report(watched)
 
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import DEMO, ROOT, SMILE, frames_of, user_error
 from PIL import Image
 
-import main
+from utils.app import command
 from utils.config import UserError
 from utils.video.sources import FolderSource, VideoSource, open_source
 from utils.video.video_reader import import_av
@@ -79,7 +79,9 @@ def read_rows(path) -> list[dict]:
 
 
 def demo(*arguments) -> None:
-    main.main(main.build_parser().parse_args([str(argument) for argument in (*arguments, "--no-display")]))
+    command.main(
+        command.build_parser().parse_args([str(argument) for argument in (*arguments, "--no-display")])
+    )
 
 
 def labels_of(path, folder, *more) -> tuple[list[str], list[dict]]:
@@ -353,9 +355,11 @@ def test_quitting_early_ends_the_sound_with_the_picture(tmp_path, monkeypatch):
         def read_key(self, wait_s=0.0):
             return next(keys, "q") if wait_s else ""
 
-    monkeypatch.setattr(main, "display_problem", lambda: "")
-    monkeypatch.setattr(main, "Window", Window)
-    main.main(main.build_parser().parse_args(["--source", str(SMILE), "--save", str(tmp_path / "s.mp4")]))
+    monkeypatch.setattr(command, "display_problem", lambda: "")
+    monkeypatch.setattr(command, "Window", Window)
+    command.main(
+        command.build_parser().parse_args(["--source", str(SMILE), "--save", str(tmp_path / "s.mp4")])
+    )
     with av.open(str(tmp_path / "s.mp4")) as file:
         assert 0.5 < file.duration / 1e6 < 1.2
         assert float(file.streams.audio[0].duration * file.streams.audio[0].time_base) < 1.2

@@ -1,5 +1,6 @@
 """What a bug report needs: versions, display, cameras, and whether the landmarker and the network work."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -8,7 +9,7 @@ import sys
 
 import numpy as np
 
-from ..config import ROOT, VERSION
+from ..config import IN_REPOSITORY, ROOT, VERSION
 from ..faces.landmarker import FaceLandmarker
 from ..model.classifier import EmotionClassifier
 from ..video.camera import list_cameras
@@ -44,11 +45,10 @@ def diagnose(model: str) -> str:
 def version() -> str:
     """Return the version, and the commit if this is a clone: `-dirty` if its files were changed."""
     command = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        commit = done.stdout.strip() if done.returncode == 0 else ""
-    except (OSError, subprocess.TimeoutExpired):  # no git here
-        commit = ""
+    commit = ""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # no git here
+        done = IN_REPOSITORY and subprocess.run(command, capture_output=True, text=True, timeout=10)
+        commit = done.stdout.strip() if done and done.returncode == 0 else ""
     return f"Emotion Detection {VERSION}" + (f", commit {commit}" if commit else "")
 
 
