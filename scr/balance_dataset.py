@@ -15,13 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import DATA, SEED, UserError, relative
-from utils.data.classes import choose_classes, list_names
+from utils.config import DATA, SEED, relative
+from utils.data.audit import SOURCE_WARNING, drop_duplicates, guess_without_face, prefix_groups
+from utils.data.classes import choose_classes
 from utils.data.face_set import SUFFIX, FaceSet, concatenate, load_face_set, save_face_set, save_txt
-from utils.data.splits import assign_split, find_duplicates, prefix_group
-
-SOURCE_WARNING = 0.10
-"""Warn if the source predicts the label this much better (balanced accuracy) than chance."""
+from utils.data.splits import assign_split
 
 
 def build_parser():
@@ -47,7 +45,7 @@ def build_parser():
 def main(args):
     data = concatenate([load_face_set(path) for path in args.data])
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
-    data = drop_duplicates(data.of_classes(classes))
+    data, _ = drop_duplicates(data.of_classes(classes))
     audit_sources(data)
     if not args.keep_split:
         data = data.with_split(np.full(len(data), ""), np.full(len(data.missed), ""))
@@ -60,39 +58,9 @@ def main(args):
     report(output, data, classes)
 
 
-def drop_duplicates(data: FaceSet) -> FaceSet:
-    """Return the set with one copy of each picture, and none of those whose copies carry different labels.
-
-    Raises UserError if that leaves no face of a class.
-    """
-    first = find_duplicates(data)
-    labels = Counter(number for number, _ in set(zip(first.tolist(), data.label.tolist())))
-    contradictory = np.array([labels[number] > 1 for number in first.tolist()], bool)
-    # A held-out copy is the one to keep: dropping it would move its twin's face into the training part.
-    order = np.argsort(~np.isin(data.split, ("val", "test")), kind="stable")
-    kept = np.zeros(len(data), bool)
-    kept[order[np.unique(first[order], return_index=True)[1]]] = True
-    print(
-        f"duplicates: {(~kept).sum()} further copies of {len(data)} pictures; {contradictory.sum()} pictures "
-        "dropped because their copies carry different labels"
-    )
-    example = ""
-    for number in np.unique(first[contradictory])[:5]:
-        rows = np.flatnonzero(first == number)[:3]
-        example = " and ".join(f"{data.source[row]}/{data.path[row]} is {data.label[row]}" for row in rows)
-        print(f"  {example}")
-    left = data.select(kept & ~contradictory)
-    if gone := sorted(set(data.label.tolist()) - set(left.label.tolist())):
-        raise UserError(
-            f"no face of {list_names(gone)} is left: all its pictures are there under two labels, such as "
-            f"{example}; keep each in one class's folder, and extract again"
-        )
-    return left
-
-
 def audit_sources(data: FaceSet) -> None:
     """Print how labels spread over file-name prefixes, and how well they are told without the face."""
-    groups = np.array([f"{source}/{prefix_group(path)}*" for source, path in zip(data.source, data.path)])
+    groups = prefix_groups(data)
     counts = {name: Counter(data.label[groups == name].tolist()) for name in np.unique(groups).tolist()}
     classes = sorted(set(data.label.tolist()))
     wide = max(10, *(len(name) + 2 for name in classes))
@@ -100,14 +68,9 @@ def audit_sources(data: FaceSet) -> None:
     print(" " * 28 + "".join(f"{name:>{wide}}" for name in classes))
     for name, count in sorted(counts.items(), key=lambda item: -item[1].total())[:12]:
         print(f"{name:>28}" + "".join(f"{count[label]:>{wide}}" for label in classes))
-    if min(Counter(data.label.tolist()).values()) < 2:
+    scores = guess_without_face(data)
+    if not scores:
         return
-    clues = {
-        "the file name's prefix": _one_hot(groups),
-        "the picture's size": _one_hot(data.width * 100_000 + data.height),
-        "the crop (place, size and tilt of the eyes)": _eye_geometry(data),
-    }
-    scores = {name: _predictability(values, data.label) for name, values in clues.items()}
     chance = 1 / len(classes)
     print(
         f"how often the label is guessed right without a look at the face ({chance:.2f}, as by chance, is "
@@ -118,31 +81,6 @@ def audit_sources(data: FaceSet) -> None:
             f"WARNING: labels can be told from {' and '.join(told)}; a network may learn that instead of the "
             "expression: measure on another source (python scr/evaluate.py --images DIR)"
         )
-
-
-def _one_hot(values: np.ndarray) -> np.ndarray:
-    return (values[:, None] == np.unique(values)[None, :50]).astype(np.float32)
-
-
-def _eye_geometry(data: FaceSet) -> np.ndarray:
-    """Return (n, 4): middle of the outer eye corners, their distance and tilt, in which is no expression."""
-    right, left = data.landmarks[:, [33, 263], :2].swapaxes(0, 1)
-    across, middle = left - right, (left + right) / 2
-    tilt = np.arctan2(across[:, 1], across[:, 0])
-    return np.column_stack([middle, np.linalg.norm(across, axis=1), tilt])
-
-
-def _predictability(values: np.ndarray, label: np.ndarray) -> float:
-    """Return the cross-validated balanced accuracy of a shallow tree that sees only `values`."""
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.tree import DecisionTreeClassifier
-
-    least = min(20, len(label) // 10 or 1)
-    tree = DecisionTreeClassifier(
-        max_depth=8, min_samples_leaf=least, class_weight="balanced", random_state=SEED
-    )
-    folds = StratifiedKFold(min(5, *Counter(label.tolist()).values()), shuffle=True, random_state=SEED)
-    return float(cross_val_score(tree, values, label, scoring="balanced_accuracy", cv=folds).mean())
 
 
 def balance(data: FaceSet, per_class: int, seed: int) -> FaceSet:
