@@ -1,4 +1,4 @@
-"""What may be wrong with a labelled set: copies, contradicting labels, labels that are told without the face."""
+"""What may be wrong with a labelled set: copies, contradicting labels, labels told without the face."""
 
 from collections import Counter
 
