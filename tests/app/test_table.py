@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from utils.app.pipeline import FaceResult
-from utils.app.results.table import Table, TableFormat
+from utils.app.results.table import FaceTable, TableFormat
 from utils.config import EMOTIONS, UserError
 
 NAMES = {
@@ -25,14 +25,14 @@ NAMES = {
 
 
 SURE = FaceResult(
-    0, np.zeros((478, 3)), (1, 2, 3, 4), "happy", 0.75, np.array([0, 0.75, 0.25, 0], np.float32)
+    0, np.zeros((478, 3)), (1, 2, 3, 4), "happy", 0.75, np.array([0, 0.75, 0.25, 0], np.float32), np.zeros(52)
 )
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_every_name_and_number_comes_back(tmp_path, suffix):
     path = tmp_path / f"rows{suffix}"
-    with Table(path, EMOTIONS) as writer:
+    with FaceTable(path, EMOTIONS) as writer:
         for name in NAMES:
             writer.write(name, 0, 0, [SURE])
     text = path.read_bytes().decode("utf-8")  # strict
@@ -51,15 +51,15 @@ def test_every_name_and_number_comes_back(tmp_path, suffix):
 
 def test_a_table_for_excel(tmp_path):
     path = tmp_path / "rows.csv"
-    with Table(path, EMOTIONS, ["a.png"]) as table:
+    with FaceTable(path, EMOTIONS, ["a.png"]) as table:
         table.write("a.png", 0, 0, [SURE])
     plain = path.read_bytes()
     assert plain.startswith(b"source,frame,timestamp_ms,face,x,y,width,height,emotion,confidence,fear,happy")
-    with Table(path, EMOTIONS, ["\u00fcber.png"]) as table:
+    with FaceTable(path, EMOTIONS, ["\u00fcber.png"]) as table:
         table.write("\u00fcber.png", 0, 0, [SURE])
     marked = path.read_bytes()
     assert marked.startswith(b"\xef\xbb\xbfsource,") and marked.count(b"\xef\xbb\xbf") == 1
-    with Table(path, EMOTIONS, ["a.png"], TableFormat(";", ",")) as table:
+    with FaceTable(path, EMOTIONS, ["a.png"], TableFormat(";", ",")) as table:
         table.write("a;b.png", 0, 0, [SURE])
     rows = list(csv.reader(path.read_text().splitlines(), delimiter=";"))
     assert rows[1][0] == "a;b.png" and rows[1][8:11] == ["happy", "0,75000", "0,00000"]
@@ -69,7 +69,7 @@ def test_a_table_for_excel(tmp_path):
 def test_rows_are_added_to_those_of_before_if_wanted(tmp_path, suffix):
     path = tmp_path / f"rows{suffix}"
     for number in range(3):
-        with Table(path, EMOTIONS, ["\u00fc.png"], TableFormat(append=True)) as table:
+        with FaceTable(path, EMOTIONS, ["\u00fc.png"], TableFormat(append=True)) as table:
             table.write(f"{number}.png", 0, 0, [SURE])
     text = path.read_text(encoding="utf-8-sig")
     assert [text.count(f"{number}.png") for number in range(3)] == [1, 1, 1]
@@ -78,15 +78,15 @@ def test_rows_are_added_to_those_of_before_if_wanted(tmp_path, suffix):
 
 def test_rows_of_another_model_are_not_added(tmp_path):
     path = tmp_path / "rows.csv"
-    Table(path, EMOTIONS).__exit__()
+    FaceTable(path, EMOTIONS).__exit__()
     with pytest.raises(UserError, match="other columns"):
-        Table(path, ("wink", "kiss"), style=TableFormat(append=True))
+        FaceTable(path, ("wink", "kiss"), style=TableFormat(append=True))
     with pytest.raises(UserError, match="other columns"):
-        Table(path, EMOTIONS, style=TableFormat(";", append=True))
+        FaceTable(path, EMOTIONS, style=TableFormat(";", append=True))
 
 
 def test_rows_on_standard_output(capsys):
-    with Table(Path("-"), EMOTIONS, ["\u00fc"]) as table:
+    with FaceTable(Path("-"), EMOTIONS, ["\u00fc"]) as table:
         table.write("\u00fc", 0, 0, [SURE])
     print("still open")
     header, row, end = capsys.readouterr().out.splitlines()

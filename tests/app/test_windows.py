@@ -16,6 +16,7 @@ from utils.video.sources import open_source
 
 SIZES = [(640, 480), (1920, 1080), (1080, 1920), (640, 360), (48, 48), (333, 555), (3000, 200)]
 PROBABILITIES = np.array([0.1, 0.7, 0.15, 0.05], np.float32)
+BLENDSHAPES = np.zeros(52, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,9 @@ def portrait():
 def reading_on(landmarks: np.ndarray, shape, classes=EMOTIONS, probabilities=PROBABILITIES) -> FaceResult:
     best = int(probabilities.argmax())
     box = box_px(face_box(landmarks).tolist(), shape)
-    return FaceResult(0, landmarks, box, classes[best], float(probabilities[best]), probabilities)
+    return FaceResult(
+        0, landmarks, box, classes[best], float(probabilities[best]), probabilities, BLENDSHAPES
+    )
 
 
 def is_drawn(image: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -115,7 +118,10 @@ def test_panel_says_what_is_read(portrait):
 def test_a_class_at_nought_percent_has_no_bar_and_several_faces_have_numbers(portrait, monkeypatch):
     frame, landmarks = portrait
     probabilities = np.array([0.004, 0.99, 0.004, 0.002], np.float32)
-    readings = [FaceResult(face, landmarks, (0, 0, 9, 9), "happy", 0.99, probabilities) for face in (0, 1)]
+    readings = [
+        FaceResult(face, landmarks, (0, 0, 9, 9), "happy", 0.99, probabilities, BLENDSHAPES)
+        for face in (0, 1)
+    ]
     figures, text = [], Canvas.text
     monkeypatch.setattr(
         Canvas,
@@ -169,7 +175,15 @@ def test_tags_show_the_panel_s_numbers_though_those_change_less_often(portrait, 
     view = View(EMOTIONS)
     for number in range(12):
         readings = [
-            FaceResult(face, landmarks, (0, 0, 9, 9), "happy", 0.5 + number / 100 + face / 10, PROBABILITIES)
+            FaceResult(
+                face,
+                landmarks,
+                (0, 0, 9, 9),
+                "happy",
+                0.5 + number / 100 + face / 10,
+                PROBABILITIES,
+                BLENDSHAPES,
+            )
             for face in (0, 1)
         ]
         view.draw(frame, readings, number * 33)

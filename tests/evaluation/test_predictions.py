@@ -103,9 +103,10 @@ def test_tables_of_spreadsheets_are_read(tmp_path, text):
     assert found.confidence[2] == 0.75 and found.predicted.tolist() == [MISSED, MISSED, 1, MISSED]
 
 
-def test_an_uncertain_face_counts_as_its_likeliest_class(tmp_path):
-    columns = "source,emotion,confidence,happy,sad\n"
-    table = write(tmp_path / "main.csv", columns + "sad/002.jpg,uncertain,.45,.45,.4\n")
+@pytest.mark.parametrize("more, values", [("", ""), (",yaw,pitch,roll,jawOpen", ",-12.5,3,0,.9")])
+def test_an_uncertain_face_counts_as_its_likeliest_class(tmp_path, more, values):
+    columns = f"source,emotion,confidence,happy,sad{more}\n"
+    table = write(tmp_path / "main.csv", columns + f"sad/002.jpg,uncertain,.45,.45,.4{values}\n")
     found = read_predictions(table, PICTURES)
     assert found.classes == ("happy", "sad") and found.predicted[2] == 0 and found.confidence[2] == 0.45
 

@@ -176,11 +176,11 @@ def look_at(path: Path, reader, view) -> str:
 
 def check_rows(frame, faces: list, classes: tuple, folder: Path) -> None:
     """Write the rows of a frame in both formats; raise if they can't be read back."""
-    from utils.app.results.table import Table
+    from utils.app.results.table import FaceTable
 
     for suffix in (".csv", ".jsonl"):
         path = folder / f".rows-{os.getpid()}{suffix}"
-        with Table(path, classes) as table:
+        with FaceTable(path, classes) as table:
             table.write(frame.source, frame.index, frame.timestamp_ms, faces)
         text = path.read_bytes().decode("utf-8")
         if suffix == ".csv":

@@ -40,7 +40,8 @@ class FaceResult:
 
     face: its number, in a video the same for the same person; landmarks (478, 3) float32 in image widths;
     box (x, y, width, height) in pixels within the frame; probabilities (classes,) float32; confidence: the
-    probability of the emotion, or of the likeliest class if the emotion is `uncertain`.
+    probability of the emotion, or of the likeliest class if the emotion is `uncertain`; blendshapes (52,)
+    float32, of this frame alone.
     """
 
     face: int
@@ -49,6 +50,7 @@ class FaceResult:
     emotion: str
     confidence: float
     probabilities: np.ndarray
+    blendshapes: np.ndarray
 
 
 class FaceReader:
@@ -111,7 +113,8 @@ class FaceReader:
             smoother = self._smoothers.of_person(person, frame.timestamp_ms)
             label = smoother.update(row, frame.timestamp_ms)
             box = box_px(face_box(face.landmarks).tolist(), frame.shape)
-            results.append(FaceResult(person, face.landmarks, box, *label, smoother.probabilities))
+            values = smoother.probabilities, face.blendshapes
+            results.append(FaceResult(person, face.landmarks, box, *label, *values))
         return sorted(results, key=lambda result: result.face)
 
     def _crop_output_of(self, faces: list[Face], frame: Frame) -> Prediction | None:

@@ -14,7 +14,8 @@ import numpy as np
 from ..config import MODELS, UserError, note, relative
 from ..data.classes import class_name, list_names
 from ..data.face_set import FaceSet
-from ..faces.features import face_box
+from ..faces.features import BLENDSHAPE_NAMES, face_box
+from ..faces.pose import POSE
 from ..model.bundle import load_info
 from ..model.classifier import EmotionClassifier
 from .metrics import MISSED, calibration_error, compare_hits, evaluate_predictions
@@ -23,6 +24,8 @@ FACE_WIDTHS = (1, 32, 48, 64, 96, 128, 256)
 """Pixels at which the figures by face width part."""
 UNCERTAIN = "uncertain"
 """What main.py writes where no class is likely enough."""
+NO_CLASSES = {*POSE, *BLENDSHAPE_NAMES}
+"""Columns that main.py may add after the probabilities of the classes."""
 SHIPPED = "shipped"
 """What the model in `models` is called beside others."""
 
@@ -262,7 +265,7 @@ def _emotion(path: Path, row: dict) -> str:
     emotion, names = row.get("emotion", ""), list(row)
     if emotion != UNCERTAIN or "confidence" not in row:
         return emotion
-    classes = names[names.index("confidence") + 1 :]
+    classes = [name for name in names[names.index("confidence") + 1 :] if name not in NO_CLASSES]
     return max(classes, key=lambda name: _number(path, row, name, 0), default="")
 
 

@@ -10,28 +10,50 @@ model's JSON:
     {"kind": "aligned", "points": 468, "blendshapes": true, "reference": [[x, y, z]...]}
 """
 
+import re
+
 import numpy as np
 
 MESH_POINTS = 468
 ALL_POINTS = 478
-BLENDSHAPES = 52
+BLENDSHAPE_NAMES = tuple(
+    """
+    _neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff
+    cheekSquintLeft cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight
+    eyeLookInLeft eyeLookInRight eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft
+    eyeSquintRight eyeWideLeft eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft
+    mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel mouthLeft mouthLowerDownLeft
+    mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight mouthRollLower
+    mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft
+    mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight
+    """.split()
+)
+"""As MediaPipe names and orders them (its class `Blendshapes`): how far each muscle group moves, 0 to 1."""
+BLENDSHAPES = len(BLENDSHAPE_NAMES)
 
 
 def align(landmarks: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return `landmarks` moved, scaled and rotated (no reflection) onto `reference`.
 
-    landmarks (n, points, 3), reference (points, 3) -> (n, points, 3) in units of the reference. Least-squares
-    similarity of Umeyama (1991), equations 40 to 42.
+    landmarks (n, points, 3), reference (points, 3) -> (n, points, 3) in units of the reference.
     """
-    target_mean = _mean_point(reference)
+    rotation, scale = fit_similarity(landmarks, reference)
     centred = landmarks - _mean_point(landmarks)
-    u, singular, vt = np.linalg.svd((reference - target_mean).T @ centred)
+    return scale[:, None, None] * (centred @ rotation.transpose(0, 2, 1)) + _mean_point(reference)
+
+
+def fit_similarity(landmarks: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rotations (n, 3, 3) and scales (n,) that lay landmarks (n, points, 3) on `reference`.
+
+    Least-squares similarity of Umeyama (1991), equations 40 to 42; points are columns.
+    """
+    centred = landmarks - _mean_point(landmarks)
+    u, singular, vt = np.linalg.svd((reference - _mean_point(reference)).T @ centred)
     sign = np.ones((len(landmarks), 3), landmarks.dtype)
     sign[:, 2] = np.sign(np.linalg.det(u @ vt))
-    rotation = (u * sign[:, None, :]) @ vt
     spread = np.add.reduce(np.square(centred), axis=(1, 2))
     scale = np.add.reduce(singular * sign, axis=1) / np.maximum(spread, 1e-12)
-    return scale[:, None, None] * (centred @ rotation.transpose(0, 2, 1)) + target_mean
+    return (u * sign[:, None, :]) @ vt, scale
 
 
 def _mean_point(points: np.ndarray) -> np.ndarray:
@@ -89,12 +111,12 @@ def compute_features(landmarks: np.ndarray, blendshapes: np.ndarray | None, reci
     return flat.astype(np.float32, copy=False)
 
 
+_OTHER_SIDE = {"Left": "Right", "Right": "Left"}
 MIRRORED_BLENDSHAPES = np.array(
-    """
-    0 2 1 3 5 4 6 8 7 10 9 12 11 14 13 16 15 18 17 20 19 22 21 23 26 25 24 27 29 28 31 30 32 39 35 34
-    37 36 38 33 40 41 42 43 45 44 47 46 49 48 51 50
-    """.split(),
-    int,
+    [
+        BLENDSHAPE_NAMES.index(re.sub("(Left|Right)$", lambda side: _OTHER_SIDE[side[0]], name))
+        for name in BLENDSHAPE_NAMES
+    ]
 )
 """For each blendshape its place on the mirrored face (`browDownLeft`: `browDownRight`)."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from ...config import UserError
@@ -9,7 +10,7 @@ from ...video.frames import Frame, Source
 from ...video.video_writer import CODECS, Sound, VideoRecorder, write_picture
 from ..pipeline import FaceResult, PictureResult
 from .plot import Plot, check_plot
-from .table import PLAIN, STDOUT, SUFFIXES, Table, TableFormat
+from .table import PLAIN, STDOUT, SUFFIXES, FaceTable, TableFormat
 
 LONGEST_NAME = 255
 """Bytes, on every usual file system."""
@@ -29,8 +30,9 @@ class Outputs:
     """The files of a run, as many as were asked for; a context manager that completes them.
 
     `output` takes a row for each face and frame, `save` what is shown: a video, a picture, or a folder,
-    `plot` a picture of it all. Raises UserError for a name that does not fit the source, and if a file would
-    overwrite one that is read, or another output, by whatever name or link.
+    `plot` a picture of it all. more_columns: of the table, see `FaceTable`. Raises UserError for a name that
+    does not fit the source, and if a file would overwrite one that is read, or another output, by whatever
+    name or link.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Outputs:
         save: Path | None = None,
         plot: Path | None = None,
         style: TableFormat = PLAIN,
+        more_columns: Collection[str] = (),
     ):
         self.source, self.save, self.to_stdout = source, save, output == STDOUT
         self.paths = [path for path in (output, plot, save) if path and path != STDOUT]
@@ -50,7 +53,10 @@ class Outputs:
             self._check_files({"--output": output, "--plot": plot})
         self._files, self._video = contextlib.ExitStack(), None
         names = [file.name for file in source.files]
-        self._table = self._files.enter_context(Table(output, classes, names, style)) if output else None
+        self._table = None
+        if output:
+            self._table = FaceTable(output, classes, names, style, more_columns)
+            self._files.enter_context(self._table)
         self._plot = Plot(plot, classes, source.name if source.kind == "folder" else "") if plot else None
 
     def _check_files(self, options: dict[str, Path | None]) -> None:

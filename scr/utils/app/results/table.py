@@ -1,19 +1,25 @@
-"""`--output`: a row for each face and frame, as CSV or JSON lines."""
+"""Rows as CSV or JSON lines: those of `--output`, one for each face and frame, and of `--summary`."""
 
 import contextlib
 import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ...config import UserError, relative
+from ...faces.features import BLENDSHAPE_NAMES
+from ...faces.pose import POSE, head_pose
 from ..pipeline import FaceResult
 
 COLUMNS = ("source", "frame", "timestamp_ms", "face", "x", "y", "width", "height", "emotion", "confidence")
 """Of each row; the probabilities of the model's classes follow, each under its name."""
+MORE_COLUMNS = {"pose": POSE, "blendshapes": BLENDSHAPE_NAMES}
+"""Groups of columns that may be asked for, after those."""
 SUFFIXES = (".csv", ".jsonl")
 STDOUT = Path("-")
 
@@ -35,25 +41,30 @@ PLAIN = TableFormat()
 
 
 class Table:
-    """Writes face results to a `.csv` or `.jsonl` file, or as CSV to stdout; a context manager.
+    """Writes rows to a `.csv` or `.jsonl` file, or as CSV to stdout; a context manager.
 
-    A frame without a face gives one row whose fields of a face are empty (null in JSON lines). Every row is
-    handed to the system at once, so stopping the program loses none. A new CSV file begins with a byte order
-    mark where class names or `names`, those of the sources, go beyond ASCII: Excel would misread them. Raises
-    UserError if it can't be written.
+    None is an empty field (null in JSON lines), and numbers have as many `decimals`. Every row is handed to
+    the system at once, so stopping the program loses none. A new CSV file begins with a byte order mark where
+    the columns or `names`, those of the sources, go beyond ASCII: Excel would misread them. Raises UserError
+    if it can't be written.
     """
 
     def __init__(
-        self, path: Path, classes: tuple[str, ...], names: Sequence[str] = (), style: TableFormat = PLAIN
+        self,
+        path: Path,
+        columns: Sequence[str],
+        names: Sequence[str] = (),
+        style: TableFormat = PLAIN,
+        decimals: int = 5,
     ):
-        self.path, self._style = path, style
-        self._columns = (*COLUMNS, *classes)
+        self.path, self._style, self._decimals = path, style, decimals
+        self._columns = tuple(columns)
         self._is_csv = path.suffix.lower() != ".jsonl"
         with self._errors_explained():
             self._file = sys.stdout if path == STDOUT else self._open()
             self._writer = csv.writer(self._file, lineterminator="\n", delimiter=style.delimiter)
             if self._is_csv and (path == STDOUT or self._file.tell() == 0):
-                if path != STDOUT and not "".join((*classes, *names)).isascii():
+                if path != STDOUT and not "".join((*columns, *names)).isascii():
                     self._file.write("\ufeff")
                 self._writer.writerow(self._columns)
 
@@ -76,20 +87,25 @@ class Table:
             problem = f"can't write {relative(self.path)}: {error.strerror}"
             raise UserError(f"{problem}; free space or choose another place") from error
 
-    def write(self, source: str, frame: int, timestamp_ms: int, faces: list[FaceResult]) -> None:
-        """Add the rows of a frame and its faces; raises UserError if the disk refuses."""
-        name = readable_name(source, self._is_csv)
+    def write_row(self, source: str, *values) -> None:
+        """Add a row: the source's name, and values, of which the last ones may be missing.
+
+        Raises UserError if the disk refuses.
+        """
+        values = [round(float(one), self._decimals) if _is_float(one) else one for one in values]
+        values += [None] * (len(self._columns) - 1 - len(values))
+        row = (readable_name(source, self._is_csv), *values)
         with self._errors_explained():
-            for row in [_row(face) for face in faces] or [(None,) * (len(self._columns) - 3)]:
-                row = (name, frame, timestamp_ms, *row)
-                if self._is_csv:
-                    self._writer.writerow(map(self._as_text, row))
-                else:
-                    self._file.write(json.dumps(dict(zip(self._columns, row))) + "\n")
+            if self._is_csv:
+                self._writer.writerow(map(self._as_text, row))
+            else:
+                self._file.write(json.dumps(dict(zip(self._columns, row))) + "\n")
             self._file.flush()
 
     def _as_text(self, value):
-        return f"{value:.5f}".replace(".", self._style.decimal) if isinstance(value, float) else value
+        if not _is_float(value):
+            return value
+        return f"{value:.{self._decimals}f}".replace(".", self._style.decimal)
 
     def __enter__(self) -> "Table":
         return self
@@ -112,7 +128,34 @@ def readable_name(name: str, table: bool = False) -> str:
     return f"{'./' if name.startswith(tuple('=+-@')) else ''}{name}".replace("\r", "\\r")
 
 
-def _row(face: FaceResult) -> tuple:
-    """Return the fields of a face, in the order of the columns."""
-    figures = [round(float(value), 5) for value in (face.confidence, *face.probabilities)]
-    return face.face, *face.box, face.emotion, *figures
+def _is_float(value) -> bool:
+    return isinstance(value, float | np.floating)
+
+
+class FaceTable(Table):
+    """A table with a row for each face and frame; more: which of `MORE_COLUMNS` it has.
+
+    A frame without a face gives one row whose fields of a face are empty.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        classes: Sequence[str],
+        names: Sequence[str] = (),
+        style: TableFormat = PLAIN,
+        more: Collection[str] = (),
+    ):
+        self._more = [group for group in MORE_COLUMNS if group in more]
+        others = [name for group in self._more for name in MORE_COLUMNS[group]]
+        super().__init__(path, (*COLUMNS, *classes, *others), names, style)
+
+    def write(self, source: str, frame: int, timestamp_ms: int, faces: list[FaceResult]) -> None:
+        """Add the rows of a frame and its faces; raises UserError if the disk refuses."""
+        for fields in map(self._fields, faces) if faces else [()]:
+            self.write_row(source, frame, timestamp_ms, *fields)
+
+    def _fields(self, face: FaceResult) -> tuple:
+        more = {"pose": lambda: head_pose(face.landmarks[None])[0], "blendshapes": lambda: face.blendshapes}
+        others = [value for group in self._more for value in more[group]()]
+        return face.face, *face.box, face.emotion, face.confidence, *face.probabilities, *others
