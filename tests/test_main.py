@@ -20,6 +20,7 @@ from utils.app.pipeline import FaceReader
 from utils.app.windows import live_view
 from utils.app.windows.canvas import AMBER, COLOURS, PANEL
 from utils.config import ASSETS, EMOTIONS, ROOT, UserError
+from utils.faces.pose import POSE
 from utils.video import live_source, sources, video_writer
 
 MAIN = ROOT / "scr" / "main.py"
@@ -138,6 +139,22 @@ def test_json_lines(frames, tmp_path):
     face, none = (json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines())
     assert list(face) == list(none) == HEADER.split(",")
     assert face["face"] == 0 and isinstance(face["confidence"], float) and none["emotion"] is None
+
+
+def test_pose_and_blendshapes_follow_the_columns_of_always(frames, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), frames[-1])
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((100, 100, 3), np.uint8))
+    run("--source", tmp_path, "--output", tmp_path / "all.csv", "--columns", "all", "--no-display")
+    run("--source", tmp_path, "--output", tmp_path / "pose.jsonl", "--columns", "pose", "--no-display")
+    header, face, empty = csv.reader((tmp_path / "all.csv").read_text().splitlines())
+    assert ",".join(header).startswith(f"{HEADER},yaw,pitch,roll,_neutral,browDownLeft,browDownRight,browInn")
+    assert len(header) == 14 + 3 + 52 and not any(empty[3:]) and len(empty) == len(header)
+    row = dict(zip(header, face))
+    assert float(row["mouthSmileLeft"]) > 0.5 > float(row["mouthFrownLeft"]), "she laughs"
+    in_json = json.loads((tmp_path / "pose.jsonl").read_text().splitlines()[0])
+    assert list(in_json) == [*HEADER.split(","), "yaw", "pitch", "roll"]
+    assert [float(row[name]) for name in POSE] == [in_json[name] for name in POSE]
+    assert np.abs([in_json[name] for name in POSE]).max() < 40
 
 
 def test_several_faces(frames, tmp_path):
@@ -451,6 +468,7 @@ def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
         (["--source", "clip.mp4", "--mirror"], "--mirror does nothing"),
         (["--source", "good.png", "--decimal", ","], "--decimal does nothing"),
         (["--source", "good.png", "--output", "a.csv", "--decimal", ","], "add: --delimiter"),
+        (["--source", "good.png", "--columns", "pose"], "--columns does nothing"),
         (["--source", "good.png", "--output", "-", "--append"], "--append does nothing"),
         (["--source", "7"], "no camera 7"),
         (["--source", "clip.mp4", "--save", "zero.mp4/drawn.mp4"], "can't write"),

@@ -24,7 +24,7 @@ from .doctor import diagnose, version
 from .pipeline import FaceReader
 from .results.outputs import Outputs, check_names
 from .results.summary import Summary
-from .results.table import STDOUT, TableFormat
+from .results.table import MORE_COLUMNS, STDOUT, TableFormat
 from .smoothing import TIME_CONSTANT_MS
 from .web_page import show_page
 from .windows.live_view import LiveWindow, View
@@ -63,6 +63,10 @@ def build_parser():
     add = parser.add_argument_group("table").add_argument
     output = "write a row for each face and frame: .csv, .jsonl, or - for CSV on standard output"
     add("--output", type=Path, metavar="FILE", help=output)
+    columns = (
+        "more columns: the head's pose (yaw, pitch, roll in degrees), MediaPipe's 52 blendshapes, or all"
+    )
+    add("--columns", nargs="+", choices=(*MORE_COLUMNS, "all"), help=columns)
     add("--append", action="store_true", default=None, help="add to the rows that FILE has")
     add("--delimiter", choices=(",", ";", "tab"), help="between columns (default: ,)")
     add("--decimal", choices=(".", ","), help="of numbers (default: .)")
@@ -128,6 +132,7 @@ def check_options(args, source: Source) -> None:
     idle = dict.fromkeys(OF_CAMERAS, source.kind != "camera")
     idle |= {"jobs": source.kind != "folder", "smoothing_ms": of_pictures}
     idle |= {"mirror": args.no_display and not args.save, "append": args.output in (None, STDOUT)}
+    idle["columns"] = not args.output
     idle |= dict.fromkeys(("delimiter", "decimal"), not args.output or args.output.suffix.lower() == ".jsonl")
     for name, is_idle in idle.items():
         if is_idle and getattr(args, name) is not None:
@@ -141,7 +146,8 @@ def open_demo(args, source: Source, stack: ExitStack) -> Demo:
     smoothing_ms = TIME_CONSTANT_MS if args.smoothing_ms is None else args.smoothing_ms
     reader = FaceReader(args.model, args.max_faces, smoothing_ms)
     classifier = reader.classifier
-    outputs = Outputs(source, classifier.classes, args.output, args.save, args.plot, style)
+    more = MORE_COLUMNS if "all" in (args.columns or ()) else args.columns or ()
+    outputs = Outputs(source, classifier.classes, args.output, args.save, args.plot, style, more)
     stack.enter_context(outputs)
     problem = "" if args.no_display else display_problem()
     if problem:
