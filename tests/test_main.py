@@ -157,6 +157,45 @@ def test_pose_and_blendshapes_follow_the_columns_of_always(frames, tmp_path):
     assert np.abs([in_json[name] for name in POSE]).max() < 40
 
 
+def test_a_summary_says_what_one_would_compute_from_the_rows(frames, clip, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "two.png"), np.hstack([frames[0][:, 200:], frames[-1][:, 200:]]))
+    cv2.imwrite(str(folder / "empty.png"), np.zeros((100, 100, 3), np.uint8))
+    shutil.copy(clip, folder / "clip.mp4")
+    files = ["--output", tmp_path / "rows.csv", "--summary", tmp_path / "people.csv", "--no-display"]
+    run("--source", folder, *files)
+    with (tmp_path / "people.csv").open(encoding="utf-8") as file:
+        empty, *faces, person = csv.DictReader(file)
+    listed = [f"{Path(row['source']).name} {row['face']}" for row in (empty, *faces, person)]
+    assert listed == ["empty.png ", "two.png 0", "two.png 1", "clip.mp4 0"]
+    assert not any(list(empty.values())[1:])
+    rows = read_csv(tmp_path / "rows.csv")
+    for row, read in zip(faces, [row for row in rows if row["source"].endswith("two.png")]):
+        assert row[f"share_{read['emotion']}"] == "1.000" and not row["seconds"] + row["changes_per_minute"]
+        assert float(row["mean_happy"]) == pytest.approx(float(read["happy"]), abs=6e-4)
+    read = [row for row in rows if row["source"].endswith("clip.mp4")]  # its frames all last as long
+    emotions = [one["emotion"] for one in read]
+    changes = sum(one != other for one, other in zip(emotions, emotions[1:]))
+    assert person["seconds"] == "3.000" and changes > 0
+    assert float(person["changes_per_minute"]) == pytest.approx(changes * 20, abs=1e-3)
+    for name in EMOTIONS:
+        assert float(person[f"share_{name}"]) == pytest.approx(emotions.count(name) / 30, abs=6e-4)
+        mean = np.mean([float(one[name]) for one in read])
+        assert float(person[f"mean_{name}"]) == pytest.approx(mean, abs=6e-4)
+
+
+def test_a_summary_of_a_run_that_is_stopped(frames, tmp_path, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "open_source", lambda *_, **__: Script(frames[:5], interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run("--summary", tmp_path / "people.jsonl", "--no-display")
+    (row,) = map(json.loads, (tmp_path / "people.jsonl").read_text().splitlines())
+    assert row["face"] == 0 and row["seconds"] == 0.2 and row["share_uncertain"] is not None
+
+
 def test_several_faces(frames, tmp_path):
     cv2.imwrite(str(tmp_path / "two.png"), np.hstack([frames[0][:, 200:], frames[-1][:, 200:]]))
     run("--source", tmp_path / "two.png", "--output", tmp_path / "two.csv", "--no-display")
@@ -469,6 +508,8 @@ def test_videos_keep_their_pace_in_a_window(clip, window, monkeypatch):
         (["--source", "good.png", "--decimal", ","], "--decimal does nothing"),
         (["--source", "good.png", "--output", "a.csv", "--decimal", ","], "add: --delimiter"),
         (["--source", "good.png", "--columns", "pose"], "--columns does nothing"),
+        (["--source", "good.png", "--summary", "people.txt"], "end it in .csv or .jsonl"),
+        (["--source", "good.png", "--summary", "a.csv", "--output", "A.csv"], "is written by --output"),
         (["--source", "good.png", "--output", "-", "--append"], "--append does nothing"),
         (["--source", "7"], "no camera 7"),
         (["--source", "clip.mp4", "--save", "zero.mp4/drawn.mp4"], "can't write"),

@@ -67,6 +67,8 @@ def build_parser():
         "more columns: the head's pose (yaw, pitch, roll in degrees), MediaPipe's 52 blendshapes, or all"
     )
     add("--columns", nargs="+", choices=(*MORE_COLUMNS, "all"), help=columns)
+    summary = "write a row for each file and person: seconds, shares, mean probabilities (.csv, .jsonl)"
+    add("--summary", type=Path, metavar="FILE", help=summary)
     add("--append", action="store_true", default=None, help="add to the rows that FILE has")
     add("--delimiter", choices=(",", ";", "tab"), help="between columns (default: ,)")
     add("--decimal", choices=(".", ","), help="of numbers (default: .)")
@@ -95,7 +97,7 @@ def main(args):
     if args.page:
         refuse_idle(build_parser(), args, vars(args).keys() - {"page", "model", "trust"}, "with --page")
         return show_page(args.model)
-    check_names(args.output, args.plot)
+    check_names(args.output, args.plot, args.summary)
     find_model(args.model)  # before a camera is opened in vain
     interrupted = False
     with ExitStack() as stack:
@@ -119,7 +121,8 @@ def main(args):
 
 def open_input(args) -> Source:
     """Return the source that was named, or else the camera; the bundled clip is for a bare `main.py`."""
-    given = (args.source, args.save, args.output, args.plot, *(getattr(args, name) for name in OF_CAMERAS))
+    names = ("source", "save", "output", "summary", "plot", *OF_CAMERAS)
+    given = [getattr(args, name) for name in names]
     fallback = None if args.no_display or any(given) else DEMO_CLIP
     settings = CameraSettings(args.camera_backend or "auto", args.width, args.height, args.fps)
     unread = [args.save] if args.save and args.save.is_dir() else []  # the annotated files of an earlier run
@@ -131,9 +134,11 @@ def check_options(args, source: Source) -> None:
     of_pictures = source.kind in ("picture", "folder") and all(file.is_picture for file in source.files)
     idle = dict.fromkeys(OF_CAMERAS, source.kind != "camera")
     idle |= {"jobs": source.kind != "folder", "smoothing_ms": of_pictures}
-    idle |= {"mirror": args.no_display and not args.save, "append": args.output in (None, STDOUT)}
-    idle["columns"] = not args.output
-    idle |= dict.fromkeys(("delimiter", "decimal"), not args.output or args.output.suffix.lower() == ".jsonl")
+    idle |= {"mirror": args.no_display and not args.save, "columns": not args.output}
+    tables = [table for table in (args.output, args.summary) if table]
+    idle["append"] = all(table == STDOUT for table in tables)
+    no_csv = all(table.suffix.lower() == ".jsonl" for table in tables)
+    idle |= dict.fromkeys(("delimiter", "decimal"), no_csv)
     for name, is_idle in idle.items():
         if is_idle and getattr(args, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} does nothing here ({source.kind}); leave it out")
@@ -147,8 +152,8 @@ def open_demo(args, source: Source, stack: ExitStack) -> Demo:
     reader = FaceReader(args.model, args.max_faces, smoothing_ms)
     classifier = reader.classifier
     more = MORE_COLUMNS if "all" in (args.columns or ()) else args.columns or ()
-    outputs = Outputs(source, classifier.classes, args.output, args.save, args.plot, style, more)
-    stack.enter_context(outputs)
+    files = args.output, args.save, args.plot, style, more, args.summary
+    outputs = stack.enter_context(Outputs(source, classifier.classes, *files))
     problem = "" if args.no_display else display_problem()
     if problem:
         note(f"no display ({problem}): going on without a window")
@@ -159,9 +164,11 @@ def open_demo(args, source: Source, stack: ExitStack) -> Demo:
         view = View(classifier.classes, name, source.live if args.mirror is None else args.mirror)
     if has_window:
         source.loops = True  # the clip
-        waits = not (args.save or args.output or args.plot)
+        waits = not outputs.paths and not outputs.to_stdout
         window = LiveWindow(view, stack.enter_context(Window()), source, waits)
-    return Demo(reader, outputs, Summary(source, has_window), view, window)
+    summary = Summary(source, has_window, outputs.summary_table)
+    stack.callback(summary.end)
+    return Demo(reader, outputs, summary, view, window)
 
 
 def report(demo: Demo, seconds: float, source: Source) -> None:

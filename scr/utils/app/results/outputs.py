@@ -10,6 +10,7 @@ from ...video.frames import Frame, Source
 from ...video.video_writer import CODECS, Sound, VideoRecorder, write_picture
 from ..pipeline import FaceResult, PictureResult
 from .plot import Plot, check_plot
+from .summary import SummaryTable
 from .table import PLAIN, STDOUT, SUFFIXES, FaceTable, TableFormat
 
 LONGEST_NAME = 255
@@ -18,10 +19,11 @@ PICTURE_SUFFIXES = tuple(".jpg .png .jpeg .bmp .jpe .tif .tiff .ppm".split())
 """That pictures of any size and colour are written as; WebP and AVIF have limits."""
 
 
-def check_names(output: Path | None, plot: Path | None) -> None:
-    """Raise UserError unless the names of a table and a plot end in formats that are written."""
-    if output and output != STDOUT and output.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{output} is not a name for results; end it in {' or '.join(SUFFIXES)}")
+def check_names(output: Path | None, plot: Path | None, summary: Path | None) -> None:
+    """Raise UserError unless the names of tables and a plot end in formats that are written."""
+    for table in filter(None, (output if output != STDOUT else None, summary)):
+        if table.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{table} is not a name for results; end it in {' or '.join(SUFFIXES)}")
     if plot:
         check_plot(plot)
 
@@ -30,9 +32,9 @@ class Outputs:
     """The files of a run, as many as were asked for; a context manager that completes them.
 
     `output` takes a row for each face and frame, `save` what is shown: a video, a picture, or a folder,
-    `plot` a picture of it all. more_columns: of the table, see `FaceTable`. Raises UserError for a name that
-    does not fit the source, and if a file would overwrite one that is read, or another output, by whatever
-    name or link.
+    `plot` a picture of it all; `summary_table`, if `summary` names one, is filled by a `Summary`.
+    more_columns: of the table, see `FaceTable`. Raises UserError for a name that does not fit the source, and
+    if a file would overwrite one that is read, or another output, by whatever name or link.
     """
 
     def __init__(
@@ -44,19 +46,23 @@ class Outputs:
         plot: Path | None = None,
         style: TableFormat = PLAIN,
         more_columns: Collection[str] = (),
+        summary: Path | None = None,
     ):
         self.source, self.save, self.to_stdout = source, save, output == STDOUT
-        self.paths = [path for path in (output, plot, save) if path and path != STDOUT]
+        self.paths = [path for path in (output, summary, plot, save) if path and path != STDOUT]
         self._taken: dict = {}
         """files that must not be written, and what they are, by their identity"""
         if self.paths:
-            self._check_files({"--output": output, "--plot": plot})
+            self._check_files({"--output": output, "--summary": summary, "--plot": plot})
         self._files, self._video = contextlib.ExitStack(), None
         names = [file.name for file in source.files]
-        self._table = None
+        self._table = self.summary_table = None
         if output:
             self._table = FaceTable(output, classes, names, style, more_columns)
             self._files.enter_context(self._table)
+        if summary:
+            self.summary_table = SummaryTable(summary, classes, names, style)
+            self._files.enter_context(self.summary_table)
         self._plot = Plot(plot, classes, source.name if source.kind == "folder" else "") if plot else None
 
     def _check_files(self, options: dict[str, Path | None]) -> None:

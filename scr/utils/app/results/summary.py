@@ -1,10 +1,16 @@
-"""What a run saw, in a few lines at its end: a picture's emotion, the shares of time in a video, counts."""
+"""What a run saw: a few lines at its end, and `--summary`, a table with a row for each file and person."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from ...video.frames import Frame, Source
 from ..pipeline import FaceResult, PictureResult
+from ..smoothing import UNCERTAIN
+from .table import PLAIN, Table, TableFormat
 
 LINES = 10
 """Files and faces that get a line of their own."""
@@ -12,19 +18,67 @@ LONGEST_GAP_MS = 1000
 """A face counts for no longer than this after it was seen: a camera may have been away."""
 
 
-class Summary:
-    """Counts pictures, frames and faces, and says what was seen; `watched`: the user sets the pace."""
+@dataclass
+class _Seen:
+    """What a face showed: each emotion's time, probabilities (classes,) times ms, changes of the emotion."""
 
-    def __init__(self, source: Source, watched: bool = False):
-        self.source, self.watched = source, watched
+    times_ms: Counter[str] = field(default_factory=Counter)
+    weighted: np.ndarray | float = 0.0
+    changes: int = 0
+    last: FaceResult | None = None
+
+    def add(self, face: FaceResult, lasted_ms: int) -> None:
+        self.times_ms[face.emotion] += lasted_ms
+        self.weighted = self.weighted + lasted_ms * face.probabilities
+        self.changes += self.last is not None and self.last.emotion != face.emotion
+        self.last = face
+
+
+class SummaryTable(Table):
+    """A table with a row for each file and person.
+
+    It has of each emotion, `uncertain` included, the share of the time that the person was seen, and of each
+    class the mean probability over that time. Seconds and changes are empty for pictures.
+    """
+
+    def __init__(
+        self, path: Path, classes: Sequence[str], names: Sequence[str] = (), style: TableFormat = PLAIN
+    ):
+        self._emotions = (*classes, UNCERTAIN)
+        shares, means = ([f"{what}_{name}" for name in self._emotions] for what in ("share", "mean"))
+        columns = ("source", "face", "seconds", *shares, *means[:-1], "changes_per_minute")
+        super().__init__(path, columns, names, style, decimals=3)
+
+    def write(self, source: str, faces: dict[int, _Seen], still: bool = False) -> None:
+        """Add the rows of a file and the faces on it, by number; one row without a face if there is none."""
+        if not faces:
+            self.write_row(source)
+        for face, seen in faces.items():
+            total_ms = seen.times_ms.total()
+            times = seen.times_ms if total_ms else {seen.last.emotion: 1}
+            shares = [times.get(name, 0) / (total_ms or 1) for name in self._emotions]
+            means = seen.weighted / total_ms if total_ms else seen.last.probabilities
+            seconds = None if still else total_ms / 1000
+            changes = seen.changes * 60 / seconds if seconds else None
+            self.write_row(source, face, seconds, *shares, *means, changes)
+
+
+class Summary:
+    """Counts pictures, frames and faces, and says what was seen.
+
+    watched: the user sets the pace; table: takes a row for each file and person, those of videos by `end`.
+    """
+
+    def __init__(self, source: Source, watched: bool = False, table: SummaryTable | None = None):
+        self.source, self.watched, self._table = source, watched, table
         self.pictures = self.frames = self.unreadable = self.faces = self.with_face = 0
         """pictures and frames read, files that could not be, faces, pictures and frames with a face"""
         self._lines: list[str] = []
         """of pictures, the first few"""
         self._counts: Counter[str] = Counter()
         """what is on the pictures"""
-        self._times_ms: dict[tuple[str, int], Counter[str]] = {}
-        """by video and face: how long it showed each emotion"""
+        self._videos: dict[str, dict[int, _Seen]] = {}
+        """by video and face: what it showed"""
         self._before: tuple[Frame | None, list[FaceResult], int] = (None, [], 0)
         """the frame before, its faces, and how long it lasted"""
 
@@ -37,6 +91,9 @@ class Summary:
         self._counts.update([face.emotion for face in result.faces] or [nothing])
         if len(self._lines) < LINES:
             self._lines.append(f"{self._name(result.name)}: {_list_faces(result.faces) or nothing}")
+        if self._table:
+            faces = {face.face: _Seen(last=face) for face in result.faces}
+            self._table.write(result.name, faces, still=True)
 
     def add_frame(self, frame: Frame, faces: list[FaceResult]) -> None:
         """Count a video's frame, and what each face showed since the frame before."""
@@ -53,8 +110,16 @@ class Summary:
         self.with_face += bool(faces)
 
     def _add_time(self, frame: Frame | None, faces: list[FaceResult], lasted_ms: int) -> None:
+        seen = self._videos.setdefault(frame.source, {}) if frame else {}
         for face in faces:
-            self._times_ms.setdefault((frame.source, face.face), Counter())[face.emotion] += lasted_ms
+            seen.setdefault(face.face, _Seen()).add(face, lasted_ms)
+
+    def end(self) -> None:
+        """Count the last frame, and write the videos' rows."""
+        self._add_time(*self._before)
+        self._before = (None, [], 0)
+        for source, faces in self._videos.items() if self._table else ():
+            self._table.write(source, faces)
 
     @property
     def read_nothing(self) -> bool:
@@ -69,7 +134,7 @@ class Summary:
         return source if "://" in source else Path(source).name
 
     def lines(self, seconds: float) -> list[str]:
-        """Return what a run of some seconds saw: one line on it all, then one for each picture and face."""
+        """Return what a run of some seconds saw, after its `end`: a line on it all, then on each face."""
         if not self.pictures + self.frames + self.unreadable:
             return []
         return [self._first_line(seconds), *self._picture_lines(), *self._video_lines()]
@@ -96,14 +161,13 @@ class Summary:
 
     def _video_lines(self) -> list[str]:
         """Return a line for each face of each video, the longest seen first, with the shares of its time."""
-        self._add_time(*self._before)
-        self._before = (None, [], 0)
-        ranked = sorted(self._times_ms.items(), key=lambda item: -item[1].total())
-        faces = Counter(source for source, _ in self._times_ms)
+        seen = [(source, *one) for source, faces in self._videos.items() for one in faces.items()]
+        ranked = sorted(seen, key=lambda one: -one[2].times_ms.total())
         lines = []
-        for (source, face), times in ranked[:LINES]:
-            which = f"{self._name(source)}, face {face}" if faces[source] > 1 else self._name(source)
-            lines.append(f"{which}: {self._list_shares(times)}")
+        for source, face, one in ranked[:LINES]:
+            several = len(self._videos[source]) > 1
+            which = f"{self._name(source)}, face {face}" if several else self._name(source)
+            lines.append(f"{which}: {self._list_shares(one.times_ms)}")
         more = len(ranked) - LINES
         return lines + ([f"... and {_number(more, 'more face')}"] if more > 0 else [])
 
