@@ -140,9 +140,9 @@ def test_unknown_arguments_are_refused(script):
     assert "usage:" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_requirements_are_pinned():
-    lines = [
-        line.split("#")[0].strip()
-        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    ]
-    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][\w.]*", line) for line in lines if line)
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-live.txt", "requirements-cluster.txt"])
+def test_requirements_are_pinned(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    assert (lines[0] == "-r requirements-live.txt") == (name == "requirements.txt")
+    packages = [line for line in lines if line[0] not in "#-"]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][\w.]*", line) for line in packages)

@@ -65,7 +65,9 @@ def test_a_missing_package_is_named_whenever_it_is_missed(tmp_path):
     )
     done = run("evaluate.py", "--help", env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
-    assert done.stderr.startswith("error: the package numpy is missing; activate .venv or run: pip install")
+    advice = "error: the package numpy is missing; activate .venv or run: pip install -r requirements"
+    assert done.stderr == f"{advice}.txt\n"
+    assert run("main.py", env={"PYTHONPATH": str(tmp_path)}).stderr == f"{advice}-live.txt\n"
     (tmp_path / "numpy.py").unlink()
     (tmp_path / "keras.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'keras'\", name='keras')\n"

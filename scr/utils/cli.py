@@ -16,7 +16,8 @@ from pathlib import Path
 
 from .config import TRUST_VARIABLE, UserError, note, relative
 
-INSTALL = "pip install -r requirements.txt"
+LIVE = {"main.py", "record_dataset.py"}
+"""The scripts for which requirements-live.txt is enough."""
 _stopped_by = signal.SIGINT
 
 
@@ -54,7 +55,8 @@ def _end(kind: type, error: BaseException, trace) -> None:
     if isinstance(error, UserError):
         line = f"error: {' '.join(str(error).split())[:1000]}"  # one line, whatever a library put into it
     elif isinstance(error, ModuleNotFoundError):
-        line = f"error: the package {error.name} is missing; activate .venv or run: {INSTALL}"
+        packages = f"requirements{'-live' if Path(sys.argv[0]).name in LIVE else ''}.txt"
+        line = f"error: the package {error.name} is missing; activate .venv or run: pip install -r {packages}"
     elif isinstance(error, KeyboardInterrupt):
         status, line = 128 + _stopped_by, "stopped"
     elif isinstance(error, BrokenPipeError):  # the reader has enough: `| head`

@@ -42,8 +42,12 @@ _SYNONYMS = {
 _CANONICAL = {alias: name for name, aliases in _SYNONYMS.items() for alias in (name, *aliases)}
 
 
-class UserError(Exception):
+class EmotionDetectionError(Exception):
     """Something the user can mend: what, where, and the next command, on one line."""
+
+
+UserError = EmotionDetectionError
+"""Its name in here; programs of others catch it by the long one."""
 
 
 def canonical_emotion(name: str) -> str | None:

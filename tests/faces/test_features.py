@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import DATA
 
-from utils.config import MODELS
+from utils.config import MODELS, UserError
 from utils.faces.features import (
     ALL_POINTS,
     align,
@@ -87,7 +87,7 @@ def test_bad_frames_are_refused_and_do_not_poison_the_landmarker(landmarker, por
         np.zeros((64, 64), np.uint8),
         np.zeros((64, 64, 3), np.float32),
     ):
-        with pytest.raises(ValueError, match="uint8 frame"):
+        with pytest.raises(UserError, match="expected pixels"):
             landmarker.detect_picture(bad)
     assert landmarker.detect_picture(portrait)
 

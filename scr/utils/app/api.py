@@ -1,57 +1,192 @@
-"""Pictures -> emotions, for programs of others: what main.py reads, in three lines of Python."""
+"""Pictures and videos -> emotions, for programs of others, as main.py reads them (docs/python.md)."""
 
+import contextlib
+import functools
+import os
+import threading
 import time
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..config import MODELS
-from ..video.frames import Frame
-from ..video.sources import read_picture_file
-from .pipeline import FaceReader
+from ..config import MODELS, UserError, note
+from ..faces.features import BLENDSHAPE_NAMES
+from ..faces.pose import POSE, head_pose
+from ..video.frames import Frame, Source
+from ..video.sources import open_source, read_picture_file
+from .pipeline import FaceReader, FaceResult
+from .pipeline import read_video as read_frames
+from .smoothing import TIME_CONSTANT_MS
+
+Picture = str | Path | np.ndarray
+"""A file, or pixels (height, width, 3) uint8 in OpenCV's order: blue, green, red."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceEmotion:
-    """What is read from a face: its likeliest emotion and the probability of it and of each class.
+    """What is read from a face.
 
-    emotion is `uncertain` if no class reaches the model's threshold; confidence is the likeliest one's.
-    box (x, y, width, height) in pixels of the upright picture; landmarks (478, 3) float32 in its widths.
+    emotion: the likeliest class, or `uncertain` if none reaches the model's threshold; confidence: the
+    likeliest one's probability, 0 to 1; probabilities: of each class. face: its number, from the largest on a
+    picture, the same for the same person in a video. box: x, y, width and height in pixels. pose: yaw, pitch
+    and roll in degrees (`faces/pose.py` tells the signs); blendshapes: MediaPipe's 52, 0 to 1; landmarks:
+    (478, 3) float32 in widths of the picture.
     """
 
     emotion: str
     confidence: float
     probabilities: dict[str, float]
+    face: int
     box: tuple[int, int, int, int]
-    landmarks: np.ndarray
+    pose: dict[str, float] = field(repr=False)
+    blendshapes: dict[str, float] = field(repr=False)
+    landmarks: np.ndarray = field(repr=False)
+
+    def to_dict(self, *columns: str) -> dict[str, int | float | str]:
+        """Return a row for a table or JSON, named as in the table that `main.py --output` writes.
+
+        columns: `pose`, `blendshapes` or both, to add them.
+        """
+        row = {"face": self.face, **dict(zip(("x", "y", "width", "height"), self.box))}
+        row |= {"emotion": self.emotion, "confidence": self.confidence, **self.probabilities}
+        for name in columns:
+            row |= {"pose": self.pose, "blendshapes": self.blendshapes}[name]
+        return row
 
 
-def read_faces(picture: Path | str | np.ndarray, model: Path | str = MODELS) -> list[FaceEmotion]:
-    """Return the faces on a picture, the largest first, as main.py reads them.
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """A frame of a video with its faces.
 
-    picture: a file, or pixels (height, width, 3) uint8 in the order of OpenCV, blue first. model: as
-    `--model` of main.py. The first call for a model loads it. Raises UserError if the picture or the model
-    can't be read, ValueError for pixels of another shape or type. Not for several threads at once.
+    source: the video as it was named; frame: the number, from 0; timestamp_ms: milliseconds since the first;
+    image: (height, width, 3) uint8, blue first.
     """
-    if isinstance(picture, np.ndarray):
-        frame = Frame(np.ascontiguousarray(picture), 0, 0, "pixels", time.monotonic(), still=True)
-    else:
-        frame = read_picture_file(str(picture), Path(picture))
-    reader = _open_reader(str(model))
-    return [
-        FaceEmotion(
-            result.emotion,
-            result.confidence,
-            dict(zip(reader.classifier.classes, map(float, result.probabilities))),
-            result.box,
-            result.landmarks,
-        )
-        for result in reader.read(frame, reader.find(frame))
-    ]
+
+    source: str
+    frame: int
+    timestamp_ms: int
+    faces: list[FaceEmotion]
+    image: np.ndarray = field(repr=False)
+
+    def to_dict(self, *columns: str) -> dict:
+        """Return all but the image for JSON; columns: as `FaceEmotion.to_dict` takes them."""
+        about = {"source": self.source, "frame": self.frame, "timestamp_ms": self.timestamp_ms}
+        return about | {"faces": [face.to_dict(*columns) for face in self.faces]}
 
 
-@cache
-def _open_reader(model: str) -> FaceReader:
-    return FaceReader(model)
+class Reader:
+    """Keeps a model's networks loaded. Several threads may use it.
+
+    model: as `--model` of main.py: a folder, a `.tflite` file, or a name such as `seven`. max_faces: the
+    largest that are read; None: all of a picture, one of a video. smoothing_ms: the time constant of the
+    smoothing in videos; 0: none. Raises EmotionDetectionError if there is no such model.
+    """
+
+    def __init__(
+        self, model: str | Path = MODELS, max_faces: int | None = None, smoothing_ms: float = TIME_CONSTANT_MS
+    ):
+        self._open = functools.partial(FaceReader, str(model), max_faces, smoothing_ms)
+        self._idle = [self._open()]
+        """One for each video or picture that is being read at this moment: 60 MB"""
+        self._cores = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self.classes: tuple[str, ...] = self._idle[0].classifier.classes
+
+    def read_faces(self, pictures: Picture | Iterable[Picture]) -> list:
+        """Return a picture's faces (`FaceEmotion`), the largest first; of many pictures, a list for each.
+
+        Raises EmotionDetectionError if a picture can't be read, or for pixels of another shape or type.
+        """
+        if not isinstance(pictures, Picture):
+            return [self.read_faces(picture) for picture in pictures]
+        if isinstance(pictures, np.ndarray):
+            frame = Frame(np.ascontiguousarray(pictures), 0, 0, "pixels", time.monotonic(), still=True)
+        else:
+            frame = read_picture_file(str(pictures), Path(pictures))
+        with self._cores, self._borrow() as reader:
+            return self._results(reader.read(frame, reader.find(frame)))
+
+    def read_video(self, source: str | Path | int | Iterable) -> Iterator[VideoFrame]:
+        """Yield each frame of a video with its faces: people are numbered, probabilities smoothed in time.
+
+        source: a file, a stream's address or a camera's number, as `--source` of main.py; or the frames
+        themselves, pixels as `Picture` has them, each alone (its time is when it comes) or in a pair with its
+        time in ms. Of cameras and streams, frames that come while the caller is busy are left out. Raises
+        EmotionDetectionError if the source can't be opened, and when a camera or stream is gone for good.
+        """
+        named = isinstance(source, str | Path | int)
+        with (
+            open_source(str(source)) if named else _GivenFrames(source) as frames,
+            self._borrow() as reader,
+            contextlib.closing(read_frames(reader, frames)) as results,
+        ):
+            for frame, faces in results:
+                frames.tell_news()
+                if frame:
+                    faces = self._results(faces)
+                    yield VideoFrame(frame.source, frame.index, frame.timestamp_ms, faces, frame.image)
+            frames.tell_news()
+        if frames.failure and frames.live:
+            raise UserError(frames.failure)
+        elif frames.failure:
+            note(frames.failure)
+
+    @contextlib.contextmanager
+    def _borrow(self) -> Iterator[FaceReader]:
+        """Yield a FaceReader that nobody else uses meanwhile; it remembers a video's people."""
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            reader = self._open()
+        try:
+            yield reader
+        finally:
+            self._idle.append(reader)
+
+    def _results(self, faces: list[FaceResult]) -> list[FaceEmotion]:
+        return [
+            FaceEmotion(
+                face.emotion,
+                face.confidence,
+                dict(zip(self.classes, face.probabilities.tolist())),
+                face.face,
+                face.box,
+                dict(zip(POSE, head_pose(face.landmarks[None])[0].tolist())),
+                dict(zip(BLENDSHAPE_NAMES, face.blendshapes.tolist())),
+                face.landmarks,
+            )
+            for face in faces
+        ]
+
+
+class _GivenFrames(Source):
+    """The frames of a caller, as `Reader.read_video` takes them."""
+
+    def __init__(self, frames: Iterable):
+        super().__init__("frames", "video")
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        start = time.monotonic()
+        for index, given in enumerate(self._frames):
+            now = time.monotonic()
+            image, timestamp_ms = given if isinstance(given, tuple) else (given, (now - start) * 1000)
+            yield Frame(np.ascontiguousarray(image), index, round(timestamp_ms), self.name, now)
+
+
+@functools.cache
+def _reader(**options) -> Reader:
+    return Reader(**options)
+
+
+def read_faces(pictures: Picture | Iterable[Picture], model: str | Path = MODELS, **options) -> list:
+    """Read pictures as `Reader.read_faces` does, by a reader that is kept; options: as `Reader` has them."""
+    return _reader(model=model, **options).read_faces(pictures)
+
+
+def read_video(
+    source: str | Path | int | Iterable, model: str | Path = MODELS, **options
+) -> Iterator[VideoFrame]:
+    """Read a video as `Reader.read_video` does, by a reader that is kept; options: as `Reader` has them."""
+    return _reader(model=model, **options).read_video(source)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..config import UserError
 from .detection import FaceDetector
 from .features import face_box
 from .images import brighten
@@ -42,7 +43,7 @@ class FaceLandmarker:
     def detect(self, frame_bgr: np.ndarray, timestamp_ms: int) -> list[Face]:
         """Return the faces on a video's frame (height, width, 3) uint8, the largest first.
 
-        Timestamps must not go back. Raises ValueError for another shape or type, RuntimeError if a network
+        Timestamps must not go back. Raises UserError for another shape or type, RuntimeError if a network
         fails.
         """
         _check(frame_bgr)
@@ -54,7 +55,7 @@ class FaceLandmarker:
     def detect_picture(self, frame_bgr: np.ndarray) -> list[Face]:
         """Return the faces on a still picture (height, width, 3) uint8, the largest first.
 
-        Raises ValueError for an array of another shape or type, RuntimeError if a network fails.
+        Raises UserError for an array of another shape or type, RuntimeError if a network fails.
         """
         _check(frame_bgr)
         frame_bgr = brighten(frame_bgr)
@@ -72,7 +73,7 @@ class FaceLandmarker:
 def _check(frame_bgr: np.ndarray) -> None:
     shape = frame_bgr.shape
     if len(shape) != 3 or shape[2] != 3 or frame_bgr.dtype != np.uint8 or 0 in shape:
-        raise ValueError(f"expected a (height, width, 3) uint8 frame, got {shape} {frame_bgr.dtype}")
+        raise UserError(f"expected pixels (height, width, 3) uint8, got {shape} {frame_bgr.dtype}")
 
 
 def _face_of(reading: Mesh, width: int, person: int | None = None) -> Face:
