@@ -71,7 +71,8 @@ def build_parser():
     add("--split", choices=("all", "train", "val", "test"), help=split)
     reread = "with --data: read the set's pictures, data/SOURCE/PATH, again as main.py does"
     add("--reread", action="store_true", help=reread)
-    classes = "classes to judge, or to train on (default: those that model and pictures have in common)"
+    classes = "classes to judge, or to train on (default: those that model and pictures have in common); the"
+    classes += " model is read out by its smallest vocabulary that holds them"
     add("--classes", nargs="+", metavar="NAME", help=classes)
     add("--jobs", type=positive_int, default=os.cpu_count(), help="processes that read pictures")
     output = "folder for the reports; each run gets a folder in it, by set and date"
@@ -173,13 +174,15 @@ def choose_split(data: FaceSet, split: str | None) -> tuple[FaceSet, str]:
 
 
 def choose_judged(labels: list[str], models: list[EmotionClassifier], wanted: list[str] | None) -> list[str]:
-    """Return the classes that are judged: those wanted, or all that models and pictures share.
+    """Return the classes that are judged: those wanted, or all that models and pictures share; each model is
+    read out by as few as hold these.
 
     Says, or raises UserError with, what is missing on which side.
     """
     held = set(labels)
     if models:
-        classes = [name for name in models[0].classes if all(name in one.classes for one in models)]
+        known = [set(one.network_classes) for one in models]
+        classes = [name for name in models[0].network_classes if all(name in one for one in known)]
     else:
         classes = [name for name in EMOTIONS if name in held] or sorted(held)
     judged = list(check_classes(wanted)) if wanted else [name for name in classes if name in held]
@@ -192,7 +195,10 @@ def choose_judged(labels: list[str], models: list[EmotionClassifier], wanted: li
             f"the model reads {list_names(classes)}, the pictures show {list_names(sorted(held))}: "
             f"{'; '.join(lacks) or 'they have nothing in common'}"
         )
-    if not wanted and (absent := [name for name in classes if name not in held]):
+    for model in models:
+        model.narrow_to(judged)
+    read = [name for name in classes if any(name in one.classes for one in models)]
+    if not wanted and (absent := [name for name in read if name not in held]):
         note(f"no picture of {list_names(absent)}, which the model also reads and may still predict")
     return judged
 
@@ -208,7 +214,7 @@ def predict(path: Path | str, model: EmotionClassifier, pictures: Pictures, jobs
     """Return what a model predicts for the faces of a set, or for files, read as main.py reads them."""
     name = SHIPPED if model.path == MODELS else system_name(path)
     if pictures.files is not None:
-        return predict_files(name, str(path), model.classes, pictures, jobs)
+        return predict_files(name, model, pictures, jobs)
     if model.needs_crops and pictures.faces.crop is None:
         raise UserError(
             f"{relative(model.path)} needs crops of the faces and these sets hold none; make them again: "
@@ -223,9 +229,7 @@ def system_name(path: Path | str) -> str:
     return (place.stem if place.is_file() else place.name).replace(":", "-")
 
 
-def predict_files(
-    name: str, model: str, classes: tuple[str, ...], pictures: Pictures, jobs: int
-) -> Predictions:
+def predict_files(name: str, model: EmotionClassifier, pictures: Pictures, jobs: int) -> Predictions:
     """Return what a model predicts for the largest face of each picture, by main.py's own way."""
     from tqdm import tqdm
 
@@ -235,7 +239,7 @@ def predict_files(
     files = [InputFile(name, path, True) for name, path in zip(pictures.name.tolist(), pictures.files)]
     predicted = np.full(len(files), MISSED)
     confidence, width = np.full(len(files), np.nan), np.zeros(len(files))
-    reader = FaceReader(model, max_faces=1)
+    reader = FaceReader(str(model.path), max_faces=1, classes=model.classes)
     results = tqdm(read_pictures(reader, files, jobs), total=len(files), unit="img", desc=name)
     for number, result in enumerate(results):
         if result.problem:
@@ -244,15 +248,15 @@ def predict_files(
             face = result.faces[0]
             predicted[number] = face.probabilities.argmax()
             confidence[number], width[number] = face.probabilities.max(), face.box[2]
-    index = label_index(pictures, classes)
-    return Predictions(name, classes, index, predicted, confidence, pictures.source, width)
+    index = label_index(pictures, model.classes)
+    return Predictions(name, model.classes, index, predicted, confidence, pictures.source, width)
 
 
 def predict_shipped(model: EmotionClassifier, pictures: Pictures, jobs: int) -> list[Predictions]:
     """Return the shipped model's predictions, to compare another model with."""
     if model.path.resolve() == MODELS or (shipped := shipped_beside(pictures)) is None:
         return []
-    return [replace(predict(shipped, EmotionClassifier(shipped), pictures, jobs), system=SHIPPED)]
+    return [replace(predict(MODELS, shipped, pictures, jobs), system=SHIPPED)]
 
 
 def with_own_names(systems: list[Predictions]) -> list[Predictions]:

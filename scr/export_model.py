@@ -84,7 +84,7 @@ def main(args):
                 half = name == "tflite" and export.has_half_weights(info)
                 print(check_parity(path, name, HALF_TOLERANCE if half else FLOAT_TOLERANCE, *reference))
     print(f"wrote {relative(output)}; parity with Keras checked on {len(data)} faces")
-    if output.resolve() in (MODELS, MODELS / "seven"):
+    if output.resolve() == MODELS:
         print(
             f"{relative(output / bundle.JSON)} lists the new files, so `git status` shows it as changed; "
             "--output DIR writes elsewhere"

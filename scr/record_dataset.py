@@ -97,7 +97,9 @@ def record(args) -> None:
         recordings.keep_classes(classes)
         counts = recordings.count(session)
         plan = SessionPlan({name: counts[name] for name in classes}, args.wanted, args.label)
-        recorder = Recorder(recordings, session, plan, FaceReader(args.model, max_faces=1))
+        reader = FaceReader(args.model, max_faces=1)
+        reader.classifier.narrow_to(classes)
+        recorder = Recorder(recordings, session, plan, reader)
         try:
             run(recorder, args, parts)
         finally:  # whatever ends it, Ctrl-C or a full disk

@@ -31,8 +31,8 @@ from utils.evaluation.predictions import (
     side_by_side,
 )
 from utils.model import bundle, schema
-from utils.model.classifier import EmotionClassifier
-from utils.training import ensemble, export
+from utils.model.classifier import mix
+from utils.training import ensemble, export, networks
 from utils.training.pretrained import add_forgetting_options, embed_set, fine_tune_model, open_pretrained
 
 LEAST_OF_CLASS = 10
@@ -85,8 +85,13 @@ def train(args) -> None:
     if args.recipe == "fine-tuned" and network == "landmarks":
         raise UserError("--recipe fine-tuned is about the crop network: add --network hybrid")
     data = concatenate([load_face_set(path) for path in args.data])
-    calibration = read_calibration(args.calibration) if args.calibration else {}
+    calibration = read_calibration(args.calibration) if args.calibration else {"vocabularies": []}
     classes = choose_classes(data.label.tolist(), args.classes, where)
+    vocabularies = calibration.pop("vocabularies")
+    if other := [one["classes"] for one in vocabularies if not set(one["classes"]) < set(classes)]:
+        raise UserError(
+            f"{relative(args.calibration)} is of other classes ({list_names(other[0])}); see --classes"
+        )
     # Checksums are a third of what a face takes in memory, and of no use from here on.
     data = replace(assign_split(data.of_classes(classes), args.seed), sha256=None)
     recipe = ensemble.RECIPES[args.recipe]
@@ -104,14 +109,16 @@ def train(args) -> None:
     with ensemble.maps_of(data, network) as data:
         model = ensemble.train(network, data, recipe, args.seed, classes)
         probabilities = model.predict(data.part("test"))
+        of_parts = calibrate_parts(model, data.part("val"), vocabularies)
     model = replace(model, **calibration)
     predictions = of_probabilities("this model", classes, pictures, probabilities)
     report = predictions.figures()["all"]
     about = {"data": describe_data(data, args.data), "metrics": {"test": report}}
     shipped = shipped_beside(pictures)  # read before --overwrite replaces it
-    beside = [predict_set(SHIPPED, EmotionClassifier(shipped), pictures)] if shipped else []
+    beside = [predict_set(SHIPPED, shipped, pictures)] if shipped else []
     parts = {name: part.deployable() for name, part in model.parts.items()}
-    files = export.save_bundle(args.output, parts, describe_model(model, args, recipe) | about)
+    about |= describe_model(model, args, recipe, of_parts) | {"vocabularies": vocabularies}
+    files = export.save_bundle(args.output, parts, about)
     write_figures(args.output, model, report, f"Test part of {where}")
     print(f"test part of {where}:\n{metrics.format_report(report, classes)}")
     if beside:
@@ -134,7 +141,7 @@ def fine_tune_base(args) -> None:
     data = assign_split(data, args.seed)
     note("loading TensorFlow and the base model ...")
     embedding = embed_set(data, args.base)
-    base = open_pretrained(args.base, embedding)
+    base = open_pretrained(args.base, embedding, classes)
     settings = args.general, args.max_forgetting, FORGETTING, data.split == "test", args.seed
     result = fine_tune_model(base, data, embedding, classes, split_groups(data), *settings)
     print(f"test part of {where}:\n{result.describe()}")
@@ -152,14 +159,15 @@ def fine_tune_base(args) -> None:
 def choose_faces(data: FaceSet, args, where: str) -> tuple[FaceSet, tuple[str, ...]]:
     """Return the faces of a set, named by `where`, to fine-tune the base model on, and their classes.
 
-    By default those are the classes that the base model reads, if the set has them all, else all that the set
-    holds. Raises UserError for classes that it does not read, too few pictures, and a set without crops where
-    the model needs them.
+    By default those are the classes that the base model reads, if the set has all of its default vocabulary,
+    else all that the set holds. Raises UserError for classes that it does not read, too few pictures, and a
+    set without crops where the model needs them.
     """
     info = bundle.load_info(args.base)
     ensemble.require_crops(data, bundle.network_of(info))
     counts = Counter(data.label.tolist())
-    usual = info["classes"] if set(info["classes"]) <= set(counts) else sorted(counts)
+    known = [name for name in info["classes"] if name in counts]
+    usual = known if set(schema.choose_vocabulary(info)["classes"]) <= set(known) else sorted(counts)
     classes = choose_classes(counts, args.classes or usual, where)
     if unknown := [name for name in classes if name not in info["classes"]]:
         # On 153 pictures of four classes a new last layer on its features had .81, from scratch .88.
@@ -176,8 +184,8 @@ def choose_faces(data: FaceSet, args, where: str) -> tuple[FaceSet, tuple[str, .
     return data.of_classes(classes), classes
 
 
-def read_calibration(path: Path) -> dict[str, float]:
-    """Return `temperature` and `threshold` that evaluate.py found on sources left out."""
+def read_calibration(path: Path) -> dict:
+    """Return `temperature`, `threshold` and `vocabularies` that evaluate.py found on sources left out."""
     try:
         return schema.read_calibration(path)
     except (OSError, ValueError) as error:
@@ -187,15 +195,36 @@ def read_calibration(path: Path) -> dict[str, float]:
         ) from error
 
 
-def describe_model(model: ensemble.TrainedModel, args, recipe: ensemble.ModelRecipe) -> dict:
-    """Return what the bundle says about the model and its training."""
+def calibrate_parts(
+    model: ensemble.TrainedModel, val: FaceSet, vocabularies: list[dict]
+) -> dict[str, list[dict]]:
+    """Return the vocabularies of each part, which can be used alone, calibrated on the validation part."""
+    found = {name: [] for name in model.parts}
+    for classes in (one["classes"] for one in vocabularies):
+        some, columns = val.of_classes(classes), [model.classes.index(name) for name in classes]
+        for name, part in model.parts.items():
+            probabilities = mix([(1.0, part.predict(some)[:, columns])])
+            temperature, threshold = networks.calibrate(probabilities, some.class_index(classes))
+            calibration = {"temperature": temperature, "threshold": round(threshold, 3)}
+            found[name].append({"classes": classes} | calibration)
+    return found
+
+
+def describe_model(
+    model: ensemble.TrainedModel, args, recipe: ensemble.ModelRecipe, vocabularies: dict[str, list[dict]]
+) -> dict:
+    """Return what the bundle says about the model and its training; vocabularies: of each part."""
     training = {
         name: asdict(getattr(recipe, name))
         | {"epochs_run": len(part.history["loss"]), "temperature": part.temperature, "dropped": part.dropped}
         for name, part in model.parts.items()
     }
     parts = {
-        name: {"threshold": round(part.threshold, 3), "features": part.features}
+        name: {
+            "threshold": round(part.threshold, 3),
+            "vocabularies": vocabularies[name],
+            "features": part.features,
+        }
         for name, part in model.parts.items()
     }
     return {

@@ -22,7 +22,12 @@ from utils.data.recordings import Recordings, Sample, open_recordings, record_co
 from utils.evaluation import plots
 from utils.model import bundle
 from utils.training.fine_tuning import make_folds
-from utils.training.pretrained import add_forgetting_options, fine_tune_model, open_pretrained
+from utils.training.pretrained import (
+    add_forgetting_options,
+    fine_tune_model,
+    needed_vocabulary,
+    open_pretrained,
+)
 
 FEW = 10
 """Samples of an expression under which a note says that the figures mean little."""
@@ -60,7 +65,7 @@ def train(args, output: Path, recordings: Recordings) -> None:
     held_out = describe_recorded(args, faces, classes)
     note("loading TensorFlow and the base model ...")
     embedding = recorded_embedding(samples, args)
-    base = open_pretrained(args.base, embedding)
+    base = open_pretrained(args.base, embedding, classes)
     settings = faces.session, args.general, args.max_forgetting, FORGETTING
     result = fine_tune_model(base, faces, embedding, classes, *settings)
     print(f"held out, {held_out}:\n{result.describe()}")
@@ -106,10 +111,11 @@ def as_face_set(samples: list[Sample], args) -> FaceSet:
 
 
 def choose_classes(kept: tuple[str, ...] | None, labels: set[str], base: Path) -> tuple[str, ...]:
-    """Return the base model's classes, or those recorded, in the order `kept`, if it lacks one of them."""
-    known = tuple(bundle.load_info(base)["classes"])
-    if labels <= set(known):
-        return known
+    """Return the classes that the base model reads and the recordings need, or those recorded, in the order
+    `kept`, if it lacks one of them."""
+    info = bundle.load_info(base)
+    if labels <= set(info["classes"]):
+        return tuple(needed_vocabulary(info, labels)["classes"])
     if absent := [name for name in kept or () if name not in labels]:
         note(f"no samples of {list_names(absent)}: the model will not know it")
     return tuple(name for name in kept or sorted(labels) if name in labels)

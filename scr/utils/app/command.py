@@ -41,6 +41,8 @@ def build_parser():
     add("--source", help=f"{source} (default: camera 0, or a clip that comes along)")
     model = "a .tflite file, a model's folder, name, or network (landmarks, crop, hybrid, FOLDER:NETWORK)"
     add("--model", default=str(MODELS), help=model)
+    classes = "classes to tell apart, or all that the model knows (default: the model's own choice)"
+    add("--classes", nargs="+", metavar="NAME", help=classes)
     add("--no-display", action="store_true", help="open no window")
     add(
         "--save",
@@ -95,8 +97,9 @@ def main(args):
     if args.doctor:
         return print(diagnose(args.model))
     if args.page:
-        refuse_idle(build_parser(), args, vars(args).keys() - {"page", "model", "trust"}, "with --page")
-        return show_page(args.model)
+        idle = vars(args).keys() - {"page", "model", "classes", "trust"}
+        refuse_idle(build_parser(), args, idle, "with --page")
+        return show_page(args.model, args.classes)
     check_names(args.output, args.plot, args.summary)
     find_model(args.model)  # before a camera is opened in vain
     interrupted = False
@@ -149,7 +152,7 @@ def open_demo(args, source: Source, stack: ExitStack) -> Demo:
     delimiter = "\t" if args.delimiter == "tab" else args.delimiter or ","
     style = TableFormat(delimiter, args.decimal or ".", bool(args.append))
     smoothing_ms = TIME_CONSTANT_MS if args.smoothing_ms is None else args.smoothing_ms
-    reader = FaceReader(args.model, args.max_faces, smoothing_ms)
+    reader = FaceReader(args.model, args.max_faces, smoothing_ms, args.classes)
     classifier = reader.classifier
     more = MORE_COLUMNS if "all" in (args.columns or ()) else args.columns or ()
     files = args.output, args.save, args.plot, style, more, args.summary

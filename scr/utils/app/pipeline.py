@@ -57,12 +57,18 @@ class FaceReader:
     """Reads the faces of frames with a model.
 
     max_faces: the largest; None: all of a picture, one of a video. smoothing_ms: time constant in videos.
-    Raises UserError if the model can't be read.
+    classes: those to tell apart, as `EmotionClassifier` takes them. Raises UserError as that does.
     """
 
-    def __init__(self, model: str, max_faces: int | None = None, smoothing_ms: float = TIME_CONSTANT_MS):
+    def __init__(
+        self,
+        model: str,
+        max_faces: int | None = None,
+        smoothing_ms: float = TIME_CONSTANT_MS,
+        classes: Sequence[str] | None = None,
+    ):
         self.model, self.max_faces = model, max_faces
-        self.classifier = EmotionClassifier(model)
+        self.classifier = EmotionClassifier(model, classes)
         self._smoothing_ms = smoothing_ms
         self._landmarkers: dict[bool, FaceLandmarker] = {}
         """by whether they are for still pictures"""
@@ -197,7 +203,8 @@ def read_pictures(
     if len(files) < FEWEST_PICTURES:
         yield from (_read_file(reader, images, file) for file in files)
         return
-    open_worker = partial(_open_worker, reader.model, reader.max_faces, images)
+    settings = {"max_faces": reader.max_faces, "classes": reader.classifier.classes}
+    open_worker = partial(_open_worker, reader.model, settings, images)
     ahead = AHEAD_WITH_IMAGES if images else AHEAD
     for file, result in zip(files, work_through(open_worker, files, jobs, ahead=ahead)):
         if isinstance(result, Lost):
@@ -206,9 +213,9 @@ def read_pictures(
 
 
 @contextlib.contextmanager
-def _open_worker(model: str, max_faces: int | None, images: bool):
+def _open_worker(model: str, settings: dict, images: bool):
     import_cv2().setNumThreads(1)  # the other cores have processes of their own
-    reader = FaceReader(model, max_faces)
+    reader = FaceReader(model, **settings)
     yield partial(_read_file, reader, images)
 
 

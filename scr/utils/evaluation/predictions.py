@@ -148,10 +148,11 @@ def of_probabilities(
     )
 
 
-def shipped_beside(pictures: Pictures) -> Path | str | None:
+def shipped_beside(pictures: Pictures) -> EmotionClassifier | None:
     """Return the shipped model to compare another with on pictures: its landmark network without crops.
 
-    None, with a note, if it does not read their classes; says if it was trained on pictures of their source.
+    It is narrowed to their classes. None, with a note, if it does not read them; says if it was trained on
+    pictures of their source.
     """
     try:
         info = load_info(MODELS)
@@ -167,7 +168,9 @@ def shipped_beside(pictures: Pictures) -> Path | str | None:
             "its figures here flatter"
         )
     whole = pictures.files is not None or pictures.faces.crop is not None
-    return MODELS if whole else f"{MODELS.name}:landmarks"
+    model = EmotionClassifier(MODELS if whole else f"{MODELS.name}:landmarks")
+    model.narrow_to(pictures.label.tolist())
+    return model
 
 
 def read_predictions(path: Path, pictures: Pictures) -> Predictions:

@@ -44,7 +44,7 @@ METADATA_FILE = "emotion.json"
 """Name of the metadata inside a `.tflite`, and key of it in an `.onnx`."""
 BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 """What `zipfile` raises for damaged archives."""
-METADATA_KEYS = ("name", "classes", "features", "threshold")
+METADATA_KEYS = ("name", "classes", "features", "threshold", "vocabularies")
 SHIPPED_FILE = Path(__file__).with_name("shipped.sha256")
 """The sha256 of the shipped models' files, as `sha256sum` writes them; CONTRIBUTING.md has the command."""
 
@@ -277,7 +277,7 @@ def _move_into_place(folder: Path) -> None:
 
 
 def read_metadata(path: Path, content: bytes | None = None) -> dict:
-    """Return the classes, feature recipe, name and threshold packed in a `.tflite`.
+    """Return the metadata packed in a `.tflite`: a dictionary as `schema.Metadata` describes it.
 
     content: the file's bytes, if they are at hand. Raises UserError if nothing, or not what a model says, is
     packed in them, or if the network before it is not the one that it was packed with.
@@ -299,7 +299,7 @@ def read_metadata(path: Path, content: bytes | None = None) -> dict:
 
 def metadata_json(info: dict) -> str:
     """Return what a deployed model carries about itself, as JSON."""
-    return json.dumps({key: info[key] for key in METADATA_KEYS})
+    return json.dumps({key: info[key] for key in METADATA_KEYS if key in info})
 
 
 def pack_metadata(path: Path, info: dict) -> None:

@@ -11,7 +11,7 @@ from ..config import MODELS, UserError, native_log_silenced, relative
 from ..faces.crops import network_input
 from ..faces.features import compute_features
 from .bundle import TFLITE, find_model, read_checked, read_metadata
-from .schema import input_shape
+from .schema import choose_vocabulary, input_shape, smallest_vocabulary
 
 BATCH = 64
 """Crops that go through the network at a time: each becomes 100 KB on its way."""
@@ -34,32 +34,42 @@ class Prediction:
 class EmotionClassifier:
     """A trained model on LiteRT: landmarks and crops in, probabilities out.
 
-    `path` is as `find_model` takes it. Raises UserError if a file is missing, not one of ours, or differs
-    from what its bundle says.
+    `path` is as `find_model` takes it, `classes` as `choose_vocabulary` does. Raises UserError if a file is
+    missing, not one of ours, or differs from what its bundle says, and for classes that the model lacks.
     """
 
-    def __init__(self, path: Path | str = MODELS):
+    def __init__(self, path: Path | str = MODELS, classes: Sequence[str] | None = None):
         model = find_model(path)
-        self.path, info = model.path, model.info
         parts = [LiteNetwork(file, content) for file, content in model.parts.items()]
-        if len(parts) == 1:
-            self.path, info = parts[0].path, parts[0].metadata
-        self.name: str = info["name"]
-        self.classes: tuple[str, ...] = tuple(info["classes"])
-        self.threshold: float = info["threshold"]
-        self._weights: dict = info.get("weights", {})
-        self._temperature: float = info.get("temperature", 1.0)
+        self.path = model.path if len(parts) > 1 else parts[0].path
         self.sha256 = {part.path.name: hashlib.sha256(part.content).hexdigest() for part in parts}
         """of each file, by its name"""
         kinds = {part.features["kind"] == "crop": part for part in parts}
         self._crop, self._landmarks = kinds.get(True), kinds.get(False)
-        self._check_parts(parts)
+        alone = self._landmarks if self._joint or not self._crop else self._crop
+        self._info = model.info if len(parts) > 1 and not self._joint else alone.metadata
+        self.name: str = self._info["name"]
+        self.network_classes: tuple[str, ...] = tuple(self._info["classes"])
+        """all that the networks tell apart"""
+        self._check_parts(parts, model.info)
+        self._read_out_by(choose_vocabulary(self._info, classes))
 
-    def _check_parts(self, parts: list["LiteNetwork"]) -> None:
-        """Raise UserError unless the parts fit together."""
+    def narrow_to(self, labels: Sequence[str]) -> None:
+        """Read out by the smallest vocabulary that holds these labels from now on: so a model is judged."""
+        self._read_out_by(smallest_vocabulary(self._info, labels))
+
+    def _read_out_by(self, vocabulary: dict) -> None:
+        self.classes: tuple[str, ...] = tuple(vocabulary["classes"])
+        self.threshold: float = vocabulary["threshold"]
+        self._temperature: float = vocabulary["temperature"]
+        self._columns = [self.network_classes.index(name) for name in self.classes]
+
+    def _check_parts(self, parts: list["LiteNetwork"], info: dict) -> None:
+        """Raise UserError unless the parts fit together, and to the bundle's JSON if there is one."""
         predicting = [self._landmarks] if self._joint else parts
+        classes = info.get("classes", self._info["classes"])
         if len({part.features["kind"] == "crop" for part in parts}) != len(parts) or any(
-            tuple(part.metadata["classes"]) != self.classes for part in predicting
+            part.metadata["classes"] != classes for part in predicting
         ):
             raise UserError(
                 f"the files in {relative(self.path)} are not parts of one model; train again or restore them"
@@ -107,26 +117,27 @@ class EmotionClassifier:
             crop_output = self.predict_crops(crops)
         if crop_output is None and (self._joint or self._landmarks is None):
             raise ValueError("this model needs crops of the faces; none were given")
+        embedding = crop_output.embedding if crop_output else None
         if self._landmarks is None:
-            return crop_output
+            return Prediction(self._read_out([(1.0, crop_output.probabilities)]), embedding)
         x = compute_features(landmarks, blendshapes, self._landmarks.features)
         if self._joint:
-            x = np.concatenate([x, crop_output.embedding], axis=1)
-            return Prediction(self._landmarks.predict(x).probabilities, crop_output.embedding)
-        of_landmarks = self._landmarks.predict(x)
+            x = np.concatenate([x, embedding], axis=1)
+        of_landmarks = self._landmarks.predict(x).probabilities
+        if self._joint or self._crop is None:
+            return Prediction(self._read_out([(1.0, of_landmarks)]), embedding)
         if crop_output is None:
-            return of_landmarks
-        mixed = mix(
-            [
-                (self._weights["landmarks"], of_landmarks.probabilities),
-                (self._weights["crop"], crop_output.probabilities),
-            ],
-            self._temperature,
-        )
-        return Prediction(mixed, crop_output.embedding)
+            return Prediction(mix([(1.0, of_landmarks[:, self._columns])]))
+        weights = self._info["weights"]
+        parts = (weights["landmarks"], of_landmarks), (weights["crop"], crop_output.probabilities)
+        return Prediction(self._read_out(parts), embedding)
+
+    def _read_out(self, parts: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
+        """Return the probabilities (n, classes) of the vocabulary, from what `mix` takes of all classes."""
+        return mix([(weight, values[:, self._columns]) for weight, values in parts], self._temperature)
 
     def predict_crops(self, crops: np.ndarray) -> Prediction:
-        """Predict by the crop network alone; crops: array-like (n, CROP_PX, CROP_PX) uint8."""
+        """Predict all classes by the crop network alone; crops: array-like (n, CROP_PX, CROP_PX) uint8."""
         return self._crop.predict_crops(crops)
 
 

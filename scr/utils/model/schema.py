@@ -5,13 +5,15 @@ no number out of range passes: a network would turn them into NaN, and nobody wo
 named here is free.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 
-from ..data.classes import FEWEST_CLASSES, MOST_CLASSES
+from ..config import UserError
+from ..data.classes import FEWEST_CLASSES, MOST_CLASSES, check_classes, list_names
 from ..faces.crops import CROP_PX
 from ..faces.features import ALL_POINTS, BLENDSHAPES
 
@@ -24,6 +26,7 @@ Coordinate = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Temperature = Annotated[float, Field(ge=0.01, le=100)]
 Text = Annotated[str, Field(min_length=1, max_length=999)]
+Classes = Annotated[list[Text], Field(min_length=FEWEST_CLASSES, max_length=MOST_CLASSES)]
 Size = Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -59,13 +62,25 @@ class CropRecipe(_Strict):
     embedding: Size
 
 
+class Vocabulary(_Strict):
+    """Some of a network's classes, in its order, to tell apart; temperature and threshold hold for these."""
+
+    classes: Classes
+    temperature: Temperature
+    threshold: Share
+
+
 class Metadata(_Strict):
-    """What the `.tflite` of a network carries; sha256: of the network before the metadata."""
+    """What the `.tflite` of a network carries; sha256: of the network before the metadata.
+
+    threshold: of all classes; vocabularies: narrower ones, the first of which is the default.
+    """
 
     name: Text
-    classes: Annotated[list[Text], Field(min_length=FEWEST_CLASSES, max_length=MOST_CLASSES)]
+    classes: Classes
     features: Annotated[PointRecipe | CropRecipe, Field(discriminator="kind")]
     threshold: Share
+    vocabularies: list[Vocabulary] = []
     sha256: str | None = None
 
     @field_validator("classes")
@@ -74,6 +89,13 @@ class Metadata(_Strict):
         if len(set(classes)) < len(classes):
             raise ValueError("a class twice")
         return classes
+
+    @model_validator(mode="after")
+    def _narrow(self):
+        for one in self.vocabularies:
+            if one.classes == self.classes or one.classes != _in_order(self.classes, one.classes):
+                raise ValueError("a vocabulary that is no narrower choice of the classes, in their order")
+        return self
 
 
 class Scaler(_Strict):
@@ -98,9 +120,13 @@ class Bundle(Metadata):
     def _is_whole(self):
         if unknown := set(self.parts) - set(PARTS[self.network]):
             raise ValueError(f"unknown parts: {', '.join(sorted(unknown))[:80]}")
-        about = self.model_dump(include={"name", "classes", "features", "threshold"}, exclude_none=True)
+        about = self.model_dump(include=Metadata.model_fields.keys() - {"sha256"}, exclude_none=True)
         for part in self.parts.values():
             Metadata.model_validate(about | part)
+            if self.vocabularies and "vocabularies" not in part:
+                raise ValueError(
+                    "vocabularies, but none of a part: those of a mixture have another temperature"
+                )
         # The last layer of a personal hybrid has the weights in it.
         if self.network == "hybrid" and self.features.embedding is None:
             if self.temperature is None or set(self.weights) != set(PARTS["hybrid"]):
@@ -118,9 +144,11 @@ class _Calibration(_Strict):
 
 
 class _LeftOut(_Strict):
-    """What `evaluate.py --leave-one-source-out` writes."""
+    """What `evaluate.py --leave-one-source-out` writes: the calibration of all classes, and of narrower
+    vocabularies."""
 
     calibration: _Calibration
+    vocabularies: list[Vocabulary] = []
 
 
 def check(content: object, schema: type[BaseModel]) -> None:
@@ -141,10 +169,54 @@ def parse(data: bytes, schema: type[BaseModel]) -> dict:
 
 
 def read_calibration(path: Path) -> dict:
-    """Return temperature and threshold that `evaluate.py --leave-one-source-out` wrote; raises ValueError if
-    the file has none, and OSError."""
-    found = parse(path.read_bytes(), _LeftOut)["calibration"]
-    return {name: found[name] for name in ("temperature", "threshold")}
+    """Return `temperature`, `threshold` and `vocabularies` as a bundle has them, from what `evaluate.py
+    --leave-one-source-out` wrote; raises ValueError if the file has no calibration, and OSError."""
+    found = parse(path.read_bytes(), _LeftOut)
+    vocabularies = [
+        {name: one[name] for name in Vocabulary.model_fields} for one in found.get("vocabularies", ())
+    ]
+    calibration = {name: found["calibration"][name] for name in _Calibration.model_fields}
+    return calibration | {"vocabularies": vocabularies}
+
+
+def vocabularies(info: dict) -> list[dict]:
+    """Return what a model can be read out by, each as a `Vocabulary`: the default first, all classes last.
+
+    info: the JSON of a bundle, or the metadata of a network.
+    """
+    of_all = {"temperature": info.get("temperature", 1.0), "threshold": info["threshold"]}
+    return [*info.get("vocabularies", ()), {"classes": info["classes"]} | of_all]
+
+
+def smallest_vocabulary(info: dict, labels: Sequence[str]) -> dict:
+    """Return the smallest vocabulary of a model that holds all labels that the model reads at all."""
+    known = set(labels) & set(info["classes"])
+    return min((one for one in vocabularies(info) if known <= set(one["classes"])), key=_size)
+
+
+def choose_vocabulary(info: dict, classes: Sequence[str] | None = None) -> dict:
+    """Return the vocabulary to read a model out by.
+
+    classes: None: the default; "all"; or two or more names, which have the calibration of the smallest
+    vocabulary that holds them. Raises UserError for a class that the model does not read.
+    """
+    names = [classes] if isinstance(classes, str) else list(classes or ())
+    if not names or names == ["all"]:
+        return vocabularies(info)[-1 if names else 0]
+    chosen = check_classes(names)
+    if unknown := [name for name in chosen if name not in info["classes"]]:
+        raise UserError(
+            f"the model does not read {list_names(unknown)}; it reads: {list_names(info['classes'])}"
+        )
+    return smallest_vocabulary(info, chosen) | {"classes": _in_order(info["classes"], chosen)}
+
+
+def _in_order(classes: Sequence[str], chosen: Sequence[str]) -> list[str]:
+    return [name for name in classes if name in chosen]
+
+
+def _size(vocabulary: dict) -> int:
+    return len(vocabulary["classes"])
 
 
 def input_shape(features: dict) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """A bundle as a pretrained model: what its last layer sees of faces, and the way back to a bundle."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..data.splits import assign_split
 from ..faces.features import compute_features
 from ..model import bundle
 from ..model.classifier import LiteNetwork
+from ..model.schema import choose_vocabulary
 from . import export, landmark_network
 from .fine_tuning import PULL, Examples, LastLayer, Reference, Result, fine_tune
 from .networks import import_keras
@@ -47,11 +48,9 @@ class Pretrained:
     info: dict
     files: tuple[Path, ...] = ()
     """of the crop network, which a fine-tuned hybrid needs beside its own"""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes that it reads."""
-        return tuple(self.info["classes"])
+    threshold: float = 0.0
+    classes: tuple[str, ...] = ()
+    """those of the last layer"""
 
     @property
     def needs_embedding(self) -> bool:
@@ -77,17 +76,22 @@ class Pretrained:
         last = keras.layers.Dense(len(result.classes), activation="softmax", name="probabilities")
         network = keras.Model(self.body.inputs[0], last(self.body.outputs[0]), name=bundle.NAME)
         last.set_weights([layer.kernel, layer.bias])
-        threshold = self.info["threshold"] if result.tuned.threshold is None else result.tuned.threshold
+        threshold = self.threshold if result.tuned.threshold is None else result.tuned.threshold
         threshold = round(threshold, 3)
+        # The crop network is the base's, with all its classes; how it was mixed is in the last layer.
+        parts = self.info.get("parts", {}).items()
+        parts = {name: {"classes": self.info["classes"]} | part for name, part in parts}
         info = self.info | {
             "classes": list(result.classes),
             "threshold": threshold,
-            "parts": self.info.get("parts", {}) | {"landmarks": {"threshold": threshold}},
+            "parts": parts | {"landmarks": {"threshold": threshold}},
             "recipe": "fine-tuned: last layer",
             "base": self.info["sha256"][f"{bundle.NAME}.keras"],
             "training": {"seed": seed, "pull": PULL, "alpha": result.tuned.alpha},
             "metrics": result.metrics(),
         }
+        for name in ("weights", "temperature", "vocabularies"):
+            info.pop(name, None)
         parts = {"landmarks": (network, self.scaler)}
         return export.save_bundle(folder, parts, info | about, self.files, private)
 
@@ -120,21 +124,39 @@ def fine_tune_model(
     elif general or max_forgetting is not None:
         raise UserError(
             "--general and --max-forgetting do nothing for classes that the base model lacks "
-            f"(it reads {list_names(base.classes)}); leave them out"
+            f"(it reads {list_names(base.info['classes'])}); leave them out"
         )
     else:
-        note(f"the base model reads {list_names(base.classes)}: these classes get a new last layer")
+        note(f"the base model reads {list_names(base.info['classes'])}: these classes get a new last layer")
     note("fine-tuning the last layer, with parts held out in turn ...")
     examples = Examples(base.hidden(faces, embedding), faces.class_index(classes), faces.source, group)
     return fine_tune(start, examples, classes, reference, bound, test, seed)
 
 
-def open_pretrained(folder: Path, embedding: np.ndarray | None) -> Pretrained:
-    """Return the pretrained model in a folder.
+def needed_vocabulary(info: dict, labels: Collection[str]) -> dict:
+    """Return what a base model is read out by to learn faces of some labels: its default vocabulary, unless
+    it knows more of the labels than that; then these."""
+    default = choose_vocabulary(info)
+    more = set(labels) <= set(info["classes"]) and not set(labels) <= set(default["classes"])
+    return choose_vocabulary(info, sorted(labels)) if more else default
+
+
+def open_pretrained(folder: Path, embedding: np.ndarray | None, labels: Collection[str] = ()) -> Pretrained:
+    """Return the pretrained model in a folder, its last layer narrowed to the classes that labels need.
 
     embedding (n, e): of the faces to learn from; None where there is none, so that of a hybrid the landmark
     network alone is fine-tuned. Raises UserError for a bundle without a landmark network.
     """
+    base = _open_whole(folder, embedding)
+    needed = needed_vocabulary(base.info, labels)
+    columns = [base.info["classes"].index(name) for name in needed["classes"]]
+    scale = base.info.get("temperature", 1.0) / needed["temperature"]
+    layer = LastLayer(base.layer.kernel[:, columns] * scale, base.layer.bias[columns] * scale)
+    return replace(base, layer=layer, threshold=needed["threshold"], classes=tuple(needed["classes"]))
+
+
+def _open_whole(folder: Path, embedding: np.ndarray | None) -> Pretrained:
+    """Return the model with its last layer of all classes, calibrated for these."""
     parts, info = export.load_bundle(folder)
     if "landmarks" not in parts:
         raise UserError(
@@ -151,7 +173,7 @@ def open_pretrained(folder: Path, embedding: np.ndarray | None) -> Pretrained:
         return Pretrained(body, layer, scaler, info, files)
     if embedding is None:
         part = info["parts"]["landmarks"]
-        alone = info | {"network": "landmarks", "parts": {"landmarks": part}} | part
+        alone = info | {"network": "landmarks", "parts": {"landmarks": part}, "temperature": 1.0} | part
         return Pretrained(body, layer, scaler, alone)
     kernel, bias = parts["crop"][0].get_layer("probabilities").get_weights()
     scale = float(np.sqrt(np.square(embedding).mean())) or 1.0
@@ -192,6 +214,7 @@ def open_reference(path: Path | None, pretrained: Pretrained) -> tuple[Reference
         data, problem = _own_test_set(pretrained.info)
         if problem:
             return None, problem
+        data = data.of_classes(pretrained.classes)
     if pretrained.needs_embedding:
         if data.crop is None:
             return None, "the reference set has no crops (extract it again)"
