@@ -123,7 +123,15 @@ def bad_models(text: str) -> list[str]:
     info = json.loads(text)
     hostile = info | {"classes": [HOSTILE, *info["classes"][1:]], "name": HOSTILE}
     hostile["colours"] = dict(zip(hostile["classes"], info["colours"].values()))
-    wrong = ({"classes": []}, {"classes": "happy"}, {"threshold": "high"}, {"parts": {}}, {"weights": None})
+    hostile["vocabularies"] = [info["vocabularies"][-1] | {"classes": hostile["classes"]}]
+    unsure = [info["vocabularies"][0] | {"threshold": "high"}]
+    wrong = (
+        {"classes": []},
+        {"classes": "happy"},
+        {"vocabularies": unsure},
+        {"parts": {}},
+        {"weights": None},
+    )
     cut = [text[:100], "", "null", "[]", "{}"]
     return [*cut, *(json.dumps(info | one) for one in wrong), json.dumps(hostile)]
 

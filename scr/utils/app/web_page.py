@@ -16,7 +16,7 @@ import tarfile
 import threading
 import webbrowser
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from ..config import DATA, PERSONAL_MODELS, UserError, note, relative
 from ..faces import crops, detection, features, images, mesh, tracking
 from ..files import read_verified, scratch_folder
 from ..model.bundle import Model, find_model, read_metadata
+from ..model.schema import choose_vocabulary, vocabularies
 from . import pipeline, smoothing
 from .results import table
 from .windows import canvas, live_view
@@ -55,17 +56,17 @@ MIRRORED = images, crops, detection, features, mesh, tracking, pipeline, smoothi
 """The modules that the page's scripts mirror, and whose public constants they use."""
 
 
-def write_page(model: Path | str, folder: Path | None = None) -> Path:
+def write_page(model: Path | str, folder: Path | None = None, classes: Sequence[str] | None = None) -> Path:
     """Write the page of a model and return its folder; a page that is there is replaced as a whole.
 
-    folder: by default one in `PAGES`. Raises UserError if there is no such model, LiteRT.js can't be had, or
-    the folder holds something else.
+    folder: by default one in `PAGES`. classes: those to tell apart, as `choose_vocabulary` takes them. Raises
+    UserError if there is no such model, LiteRT.js can't be had, or the folder holds something else.
     """
     found = find_model(model)
     folder = folder or PAGES / found.path.stem
     if folder.exists() and not (folder / FILE_LIST).is_file():
         raise UserError(f"{relative(folder)} exists and is no page; choose another --output")
-    info, networks = describe_model(found)
+    info, networks = describe_model(found, classes)
     files = dict(page_files(info, networks))
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[FILE_LIST] = json.dumps(digests, indent=1).encode()
@@ -97,18 +98,25 @@ def page_files(info: dict, networks: dict[str, bytes]) -> Iterator[tuple[str, by
         yield f"networks/{name}.tflite", network
 
 
-def describe_model(model: Model) -> tuple[dict, dict[str, bytes]]:
-    """Return a model's JSON for the page, and its networks, rewritten, by kind."""
-    parts, networks = {}, {}
+def describe_model(model: Model, classes: Sequence[str] | None = None) -> tuple[dict, dict[str, bytes]]:
+    """Return a model's JSON for the page, its vocabularies with the chosen one first, and its networks,
+    rewritten, by kind."""
+    parts, networks, about = {}, {}, {}
     for path, content in model.parts.items():
         metadata = read_metadata(path, content)
         name = "crop" if metadata["features"]["kind"] == "crop" else "landmarks"
         networks[name] = rewrite_network(content)
         recipe = {key: value for key, value in metadata["features"].items() if key != "neutral"}
         parts[name] = {"features": recipe, "sha256": hashlib.sha256(networks[name]).hexdigest()}
-    about = model.info if len(parts) > 1 else metadata
-    kept = "name", "classes", "threshold", "weights", "temperature"
-    info = {key: about[key] for key in kept if key in about} | {"parts": parts}
+        about = about or metadata  # the crop network of a personal model feeds its landmark network
+    if len(parts) > 1 and "embedding" not in about["features"]:
+        about = model.info
+    chosen = choose_vocabulary(about, classes)
+    info = {key: about[key] for key in ("name", "classes", "weights") if key in about} | {"parts": parts}
+    info["vocabularies"] = [
+        chosen,
+        *(one for one in vocabularies(about) if one["classes"] != chosen["classes"]),
+    ]
     info["personal"] = model.path.resolve().is_relative_to(PERSONAL_MODELS)
     return info | {"colours": canvas.class_colours(info["classes"])}, networks
 
@@ -221,9 +229,9 @@ def serving(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def show_page(model: Path | str) -> None:
+def show_page(model: Path | str, classes: Sequence[str] | None = None) -> None:
     """Write a model's page, serve it, and open it in the browser, until Ctrl-C."""
-    with serving(write_page(model)) as address:
+    with serving(write_page(model, classes=classes)) as address:
         note(f"{address} until Ctrl-C; for another machine: ssh -L PORT:127.0.0.1:PORT HOST")
         webbrowser.open(address)
         threading.Event().wait()

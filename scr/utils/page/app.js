@@ -18,7 +18,7 @@ const paces = []  // when the last frames were done
 async function start() {
   connectDropping()
   try {
-    reader = await FaceReader.open()
+    reader = await FaceReader.open(new URLSearchParams(location.search).get('classes'))
   } catch (error) {
     byId('loading').textContent = ''
     return showMessage(`The page can't start: ${error.message}. Load it again, or use a newer browser.`)
@@ -27,12 +27,25 @@ async function start() {
   view = new View(classifier.classes, classifier.colours)
   table = new Table(classifier.classes)
   byId('model').textContent = `It tells apart: ${classifier.classes.join(', ')}`
+  offerVocabularies(classifier)
   byId('personal').hidden = !classifier.personal
   byId('loading').textContent = ''
   for (const id of ['start', 'open']) byId(id).disabled = false
   connectControls()
   document.body.dataset.ready = 'true'
   keepForOffline()
+}
+
+/** Lets the user choose how many expressions are told apart; the page is loaded again with these. */
+function offerVocabularies({ vocabularies, classes }) {
+  byId('classes').parentElement.hidden = vocabularies.length < 2
+  byId('classes').replaceChildren(...vocabularies.map((one) => {
+    const names = one.classes.join()
+    return new Option(one.classes.length, names, false, names === classes.join())
+  }))
+  byId('classes').addEventListener('change', (event) => {
+    location.search = new URLSearchParams({ classes: event.target.value })
+  })
 }
 
 /** Shows a line of text: a problem, or with `isNote` something good to know. */

@@ -12,23 +12,29 @@ const LARGEST = 1e6
 
 /** A trained model: landmarks and crops in, probabilities out. */
 export class EmotionClassifier {
-  /** The model that `model.json` and the networks beside the page are; throws an Error that says what is wrong. */
-  static async open() {
+  /**
+   * The model that `model.json` and the networks beside the page are; throws an Error that says what is wrong.
+   * wanted: names of a vocabulary, `fear,happy`, or `all`; else the first one is read.
+   */
+  static async open(wanted) {
     const info = checkInfo(JSON.parse(new TextDecoder().decode(await fetchBytes('model.json'))))
     const networks = {}
     for (const [kind, part] of Object.entries(info.parts)) {
       networks[kind] = await Network.open(await fetchBytes(`networks/${kind}.tflite`, part.sha256))
     }
-    return new EmotionClassifier(info, networks)
+    return new EmotionClassifier(info, networks, wanted)
   }
 
-  constructor(info, networks) {
-    const { name, classes, threshold, colours, personal } = info
-    Object.assign(this, { info, networks, name, classes, threshold, colours, personal })
+  constructor(info, networks, wanted) {
+    const { name, colours, personal, vocabularies } = info
+    const names = wanted === 'all' ? info.classes.join() : wanted
+    const vocabulary = vocabularies.find((one) => one.classes.join() === names) ?? vocabularies[0]
+    Object.assign(this, { info, networks, name, colours, personal, vocabularies, ...vocabulary })
+    this.columns = this.classes.map((one) => info.classes.indexOf(one))
     this.needsCrops = 'crop' in networks
   }
 
-  /** What the crop network makes of a crop: probabilities, and its last hidden layer. */
+  /** What the crop network makes of a crop: probabilities of all its classes, and its last hidden layer. */
   async predictCrop(crop) {
     const network = this.networks.crop
     const outputs = await network.run(networkInput(crop, this.info.parts.crop.features))
@@ -39,15 +45,19 @@ export class EmotionClassifier {
   /** The probabilities of a face's classes; cropOutput: of `predictCrop`, where the model needs crops. */
   async predict(landmarks, blendshapes, cropOutput) {
     const { landmarks: part } = this.info.parts
-    if (!part) return cropOutput.probabilities
+    if (!part) return this.readOut([[1, cropOutput.probabilities]])
     const features = computeFeatures(landmarks, blendshapes, part.features)
     const joint = part.features.embedding  // a personal model: its last layer sees both
     const input = joint ? Float32Array.from([...features, ...cropOutput.embedding]) : features
     const [ofLandmarks] = await this.networks.landmarks.run(input)
-    if (joint || !cropOutput) return ofLandmarks
-    const { weights, temperature } = this.info
-    const parts = [[weights.landmarks, ofLandmarks], [weights.crop, cropOutput.probabilities]]
-    return mix(parts, temperature)
+    if (joint || !cropOutput) return this.readOut([[1, ofLandmarks]])
+    const { weights } = this.info
+    return this.readOut([[weights.landmarks, ofLandmarks], [weights.crop, cropOutput.probabilities]])
+  }
+
+  /** The probabilities of the vocabulary's classes, from those of all classes, as `mix` takes them. */
+  readOut(parts) {
+    return mix(parts.map(([weight, values]) => [weight, this.columns.map((i) => values[i])]), this.temperature)
   }
 }
 
@@ -55,10 +65,13 @@ export class EmotionClassifier {
 export function checkInfo(info) {
   const need = (holds, what) => { if (!holds) throw new Error(`model.json is damaged: ${what}`) }
   need(isMap(info) && isText(info.name), 'it names no model')
-  const { classes, colours, parts, weights } = info
-  need(Array.isArray(classes) && classes.length > 1 && classes.every(isText), 'classes')
-  need(new Set(classes).size === classes.length, 'two classes of one name')
-  need(isNumber(info.threshold, 0, 1), 'threshold')
+  const { classes, colours, parts, weights, vocabularies } = info
+  const isClasses = (names) => Array.isArray(names) && names.length > 1 && names.every(isText)
+    && new Set(names).size === names.length
+  const isVocabulary = (one) => isMap(one) && isClasses(one.classes) && isNumber(one.threshold, 0, 1)
+    && isNumber(one.temperature, 0.01, 100) && one.classes.every((name) => classes.includes(name))
+  need(isClasses(classes), 'classes')
+  need(Array.isArray(vocabularies) && vocabularies.length > 0 && vocabularies.every(isVocabulary), 'vocabularies')
   need(isMap(colours) && classes.every((name) => isTriple(colours[name], 0, 255)), 'colours')
   need(isMap(parts) && Object.keys(parts).length > 0, 'no network')
   const checks = { landmarks: isLandmarkRecipe, crop: isCropRecipe }
@@ -69,7 +82,6 @@ export function checkInfo(info) {
   need(!joint || parts.crop, 'the crop network is missing')
   if (parts.landmarks && parts.crop && !joint) {
     need(isMap(weights) && isNumber(weights.landmarks, 0, 1) && isNumber(weights.crop, 0, 1), 'weights')
-    need(isNumber(info.temperature, 0.01, 100), 'temperature')
   }
   return info
 }

@@ -11,9 +11,9 @@ import { FaceSmoothers } from './smoothing.js'
 
 /** Reads the faces of frames with the page's model. */
 export class FaceReader {
-  /** Opens all networks; throws an Error that says what is wrong. */
-  static async open() {
-    const classifier = await EmotionClassifier.open()
+  /** Opens all networks, those of the model as `EmotionClassifier` does; throws an Error that says what is wrong. */
+  static async open(wanted) {
+    const classifier = await EmotionClassifier.open(wanted)
     const open = async (name) => Network.open(await fetchBytes(`networks/${name}.tflite`))
     const mesh = new FaceMesh(await open('face_landmarks_detector'), await open('face_blendshapes'))
     return new FaceReader(new FaceLandmarker(new FaceDetector(await open('face_detector')), mesh), classifier)
