@@ -4,10 +4,12 @@ import contextlib
 import importlib
 import io
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,9 @@ import windows_rules as rules
 from utils.config import UserError
 from utils.data.face_set import load_face_set
 from utils.data.recordings import open_recordings
+from utils.files import write_json
+from utils.model.bundle import JSON, TFLITE, digests, load_info, pack_metadata
+from utils.model.schema import Bundle, check
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "assets"
@@ -197,3 +202,23 @@ def bundle(landmark_file, tmp_path_factory) -> Path:
     done = run_here("train_model.py", "--data", landmark_file, "--output", output, "--epochs", 2)
     assert done.returncode == 0, done.stderr
     return output
+
+
+@pytest.fixture(scope="session")
+def seven(tmp_path_factory) -> Path:
+    """A model of seven classes that is read out by four unless asked for more."""
+    source, folder = ROOT / "models" / "seven", tmp_path_factory.mktemp("seven")
+    info, classes = load_info(source), ["fear", "happy", "neutral", "sad"]
+    info["vocabularies"] = [{"classes": classes, "temperature": 0.8, "threshold": 0.6}]
+    for name, (temperature, threshold) in {"landmarks": (1.1, 0.5), "crop": (1.2, 0.7)}.items():
+        four = {"classes": classes, "temperature": temperature, "threshold": threshold}
+        info["parts"][name]["vocabularies"] = [four]
+        path, content = folder / TFLITE[name], (source / TFLITE[name]).read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            path.write_bytes(content[: archive.infolist()[0].header_offset])  # without the metadata
+        pack_metadata(path, info | info["parts"][name])
+        keras = path.with_suffix(".keras").name
+        shutil.copyfile(source / keras, folder / keras)
+    check(info, Bundle)
+    write_json(folder / JSON, info | {"sha256": digests(folder)})
+    return folder

@@ -79,11 +79,12 @@ const cropNetwork = await ort.InferenceSession.create(`${folder}/emotion_crop.on
 const byLandmarks = await landmarkNetwork.run({ features: features(vector.landmarks, vector.blendshapes) })
 const byCrop = await cropNetwork.run({ crop: pixels(Buffer.from(vector.crop, 'base64')) })
 const { landmarks, crop } = info.weights
-const logs = info.classes.map((_, i) =>
+const { classes, temperature } = info.vocabularies?.[0] ?? info  // the default; info has those of all classes
+const logs = classes.map((name) => info.classes.indexOf(name)).map((i) =>
   (landmarks * Math.log(byLandmarks.probabilities.data[i]) + crop * Math.log(byCrop.probabilities.data[i]))
-  / info.temperature)
+  / temperature)
 const probabilities = normalised(logs)
-console.log(JSON.stringify(Object.fromEntries(info.classes.map((name, i) => [name, probabilities[i]]))))
+console.log(JSON.stringify(Object.fromEntries(classes.map((name, i) => [name, probabilities[i]]))))
 const difference = Math.max(...probabilities.map((value, i) => Math.abs(value - vector.probabilities.hybrid[i])))
 console.error(`main.py's probabilities differ by ${difference.toExponential(1)}`)
 process.exitCode = difference < 0.01 ? 0 : 1

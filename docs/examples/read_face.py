@@ -19,6 +19,8 @@ COPIED = (HERE / "emotion_mlp.json").exists()  # the model's files lie beside th
 MODELS, FACES = (HERE, HERE) if COPIED else (HERE.parents[1] / name for name in ("models", "scr/utils/faces"))
 INFO = json.loads((MODELS / "emotion_mlp.json").read_text())
 REFERENCE = np.array(INFO["features"]["reference"])
+VOCABULARY = [*INFO.get("vocabularies", ()), INFO][0]  # the default; [-1] would be all classes
+COLUMNS = [INFO["classes"].index(name) for name in VOCABULARY["classes"]]
 CROP_REFERENCE = np.loadtxt(FACES / "reference_face.csv", delimiter=",") * 90 + 60
 
 
@@ -53,21 +55,21 @@ def crop_face(rgb, landmarks):  # -> (120, 120) uint8
     return cv2.warpAffine(grey, np.c_[matrix, move], (120, 120), borderMode=cv2.BORDER_REPLICATE)
 
 
-def run(file, **inputs):  # -> probabilities (classes,)
+def run(file, **inputs):  # -> probabilities (all classes,)
     network = Interpreter(str(MODELS / file)).get_signature_runner()
     outputs = network(**{name: x[None].astype(np.float32) for name, x in inputs.items()})
     return outputs["probabilities" if "probabilities" in outputs else "output_0"][0]
 
 
-def predict(landmarks, blendshapes, crop):  # -> probabilities (classes,)
+def predict(landmarks, blendshapes, crop):  # -> probabilities (classes of the vocabulary,)
     matrix, move = similarity(landmarks[:468], REFERENCE)
     features = np.append(landmarks[:468] @ matrix.T + move - REFERENCE, blendshapes)
     pixels = cv2.resize(crop[16:104, 16:104], (160, 160)).astype(np.float32)
     pixels = ((pixels - pixels.mean()) * 55 / (pixels.std() + 4) + 118).clip(0, 255)[..., None] - 117
     landmarks, crop = run("emotion_mlp.tflite", features=features), run("emotion_crop.tflite", crop=pixels)
     found = {"landmarks": landmarks, "crop": crop}
-    mixed = sum(INFO["weights"][name] * np.log(found[name]) for name in found) / INFO["temperature"]
-    values = np.exp(mixed)
+    mixed = sum(INFO["weights"][name] * np.log(found[name][COLUMNS]) for name in found)
+    values = np.exp(mixed / VOCABULARY["temperature"])
     return values / values.sum()
 
 
@@ -79,4 +81,4 @@ if __name__ == "__main__":
     rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     landmarks, blendshapes = find_face(rgb)
     probabilities = predict(landmarks, blendshapes, crop_face(rgb, landmarks))
-    print({name: round(float(p), 5) for name, p in zip(INFO["classes"], probabilities)})
+    print({name: round(float(p), 5) for name, p in zip(VOCABULARY["classes"], probabilities)})

@@ -3,7 +3,8 @@
     python tests/measure/write_vector.py
 
 Run it when the shipped model changes. The file holds the smallest face of a picture in tests/assets as
-main.py reads it, and the probabilities that each network gives; the hybrid's are main.py's.
+main.py reads it, and the probabilities that each network gives of all its classes; those of the hybrid are
+main.py's, of its default vocabulary.
 """
 
 import base64
@@ -33,7 +34,7 @@ def main() -> None:
     crop = crop_face(image, face.landmarks)
     probabilities = {}
     for network in ("landmarks", "crop", "hybrid"):
-        model = EmotionClassifier(network)
+        model = EmotionClassifier(network, None if network == "hybrid" else "all")
         probabilities[network] = model.predict(
             face.landmarks[None], face.blendshapes[None], crop[None]
         ).probabilities[0]

@@ -53,19 +53,21 @@ async function afterwards(page, count, action = () => {}) {
 }
 
 const checks = {
-  /** The test vector's probabilities. */
+  /** The test vector's probabilities: of all classes by each network, and of those that the model reads. */
   async vector() {
     const { page } = await shared()
     const result = await page.evaluate(async (vector) => {
       const { EmotionClassifier } = await import('./classifier.js')
+      const { computeFeatures } = await import('./features.js')
       const classifier = await EmotionClassifier.open()
       const crop = { data: Uint8Array.from(atob(vector.crop), (byte) => byte.charCodeAt(0)), width: 120, height: 120 }
       const output = await classifier.predictCrop(crop)
       const landmarks = Float32Array.from(vector.landmarks.flat())
       const blendshapes = Float32Array.from(vector.blendshapes)
+      const features = computeFeatures(landmarks, blendshapes, classifier.info.parts.landmarks.features)
       return {
         crop: [...output.probabilities],
-        landmarks: [...await classifier.predict(landmarks, blendshapes)],
+        landmarks: [...(await classifier.networks.landmarks.run(features))[0]],
         hybrid: [...await classifier.predict(landmarks, blendshapes, output)],
       }
     }, JSON.parse(fs.readFileSync(file('test_vector.json'))))

@@ -50,7 +50,7 @@ export class EmotionClassifier {
     const joint = part.features.embedding  // a personal model: its last layer sees both
     const input = joint ? Float32Array.from([...features, ...cropOutput.embedding]) : features
     const [ofLandmarks] = await this.networks.landmarks.run(input)
-    if (joint || !cropOutput) return this.readOut([[1, ofLandmarks]])
+    if (joint || !this.needsCrops) return this.readOut([[1, ofLandmarks]])
     const { weights } = this.info
     return this.readOut([[weights.landmarks, ofLandmarks], [weights.crop, cropOutput.probabilities]])
   }
