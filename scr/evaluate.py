@@ -5,7 +5,7 @@
     python scr/evaluate.py --images data/london --predictions theirs.csv
     python scr/evaluate.py --data data/training.faces --split test
     python scr/evaluate.py --leave-one-source-out --network hybrid --data data/training.faces \\
-        --foreign data/london.faces data/portraits.faces --together kdef+impa_face3d
+        --recipe fine-tuned --together affectnet+kdef fer2013+impa_face3d rafdb+cfee
 
 Pictures are read as main.py reads them (the largest face counts, by its likeliest class, however uncertain);
 the faces of a set were read once, when it was made, unless --reread is given. A picture on which no face is
@@ -49,7 +49,7 @@ from utils.training import ensemble
 from utils.training import leave_one_source_out as leave_out
 
 MODELS_ONLY = ("model", "compare", "predictions", "split", "reread", "jobs")
-LEFT_OUT_ONLY = ("foreign", "seeds", "recipe", "network", "together")
+LEFT_OUT_ONLY = ("foreign", "seeds", "recipe", "network", "together", "drawn_faces")
 """Options that do nothing with, and without, --leave-one-source-out."""
 
 
@@ -79,14 +79,16 @@ def build_parser():
     add("--output", type=Path, default=DATA / "evaluation", metavar="DIR", help=output)
     add_trust_flag(parser)
     add = parser.add_argument_group("leave one source out").add_argument
-    out = "train on --data without each source and file-name prefix group in turn"
+    out = "train on --data without each source in turn"
     add("--leave-one-source-out", action="store_true", help=out)
     add("--foreign", type=Path, nargs="+", default=[], metavar="FILE", help="sets that are never trained on")
-    add("--seeds", type=positive_int, default=5, help="trainings of each kind")
+    add("--seeds", type=positive_int, default=1, help="trainings of each round")
     add("--recipe", choices=ensemble.RECIPES, default="default", help="recipe to judge")
     add("--network", choices=PARTS, default="landmarks", help="network to judge, with its parts")
-    together = "sources to leave out together as well, such as kdef+impa_face3d"
+    together = "sources to leave out in one round, such as kdef+impa_face3d (default: each alone)"
     add("--together", nargs="+", default=[], metavar="A+B", help=together)
+    drawn = "with --recipe fine-tuned: faces to fine-tune on in a round (default: the recipe's)"
+    add("--drawn-faces", type=positive_int, metavar="N", help=drawn)
     return parser
 
 
@@ -323,35 +325,19 @@ def format_groups(title: str, groups: dict, classes: tuple[str, ...]) -> list[st
 
 
 def leave_one_source_out(args) -> None:
-    """Print, and write as JSON, figures of networks on sources that they never saw, beside others."""
+    """Print, and write as JSON, figures of a model on sources that it never saw, the mix and calibration."""
     data = concatenate([load_face_set(path) for path in args.data])
     classes = choose_classes(data.label.tolist(), args.classes, ", ".join(map(relative, args.data)))
     data = assign_split(data.of_classes(classes))
     foreign = [load_face_set(path).of_classes(classes) for path in args.foreign]
-    for part in (data, *foreign):
-        ensemble.require_crops(part, args.network)
-    left_out = leave_out.choose_left_out(data, args.together)
-    run = leave_out.Run(args.network, ensemble.RECIPES[args.recipe], args.seeds, classes)
-    whole, places = leave_out.join_sets([data, *foreign])
-    rows, pooled = [], {}
-    print(leave_out.table_header(classes), flush=True)
-    with ensemble.maps_of(whole, args.network) as whole:
-        data, *foreign = (whole.select(*place) for place in places)
-        for row in leave_out.measure(run, data, foreign, left_out, pooled):
-            rows.append(row)
-            print(leave_out.format_row(row, classes), flush=True)
-    found = {"rows": rows, "classes": list(classes)}
-    calibration = leave_out.calibrate(pooled) if len(pooled) > 1 else {}
-    if calibration:
-        print(leave_out.format_calibration(calibration))
+    recipe = ensemble.RECIPES[args.recipe]
+    if args.drawn_faces:
+        recipe = replace(recipe, crop=replace(recipe.crop, fine_tuned_faces=args.drawn_faces))
+    run = leave_out.Run(args.network, recipe, args.seeds, classes)
+    found = run.all_rounds(data, foreign, args.together)
     path = args.output / f"leave_one_source_out_{args.recipe}_{args.network}.json"
-    if calibration.get("sure"):
-        found["calibration"] = calibration
-        print("train_model.py --calibration takes temperature and threshold from this file:")
-    elif calibration:
-        print("no confidence is right often enough: the file has no calibration")
-    write_json(path, found)
-    print(f"wrote {relative(path)}")
+    write_json(path, leave_out.report(found, args.network, classes))
+    print(f"wrote {relative(path)}, for train_model.py --calibration")
 
 
 if __name__ == "__main__":

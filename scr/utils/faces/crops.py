@@ -30,8 +30,8 @@ faces, of Asian, black and white people alike. A patterned mask is not told (tes
 
 
 @cache
-def _reference() -> np.ndarray:
-    """Return where the mesh points (468, 2) of an upright mean face lie on a crop, in pixels."""
+def reference_points() -> np.ndarray:
+    """Return where the mesh points (468, 2) of an upright mean face lie on a crop, x and y in pixels."""
     return np.loadtxt(REFERENCE_FILE, delimiter=",") * MESH_PX + CROP_PX / 2
 
 
@@ -44,7 +44,7 @@ def crop_face(picture_bgr: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """
     cv2 = import_cv2()
     points = landmarks[:MESH_POINTS, :2].astype(np.float64) * picture_bgr.shape[1]
-    matrix = _similarity(points, _reference())
+    matrix = _similarity(points, reference_points())
     part, left, top = _covered_part(picture_bgr, matrix)
     matrix[:, 2] += matrix[:, :2] @ (left, top)
     grey = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_BGR2GRAY)

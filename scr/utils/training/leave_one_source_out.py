@@ -1,15 +1,17 @@
-"""Figures of networks on sources that were left out of training, and the calibration that follows."""
+"""Figures of a model on sources that were left out of training, and the mix and calibration that follow.
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+Several sources may be left out in one round: fewer trainings, and a harder question.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..config import UserError
+from ..config import EMOTIONS, UserError, note
 from ..data.classes import list_names
 from ..data.face_set import FaceSet, concatenate
-from ..data.splits import prefix_group, split_groups
+from ..data.splits import split_groups
 from ..evaluation.metrics import (
     confidence_threshold,
     evaluate_predictions,
@@ -23,50 +25,52 @@ from .networks import fit_temperature
 RIGHT_LEFT_OUT = 0.8
 """Share of the predictions on sources left out that are to be right. At the .85 of validation parts a quarter
 would be uncertain, and live labels would change twice as often."""
-LARGE = 500
-"""Faces from which a file-name prefix group is left out, too, in a source that has several."""
+SHARES = np.round(np.arange(0, 0.55, 0.05), 2)
+"""Of the landmark network in a hybrid, that are tried."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What is left out: whole sources, or the file-name prefix group of one."""
+    """Faces of one source, and what models that never saw it predict of them.
 
-    sources: tuple[str, ...]
-    prefix: str | None = None
-
-    def __str__(self) -> str:
-        return "+".join(self.sources) if self.prefix is None else f"{self.sources[0]}/{self.prefix}*"
-
-    def rows(self, table) -> np.ndarray:
-        """Return a mask (n,) of the rows of a set, or of its missed pictures, that are left out."""
-        found = np.isin(table.source, self.sources)
-        if self.prefix is not None:
-            found &= np.array([prefix_group(path) == self.prefix for path in table.path.tolist()], bool)
-        return found
-
-    def only(self, data: FaceSet) -> FaceSet:
-        """Return the faces and missed pictures that are left out."""
-        return data.select(self.rows(data), self.rows(data.missed))
-
-    def without(self, data: FaceSet, groups: np.ndarray) -> FaceSet:
-        """Return all others, without twins of a face left out; groups (n,): numbers of `split_groups`."""
-        out = self.rows(data)
-        return data.select(~np.isin(groups, groups[out]), ~self.rows(data.missed))
-
-
-def choose_left_out(data: FaceSet, together: Sequence[str]) -> list[LeftOut]:
-    """Return what to leave out in turn: each source; each file-name prefix group of `LARGE` faces or more in
-    a source that has several; and the groups of sources that `together` names (`kdef+impa_face3d`).
-
-    Raises UserError for a source that the set does not have.
+    parts: probabilities (n, classes) of each part of the model, one array for each seed.
     """
-    sources, found = sorted(set(data.source.tolist())), []
-    for source in sources:
-        groups = Counter(prefix_group(path) for path in data.path[data.source == source].tolist())
-        large = sorted(name for name, count in groups.items() if count >= LARGE)
-        found += [LeftOut((source,))] * (len(sources) > 1)
-        found += [LeftOut((source,), name) for name in large if len(large) > 1]
-    return found + [LeftOut(_split_names(text, sources)) for text in together]
+
+    source: str
+    kind: str
+    label: np.ndarray
+    missed: np.ndarray
+    parts: dict[str, list[np.ndarray]]
+
+    def mixed(self, weights: dict[str, float]) -> "LeftOut":
+        """Return the same with the mix of the parts as a further part, `hybrid`."""
+        seeds = zip(*(self.parts[name] for name in weights))
+        hybrid = [mix(list(zip(weights.values(), probabilities))) for probabilities in seeds]
+        return replace(self, parts=self.parts | {"hybrid": hybrid})
+
+    def narrowed(self, classes: Sequence[str], vocabulary: Sequence[str]) -> "LeftOut":
+        """Return its faces of a vocabulary, a part of `classes`, and the probabilities among these."""
+        columns = [classes.index(name) for name in vocabulary]
+        rows, missed = np.isin(self.label, columns), np.isin(self.missed, columns)
+        place = np.full(len(classes), -1)
+        place[columns] = np.arange(len(columns))
+        parts = {
+            name: [mix([(1.0, one[rows][:, columns])]) for one in seeds] for name, seeds in self.parts.items()
+        }
+        return replace(self, label=place[self.label[rows]], missed=place[self.missed[missed]], parts=parts)
+
+
+def choose_rounds(sources: Sequence[str], together: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the sources to leave out in each round: those that `together` names (`kdef+impa_face3d`), then
+    each other one alone.
+
+    Raises UserError for a source that there is not, and if a round would leave nothing.
+    """
+    rounds = [_split_names(text, sources) for text in together]
+    rounds += [(name,) for name in sources if not any(name in one for one in rounds)]
+    if max(len(set(one)) for one in rounds) == len(set(sources)):
+        raise UserError("leaving one source out needs another to train on; name more sets with --data")
+    return rounds
 
 
 def _split_names(text: str, sources: Sequence[str]) -> tuple[str, ...]:
@@ -79,11 +83,9 @@ def _split_names(text: str, sources: Sequence[str]) -> tuple[str, ...]:
     raise UserError(f"--together: no source {text} in --data, which has {list_names(sources)}")
 
 
-def join_sets(sets: Sequence[FaceSet]) -> tuple[FaceSet, list[tuple[slice, slice]]]:
-    """Return one set of several, and where the faces and the missed pictures of each stand in it."""
-    faces, missed = (np.cumsum([0, *counts]) for counts in (map(len, sets), [len(s.missed) for s in sets]))
-    numbers = range(len(sets))
-    return concatenate(sets), [(slice(*faces[n : n + 2]), slice(*missed[n : n + 2])) for n in numbers]
+def vocabularies(classes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the lists of classes that a model of `classes` is read with: all, and the four `EMOTIONS`."""
+    return [tuple(classes)] + [EMOTIONS] * (set(EMOTIONS) < set(classes))
 
 
 @dataclass(frozen=True)
@@ -95,64 +97,96 @@ class Run:
     seeds: int
     classes: tuple[str, ...]
 
-    def predict(self, seen: FaceSet, parts: Sequence[FaceSet]) -> list[dict[str, list[np.ndarray]]]:
-        """Train on a set; return for each part, and each network of the model, the probabilities (n, classes)
-        of each seed, at a temperature of 1."""
-        found = [{} for _ in parts]
+    def predict(self, seen: FaceSet, asked: Sequence[FaceSet]) -> list[dict[str, list[np.ndarray]]]:
+        """Train on a set; return for each of the sets asked about the probabilities of each part and seed."""
+        found = [{} for _ in asked]
         for seed in range(self.seeds):
             model = ensemble.train(self.network, seen, self.recipe, seed, self.classes)
-            networks = model.parts | {self.network: replace(model, temperature=1.0)}
-            for of_part, part in zip(found, parts):
-                for name, network in networks.items():
-                    of_part.setdefault(name, []).append(network.predict(part))
+            for of_set, data in zip(found, asked):
+                for name, part in model.parts.items():
+                    of_set.setdefault(name, []).append(part.predict(data))
         return found
 
+    def all_rounds(self, data: FaceSet, foreign: Sequence[FaceSet], together: Sequence[str]) -> list[LeftOut]:
+        """Return each source when it was left out, then the foreign sets by the models of all rounds.
 
-def measure(
-    run: Run, data: FaceSet, foreign: Sequence[FaceSet], left_out: Sequence[LeftOut], pooled: dict
-) -> Iterator[dict]:
-    """Yield a row of figures for each part and each network of the model: first of the test part of each
-    source and of the foreign sets, with nothing left out, then of what is left out in turn.
+        data is split. Twins of a face left out, and other faces of its person, are left out, too.
+        """
+        rounds = choose_rounds(np.unique(data.source).tolist(), together)
+        for part in (data, *foreign):
+            ensemble.require_crops(part, self.network)
+        groups, found, of_foreign = split_groups(data), [], [{} for _ in foreign]
+        # One set, so that the backbone's maps are computed once for all rounds.
+        ends = np.cumsum([0, len(data), *map(len, foreign)])
+        with ensemble.maps_of(concatenate([data, *foreign]), self.network) as whole:
+            data, *others = (
+                replace(whole.select(slice(start, end)), missed=part.missed)
+                for start, end, part in zip(ends, ends[1:], [data, *foreign])
+            )
+            for out in rounds:
+                note(f"without {' and '.join(out)}:")
+                rows = np.isin(data.source, out)
+                seen = data.select(~np.isin(groups, groups[rows]), ~np.isin(data.missed.source, out))
+                left = [data.select(data.source == name, data.missed.source == name) for name in out]
+                predictions = self.predict(seen, [*left, *others])
+                found += map(self._left_out, out, ["left out"] * len(out), left, predictions)
+                for collected, by_part in zip(of_foreign, predictions[len(left) :]):
+                    for name, seeds in by_part.items():
+                        collected.setdefault(name, []).extend(seeds)
+        names = [", ".join(np.unique(part.source)) for part in foreign]
+        return found + list(map(self._left_out, names, ["foreign"] * len(names), foreign, of_foreign))
 
-    data is split, and its crops, and those of the foreign sets, are maps if the network looks at crops.
-    pooled gets the labels and probabilities of each whole source left out, for `calibrate`.
+    def _left_out(self, name: str, kind: str, part: FaceSet, found: dict) -> LeftOut:
+        return LeftOut(name, kind, part.class_index(self.classes), part.missed_index(self.classes), found)
+
+
+def choose_weights(found: Sequence[LeftOut], classes: Sequence[str]) -> tuple[dict[str, float], dict]:
+    """Return the weights of landmark and crop network that read sources left out best, and the mean balanced
+    accuracy by the share of the landmark network.
+
+    Each source is judged among the classes that its labels have.
     """
-    groups = split_groups(data)
-    sources = [LeftOut((name,)) for name in sorted(set(data.source.tolist()))]
-    parts = [(str(source), "same source", source.only(data).part("test")) for source in sources]
-    parts += [(", ".join(sorted(set(part.source.tolist()))), "foreign", part) for part in foreign]
-    rounds = [(None, parts), *[(out, [(str(out), "left out", out.only(data))]) for out in left_out]]
-    for out, parts in rounds:
-        seen = out.without(data, groups) if out else data
-        predictions = run.predict(seen, [part for *_, part in parts])
-        for (name, kind, part), by_network in zip(parts, predictions):
-            for network, probabilities in by_network.items():
-                yield summarise(name, kind, network, part, probabilities, run.classes)
-            if out in sources:
-                label = np.tile(part.class_index(run.classes), run.seeds)
-                pooled[name] = label, np.concatenate(by_network[run.network])
+    own = [one.narrowed(classes, [name for i, name in enumerate(classes) if i in one.label]) for one in found]
+    means = {}
+    for share in SHARES.tolist():
+        weights = {"landmarks": share, "crop": 1 - share}
+        scores = [_balanced_accuracy(one.label, one.mixed(weights).parts["hybrid"]) for one in own]
+        means[share] = float(np.mean(scores))
+    best = max(means, key=means.get)
+    return {"landmarks": best, "crop": round(1 - best, 2)}, means
 
 
-def summarise(
-    name: str, kind: str, network: str, part: FaceSet, probabilities: list[np.ndarray], classes: Sequence[str]
-) -> dict:
-    """Return means over seeds, and the 95% interval of the balanced accuracy: seeds and faces together."""
-    label, missed = part.class_index(classes), part.missed_index(classes)
-    reports = [evaluate_predictions(*with_missed(label, one, missed), classes) for one in probabilities]
+def _balanced_accuracy(label: np.ndarray, seeds: Sequence[np.ndarray]) -> float:
+    from sklearn.metrics import recall_score
+
+    labels = np.unique(label)
+    scores = [
+        recall_score(label, one.argmax(axis=1), labels=labels, average="macro", zero_division=0)
+        for one in seeds
+    ]
+    return float(np.mean(scores))
+
+
+def summarise(one: LeftOut, network: str, classes: Sequence[str]) -> dict:
+    """Return means over seeds for a part, and the 95% interval of the balanced accuracy: seeds and faces
+    together."""
+    seeds = one.parts[network]
+    reports = [evaluate_predictions(*with_missed(one.label, p, one.missed), classes) for p in seeds]
     accuracy = np.array([report["balanced_accuracy"] for report in reports])
     mean, of_seeds = accuracy.mean(), 1.96 * accuracy.std(ddof=1) if len(accuracy) > 1 else 0.0
     low, high = np.mean([report["balanced_accuracy_interval"] for report in reports], axis=0)
     return {
-        "source": name,
-        "kind": kind,
+        "source": one.source,
+        "kind": one.kind,
         "network": network,
-        "faces": len(part),
-        "missed": len(part.missed),
+        "classes": list(classes),
+        "faces": len(one.label),
+        "missed": len(one.missed),
         "recall": {
-            one: float(np.mean([report["recall"][one][0] for report in reports]))
-            for one in reports[0]["recall"]
+            name: float(np.mean([report["recall"][name][0] for report in reports]))
+            for name in reports[0]["recall"]
         },
-        "ece": float(np.mean([expected_calibration_error(label, one) for one in probabilities])),
+        "ece": float(np.mean([expected_calibration_error(one.label, p) for p in seeds])),
         "balanced_accuracy": float(mean),
         "interval": [
             float(max(0, mean - np.hypot(mean - low, of_seeds))),
@@ -161,20 +195,23 @@ def summarise(
     }
 
 
-def calibrate(pooled: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
+def calibrate(found: Sequence[LeftOut], network: str) -> dict:
     """Return temperature and threshold from predictions on sources left out, each source weighing the same.
 
-    pooled: labels (n,) and probabilities (n, classes) at a temperature of 1, by source. `sources` tells of
-    each how it goes with the temperature and threshold of the *other* sources: what a source that was never
-    seen can expect. `sure` is the share of faces that reach the threshold; 0 if no confidence is right often
-    enough.
+    `sources` tells of each how it goes with the temperature and threshold of the *other* sources: what a
+    source that was never seen can expect. `sure` is the share of faces that reach the threshold; 0 if no
+    confidence is right often enough.
     """
+    pooled = {
+        one.source: (np.tile(one.label, len(one.parts[network])), np.concatenate(one.parts[network]))
+        for one in found
+    }
     own = {name: fit_temperature(probabilities, label) for name, (label, probabilities) in pooled.items()}
     temperature, threshold, sure = _fit(pooled, own)
     table = {}
     for name, (label, probabilities) in pooled.items():
         others = {other: pooled[other] for other in pooled if other != name}
-        others_temperature, others_threshold, _ = _fit(others, own)
+        others_temperature, others_threshold, _ = _fit(others or pooled, own)
         scaled = mix([(1.0, probabilities)], others_temperature)
         answered = scaled.max(axis=1) >= others_threshold
         right = scaled.argmax(axis=1) == label
@@ -186,12 +223,11 @@ def calibrate(pooled: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
             "right": float(right[answered].mean()) if answered.any() else 0.0,
             "right_if_always_answered": float(right.mean()),
         }
-    mean = float(np.mean([row["ece"] for row in table.values()]))
     return {
         "temperature": temperature,
         "threshold": threshold,
         "sure": sure,
-        "mean_ece": mean,
+        "mean_ece": float(np.mean([row["ece"] for row in table.values()])),
         "sources": table,
     }
 
@@ -212,20 +248,57 @@ def _fit(
     return temperature, *confidence_threshold(label, scaled, RIGHT_LEFT_OUT, weight)
 
 
-def table_header(classes: tuple[str, ...]) -> str:
-    """Return the head of the table in models/README.md."""
+def report(found: Sequence[LeftOut], network: str, classes: Sequence[str]) -> dict:
+    """Print the tables of models/README.md, and return figures, weights and calibrations to be written.
+
+    For each vocabulary: a row for each source and part, the mean over the sources left out, and the
+    calibration.
+    """
+    left_out, written = [one for one in found if one.kind == "left out"], {"classes": list(classes)}
+    if network == "hybrid":
+        written["weights"], means = choose_weights(left_out, classes)
+        print("share of the landmark network in the mix, and mean balanced accuracy on sources left out:")
+        print("  ".join(f"{share:.2f}: {mean:.3f}" for share, mean in means.items()))
+        found = [one.mixed(written["weights"]) for one in found]
+    written["rows"], written["vocabularies"] = [], []
+    for vocabulary in vocabularies(classes):
+        narrowed = [one.narrowed(classes, vocabulary) for one in found]
+        rows = [summarise(one, name, vocabulary) for one in narrowed for name in one.parts]
+        print(format_table(rows, network, vocabulary))
+        judged = [one for one in narrowed if one.kind == "left out"]
+        calibration = calibrate(judged, network)
+        print(format_calibration(calibration))
+        written["rows"] += rows
+        if not calibration["sure"]:
+            print("no confidence is right often enough: no calibration")
+        elif vocabulary == tuple(classes):
+            written["calibration"] = calibration
+        else:
+            written["vocabularies"].append({"classes": list(vocabulary)} | calibration)
+    return written
+
+
+def format_table(rows: Sequence[dict], network: str, classes: Sequence[str]) -> str:
+    """Return the table of models/README.md; the ECE is that of the network as it was trained."""
     names = ["source", "kind", "network", "pictures", "balanced accuracy", *classes, "ECE"]
-    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
-
-
-def format_row(row: dict, classes: tuple[str, ...]) -> str:
-    """Return a row of the table in models/README.md; the ECE is that of the network as it was trained."""
-    recalls = [f"{row['recall'][name]:.2f}" if name in row["recall"] else "" for name in classes]
-    low, high = row["interval"]
-    return (
-        f"| {row['source']} | {row['kind']} | {row['network']} | {row['faces'] + row['missed']:,} | "
-        f"{row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | {' | '.join(recalls)} | {row['ece']:.3f} |"
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    for row in rows:
+        recalls = [f"{row['recall'][name]:.2f}" if name in row["recall"] else "" for name in classes]
+        low, high = row["interval"]
+        lines.append(
+            f"| {row['source']} | {row['kind']} | {row['network']} | {row['faces'] + row['missed']:,} | "
+            f"{row['balanced_accuracy']:.3f} ({low:.3f}-{high:.3f}) | {' | '.join(recalls)} | "
+            f"{row['ece']:.3f} |"
+        )
+    whole = [
+        row["balanced_accuracy"]
+        for row in rows
+        if row["kind"] == "left out" and row["network"] == network and len(row["recall"]) == len(classes)
+    ]
+    lines.append(
+        f"mean of {len(whole)} sources left out that have all {len(classes)} classes: {np.mean(whole):.3f}"
     )
+    return "\n".join(lines)
 
 
 def format_calibration(calibration: dict) -> str:
