@@ -5,10 +5,16 @@ import pytest
 from conftest import run_here, user_error
 
 import evaluate
-from utils.config import UserError
-from utils.data.face_set import FaceSet, missed_pictures
+from utils.config import EMOTIONS, UserError
 from utils.evaluation.metrics import evaluate_predictions
-from utils.training.leave_one_source_out import LeftOut, calibrate, choose_left_out, summarise
+from utils.training.leave_one_source_out import (
+    LeftOut,
+    calibrate,
+    choose_rounds,
+    choose_weights,
+    report,
+    summarise,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,36 +42,37 @@ def test_models_keep_their_names(path, name):
     assert evaluate.system_name(path) == name
 
 
-def set_of(sources: dict[str, int]) -> FaceSet:
-    source = np.repeat(list(sources), list(sources.values()))
-    count = len(source)
-    return FaceSet(
-        np.zeros((count, 478, 3), np.float32),
-        np.array(["happy", "sad"] * count)[:count],
-        source=source,
-        path=np.array([f"{number}.jpg" for number in range(count)]),
-        missed=missed_pictures(["sad"], ["raf+own"], ["m.jpg"], ["test"], ["no face"]),
+def test_sources_with_a_plus_in_their_names_are_left_out():
+    sources = ["kdef", "raf", "raf+own"]
+    assert choose_rounds(sources, []) == [("kdef",), ("raf",), ("raf+own",)]
+    assert choose_rounds(sources, ["raf+own+kdef"]) == [("raf+own", "kdef"), ("raf",)]
+    assert choose_rounds(sources, ["raf+kdef"]) == [("raf", "kdef"), ("raf+own",)]
+    with pytest.raises(UserError, match="no source fer in --data, which has kdef"):
+        choose_rounds(sources, ["kdef+fer"])
+    with pytest.raises(UserError, match="needs another"):
+        choose_rounds(["kdef"], [])
+
+
+CLASSES = ("anger", "fear", "happy", "neutral", "sad")
+
+
+def left_out(source: str, label: np.ndarray, *seeds: np.ndarray, **parts) -> LeftOut:
+    """What models predict of a source, by default the parts alike."""
+    parts = parts or {"landmarks": seeds, "crop": seeds}
+    return LeftOut(source, "left out", label, np.empty(0, int), {k: list(v) for k, v in parts.items()})
+
+
+def sure_of(label: np.ndarray, classes: int = len(CLASSES)) -> np.ndarray:
+    return np.full((len(label), classes), 0.1 / (classes - 1)) + np.eye(classes)[label] * (
+        0.9 - 0.1 / (classes - 1)
     )
 
 
-def test_sources_with_a_plus_in_their_names_are_left_out():
-    data = set_of({"kdef": 4, "raf": 6, "raf+own": 8})
-    left_out = choose_left_out(data, ["raf+own+kdef", "raf+kdef"])
-    assert [str(one) for one in left_out] == ["kdef", "raf", "raf+own", "raf+own+kdef", "raf+kdef"]
-    assert [len(one.only(data)) for one in left_out] == [4, 6, 8, 12, 10]
-    assert len(left_out[2].only(data).missed) == 1 and len(left_out[1].only(data).missed) == 0
-    seen = LeftOut(("raf+own",)).without(data, np.arange(18) % 9)  # twins of all but one of the others
-    assert seen.source.tolist() == ["kdef", "raf"] and len(seen.missed) == 0
-    with pytest.raises(UserError, match="no source fer in --data, which has kdef"):
-        choose_left_out(data, ["kdef+fer"])
-
-
 def test_intervals_never_leave_0_and_1():
-    data, right = set_of({"kdef": 10}), np.array([[0.9, 0.1], [0.1, 0.9]] * 5)
-    data = data.select(slice(None), slice(0, 0))
-    wrong = right[:, ::-1]
+    label = np.arange(10) % 2
+    right, wrong = sure_of(label, 2), sure_of(1 - label, 2)
     for runs in ([right, right], [wrong, wrong], [right, wrong]):
-        row = summarise("kdef", "left out", "crop", data, runs, ("happy", "sad"))
+        row = summarise(left_out("kdef", label, *runs), "crop", ("happy", "sad"))
         low, high = row["interval"]
         assert 0 <= low <= row["balanced_accuracy"] <= high <= 1 and high - low > 0.1
     few = evaluate_predictions(np.array([0, 1]), np.array([0, 1]), ["happy", "sad"])
@@ -75,7 +82,35 @@ def test_intervals_never_leave_0_and_1():
 
 def test_a_calibration_that_nobody_can_reach_is_told():
     label = np.array([0, 1] * 50)
-    guesses = np.tile([0.6, 0.4], (100, 1))
-    assert calibrate({"a": (label, guesses), "b": (label, guesses)})["sure"] == 0
-    right = np.where(label[:, None] == [0, 1], 0.9, 0.1)
-    assert calibrate({"a": (label, right), "b": (label, right)})["sure"] == 1
+    guesses, right = np.tile([0.6, 0.4], (100, 1)), sure_of(label, 2)
+    assert calibrate([left_out(name, label, guesses) for name in "ab"], "crop")["sure"] == 0
+    assert calibrate([left_out(name, label, right) for name in "ab"], "crop")["sure"] == 1
+
+
+def test_the_better_part_of_a_hybrid_weighs_more_on_sources_left_out():
+    label = np.arange(100) % 5
+    guesses = np.roll(sure_of(label), 1, axis=1) ** 0.9
+    found = [left_out(name, label, landmarks=[guesses], crop=[sure_of(label)]) for name in "ab"]
+    weights, means = choose_weights(found, CLASSES)
+    assert weights == {"landmarks": 0.0, "crop": 1.0} and means[0.0] == 1
+    found = [left_out(name, label, landmarks=[sure_of(label)], crop=[guesses]) for name in "ab"]
+    assert choose_weights(found, CLASSES)[0]["landmarks"] == 0.5
+
+
+def test_figures_are_given_for_all_classes_and_for_the_four(capsys):
+    label = np.arange(100) % 5
+    four = label[label > 0]  # a source without `anger`
+    found = [left_out("kdef", label, sure_of(label)), left_out("affectnet", four, sure_of(four))]
+    written = report(found, "hybrid", CLASSES)
+    of_four = [row for row in written["rows"] if row["classes"] == list(EMOTIONS)]
+    assert [(row["source"], row["faces"]) for row in of_four[::3]] == [("kdef", 80), ("affectnet", 80)]
+    assert all(row["balanced_accuracy"] == 1 for row in written["rows"])
+    assert written["vocabularies"][0]["classes"] == list(EMOTIONS)
+    assert {"temperature", "threshold"} < set(written["calibration"])
+    assert "mean of 1 sources left out that have all 5 classes: 1.000" in capsys.readouterr().out
+
+
+def test_a_narrower_vocabulary_has_the_same_shares():
+    probabilities = np.array([[0.5, 0.2, 0.1, 0.1, 0.1]])
+    (one,) = left_out("a", np.array([1]), probabilities).narrowed(CLASSES, EMOTIONS).parts["crop"]
+    np.testing.assert_allclose(one, [[0.4, 0.2, 0.2, 0.2]], rtol=1e-5)

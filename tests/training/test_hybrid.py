@@ -16,7 +16,7 @@ from utils.model.bundle import NAME, TFLITE
 from utils.model.classifier import EmotionClassifier, mix
 from utils.training import crop_network
 from utils.training.export import load_bundle
-from utils.training.leave_one_source_out import calibrate
+from utils.training.leave_one_source_out import LeftOut, calibrate
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,10 @@ def test_calibration_of_a_source_comes_from_the_others():
         label = generator.integers(0, 4, 800)
         logits = generator.normal(size=(800, 4)) + 2 * np.eye(4)[label]
         pooled[name] = label, mix([(sharpness, np.exp(logits))])
-    found = calibrate(pooled)
+    none = np.empty(0, int)
+    found = calibrate(
+        [LeftOut(name, "left out", label, none, {"crop": [p]}) for name, (label, p) in pooled.items()], "crop"
+    )
     assert found["sources"]["c"]["temperature"] > found["temperature"] > 0.6
     assert found["sources"]["c"]["temperature"] == pytest.approx(2, abs=0.3)
     label, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
