@@ -88,9 +88,11 @@ def train(args) -> None:
     calibration = read_calibration(args.calibration) if args.calibration else {"vocabularies": []}
     classes = choose_classes(data.label.tolist(), args.classes, where)
     vocabularies = calibration.pop("vocabularies")
-    if other := [one["classes"] for one in vocabularies if not set(one["classes"]) < set(classes)]:
+    same_network = ("weights" in calibration) == (network == "hybrid") or not calibration
+    if not (same_network and all(set(one["classes"]) < set(classes) for one in vocabularies)):
         raise UserError(
-            f"{relative(args.calibration)} is of other classes ({list_names(other[0])}); see --classes"
+            f"{relative(args.calibration)} is of another network or other classes; calibrate this model: "
+            "python scr/evaluate.py --leave-one-source-out --help"
         )
     # Checksums are a third of what a face takes in memory, and of no use from here on.
     data = replace(assign_split(data.of_classes(classes), args.seed), sha256=None)
@@ -107,10 +109,9 @@ def train(args) -> None:
         )
     pictures = Pictures.of_set(data.part("test"))
     with ensemble.maps_of(data, network) as data:
-        model = ensemble.train(network, data, recipe, args.seed, classes)
+        model = replace(ensemble.train(network, data, recipe, args.seed, classes), **calibration)
         probabilities = model.predict(data.part("test"))
         of_parts = calibrate_parts(model, data.part("val"), vocabularies)
-    model = replace(model, **calibration)
     predictions = of_probabilities("this model", classes, pictures, probabilities)
     report = predictions.figures()["all"]
     about = {"data": describe_data(data, args.data), "metrics": {"test": report}}
@@ -185,7 +186,7 @@ def choose_faces(data: FaceSet, args, where: str) -> tuple[FaceSet, tuple[str, .
 
 
 def read_calibration(path: Path) -> dict:
-    """Return `temperature`, `threshold` and `vocabularies` that evaluate.py found on sources left out."""
+    """Return what evaluate.py found on sources left out, as `schema.read_calibration` does."""
     try:
         return schema.read_calibration(path)
     except (OSError, ValueError) as error:

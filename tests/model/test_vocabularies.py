@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import SMILE, run, run_here, user_error
+from scipy.special import softmax
 
 from utils.app import web_page
 from utils.config import EMOTIONS, UserError
 from utils.data.face_set import load_face_set, save_face_set
+from utils.files import write_json
 from utils.model import schema
 from utils.model.bundle import find_model, load_info
 from utils.model.classifier import EmotionClassifier, mix
+from utils.training.pretrained import embed_set, open_pretrained
 
 SEVEN = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -23,6 +26,14 @@ SEVEN = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 def faces(landmark_file):
     data = load_face_set(landmark_file)
     return {"landmarks": data.landmarks, "blendshapes": data.blendshapes, "crops": data.crop[:]}
+
+
+@pytest.fixture(scope="module")
+def angry_file(landmark_file, tmp_path_factory):
+    """A set whose faces of fear are called anger, which is beyond the default vocabulary."""
+    path, data = tmp_path_factory.mktemp("angry") / "angry.faces", load_face_set(landmark_file)
+    save_face_set(path, replace(data, label=np.where(data.label == "fear", "anger", data.label)))
+    return path
 
 
 @pytest.mark.parametrize("network", ["hybrid", "landmarks", "crop"])
@@ -111,14 +122,11 @@ def judged(folder, *arguments):
 
 
 def test_pictures_are_judged_by_the_vocabulary_that_holds_their_labels(
-    seven, bundle, pictures, landmark_file, tmp_path
+    seven, bundle, pictures, angry_file, tmp_path
 ):
     found, told = judged(tmp_path / "pictures", "--images", pictures / "Test", "--model", seven, "--jobs", 1)
     assert len(found[seven.name]["confusion_matrix"][0]) == 5 and "may still predict" not in told
-    data = load_face_set(landmark_file)
-    label = np.where(data.label == "fear", "anger", data.label)
-    save_face_set(tmp_path / "angry.faces", replace(data, label=label))
-    given = "--data", tmp_path / "angry.faces", "--split", "all"
+    given = "--data", angry_file, "--split", "all"
     found, told = judged(tmp_path / "all", *given, "--model", seven)
     assert "no picture of disgust, fear, surprise" in told
     assert list(found[seven.name]["recall"]) == ["anger", "happy", "neutral", "sad"]
@@ -127,6 +135,52 @@ def test_pictures_are_judged_by_the_vocabulary_that_holds_their_labels(
     found, told = judged(tmp_path / "both", *given, "--compare", seven, bundle)
     assert {tuple(one["recall"]) for one in found.values()} == {("happy", "neutral", "sad")}
     assert "left out, not a class of the model: 15 anger" in told and "no picture of fear," in told
+
+
+@pytest.mark.parametrize(
+    ("labels", "read"),
+    [({"happy", "sad"}, EMOTIONS), ({"sad", "anger"}, ("anger", "sad")), ({"wink", "happy"}, EMOTIONS)],
+)
+def test_fine_tuning_starts_from_what_the_base_reads_of_the_labels(seven, faces, landmark_file, labels, read):
+    data = load_face_set(landmark_file)
+    base = open_pretrained(seven, embed_set(data, seven), labels)
+    model = EmotionClassifier(seven, read)
+    assert base.classes == model.classes == read and base.threshold == model.threshold
+    expected = model.predict(**faces).probabilities
+    np.testing.assert_allclose(softmax(base.layer.logits(base.hidden(data)), axis=1), expected, atol=0.02)
+
+
+def test_a_fine_tuned_model_reads_what_it_learned_and_is_a_base_again(seven, angry_file, tmp_path):
+    arguments = "--data", angry_file, "--output", tmp_path / "own", "--max-forgetting", 1
+    done = run_here("train_model.py", "--base", seven, *arguments)
+    assert done.returncode == 0, done.stderr
+    model = EmotionClassifier(tmp_path / "own")
+    assert model.classes == model.network_classes == ("anger", "happy", "neutral", "sad")
+    data = load_face_set(angry_file)
+    predicted = model.predict(data.landmarks, data.blendshapes, data.crop).probabilities.argmax(axis=1)
+    assert (predicted == data.class_index(model.classes)).mean() > 0.8
+    assert open_pretrained(tmp_path / "own", embed_set(data, tmp_path / "own")).classes == model.classes
+    done = run_here("export_model.py", "--model", tmp_path / "own", "--data", angry_file, "--formats", "onnx")
+    assert done.returncode == 0, done.stderr
+    info, _ = web_page.describe_model(find_model(tmp_path / "own"))
+    (only,) = info["vocabularies"]
+    assert only["classes"] == list(model.classes) and only["temperature"] == 1
+
+
+def test_training_takes_vocabularies_from_a_calibration(landmark_file, tmp_path):
+    narrow = {"classes": ["happy", "sad"], "temperature": 0.9, "threshold": 0.6, "sources": {}}
+    written = {"calibration": {"temperature": 1.2, "threshold": 0.5}, "vocabularies": [narrow]}
+    write_json(tmp_path / "left_out.json", written)
+    arguments = "--data", landmark_file, "--calibration", tmp_path / "left_out.json", "--epochs", 2
+    done = run_here("train_model.py", *arguments, "--output", tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    info = load_info(tmp_path / "new")
+    del narrow["sources"]
+    assert info["vocabularies"] == [narrow] and info["threshold"] == 0.5
+    assert EmotionClassifier(tmp_path / "new").classes == ("happy", "sad")
+    assert EmotionClassifier(tmp_path / "new", "all").classes == EMOTIONS
+    refused = run_here("train_model.py", *arguments, "--classes", "happy", "sad", "--output", tmp_path / "x")
+    assert "is of another network or other classes" in user_error(refused)
 
 
 def test_the_page_offers_them_and_shows_the_first(seven):

@@ -144,10 +144,11 @@ class _Calibration(_Strict):
 
 
 class _LeftOut(_Strict):
-    """What `evaluate.py --leave-one-source-out` writes: the calibration of all classes, and of narrower
-    vocabularies."""
+    """What `evaluate.py --leave-one-source-out` writes: the calibration of all classes, that of narrower
+    vocabularies, and the weights of a hybrid's parts."""
 
     calibration: _Calibration
+    weights: dict[str, Share] | None = None
     vocabularies: list[Vocabulary] = []
 
 
@@ -169,14 +170,18 @@ def parse(data: bytes, schema: type[BaseModel]) -> dict:
 
 
 def read_calibration(path: Path) -> dict:
-    """Return `temperature`, `threshold` and `vocabularies` as a bundle has them, from what `evaluate.py
-    --leave-one-source-out` wrote; raises ValueError if the file has no calibration, and OSError."""
+    """Return `temperature`, `threshold`, `vocabularies` and, of a hybrid, `weights` as a bundle has them.
+
+    The file is what `evaluate.py --leave-one-source-out` wrote. Raises ValueError if it has no calibration,
+    and OSError.
+    """
     found = parse(path.read_bytes(), _LeftOut)
     vocabularies = [
         {name: one[name] for name in Vocabulary.model_fields} for one in found.get("vocabularies", ())
     ]
     calibration = {name: found["calibration"][name] for name in _Calibration.model_fields}
-    return calibration | {"vocabularies": vocabularies}
+    weights = {"weights": found["weights"]} if found.get("weights") else {}
+    return calibration | {"vocabularies": vocabularies} | weights
 
 
 def vocabularies(info: dict) -> list[dict]:
