@@ -3,6 +3,7 @@
     python scr/evaluate.py --images data/london
     python scr/evaluate.py --images data/london --compare models models/mine
     python scr/evaluate.py --images data/london --predictions theirs.csv
+    python scr/evaluate.py --images data/london --groups people.csv sex age
     python scr/evaluate.py --data data/training.faces --split test
     python scr/evaluate.py --leave-one-source-out --network hybrid --data data/training.faces \\
         --recipe fine-tuned --together affectnet+kdef fer2013+impa_face3d rafdb+cfee
@@ -28,9 +29,10 @@ import numpy as np
 from utils.config import DATA, EMOTIONS, MODELS, VERSION, UserError, note, relative
 from utils.data.classes import check_classes, choose_classes, list_names
 from utils.data.face_set import FaceSet, concatenate, load_face_set
-from utils.data.image_folder import find_labelled_images, read_ferplus
+from utils.data.image_folder import apply_patterns, find_labelled_images, read_ferplus
 from utils.data.splits import assign_split
 from utils.evaluation import plots
+from utils.evaluation.groups import describe_groups, group_figures, read_groups
 from utils.evaluation.metrics import MISSED, format_report
 from utils.evaluation.predictions import (
     SHIPPED,
@@ -48,7 +50,7 @@ from utils.model.schema import PARTS
 from utils.training import ensemble
 from utils.training import leave_one_source_out as leave_out
 
-MODELS_ONLY = ("model", "compare", "predictions", "split", "reread", "jobs")
+MODELS_ONLY = ("model", "compare", "predictions", "groups", "split", "split_pattern", "reread", "jobs")
 LEFT_OUT_ONLY = ("foreign", "seeds", "recipe", "network", "together", "drawn_faces")
 """Options that do nothing with, and without, --leave-one-source-out."""
 
@@ -67,8 +69,12 @@ def build_parser():
     table += " confidence, width and height, as main.py --output writes them"
     add("--predictions", type=Path, nargs="+", default=[], metavar="FILE", help=table)
     add("--labels", type=Path, metavar="CSV", help="with --images: FER+ votes instead of folder names")
-    split = "with --data: the part to read (default: test if the set is split, else all)"
+    groups = "table that names pictures in its first column: judge the groups that its other COLUMNs tell"
+    add("--groups", nargs="+", metavar=("TABLE", "COLUMN"), help=groups)
+    split = "the part to read (default: of a set that is split its test part, else all)"
     add("--split", choices=("all", "train", "val", "test"), help=split)
+    pattern = "with --images: what tells the part, as extract_landmarks.py takes it (default: folders' names)"
+    add("--split-pattern", metavar="REGEX", help=pattern)
     reread = "with --data: read the set's pictures, data/SOURCE/PATH, again as main.py does"
     add("--reread", action="store_true", help=reread)
     classes = "classes to judge, or to train on (default: those that model and pictures have in common); the"
@@ -102,6 +108,7 @@ def main(args):
     classes = choose_judged(pictures.label.tolist(), list(models.values()), args.classes)
     tell_left_out(pictures, classes, bool(args.classes))
     pictures = pictures.of_classes(classes)
+    groups = read_groups(Path(args.groups[0]), args.groups[1:], pictures) if args.groups else {}
     systems = [read_predictions(path, pictures) for path in args.predictions]
     systems += [predict(path, model, pictures, args.jobs) for path, model in models.items()]
     systems = with_own_names(systems)
@@ -109,8 +116,8 @@ def main(args):
     folder = args.output / f"{'+'.join(sources)[:100]} {time.strftime('%Y-%m-%d %H.%M.%S')}"
     run = describe_run(args, models, pictures, part)
     for one in systems:
-        text = report(one, f"{', '.join(sources)} ({part})", folder / one.system, run)
-        if len(systems) == 1:
+        text = report(one, f"{', '.join(sources)} ({part})", folder / one.system, run, groups)
+        if len(systems) == 1 or groups:
             print(text)
     if len(systems) == 1 and models:
         systems = [*predict_shipped(*models.values(), pictures, args.jobs), *systems]
@@ -126,9 +133,9 @@ def check_options(args) -> None:
     else:
         refuse_idle(build_parser(), args, LEFT_OUT_ONLY, "without --leave-one-source-out")
     if args.images:
-        refuse_idle(build_parser(), args, ("split", "reread"), "with --images")
+        refuse_idle(build_parser(), args, ("reread",), "with --images")
     else:
-        refuse_idle(build_parser(), args, ("labels",), "with --data")
+        refuse_idle(build_parser(), args, ("labels", "split_pattern"), "with --data")
         if not args.reread:
             refuse_idle(build_parser(), args, ("jobs",), "with --data, unless --reread is given")
     if args.leave_one_source_out and not args.data:
@@ -144,10 +151,15 @@ def load_pictures(args) -> tuple[Pictures, str]:
         images, others = found
         if others:
             note("left out: " + ", ".join(f"{count} {reason}" for reason, count in others.most_common()))
+        images = apply_patterns(images, root, None, args.split_pattern)
+        part = args.split or "all"
+        images = [image for image in images if part in ("all", image.split)]
+        if not images:
+            raise UserError(f"no picture of {relative(root)} is in the part '{part}'; see --split-pattern")
         files = [image.path for image in images]
         names = [f"{root.name}/{path.relative_to(root).as_posix()}" for path in files]
         labels = np.array([image.label for image in images])
-        return Pictures(np.array(names), labels, np.full(len(files), root.name), files=files), "all"
+        return Pictures(np.array(names), labels, np.full(len(files), root.name), files=files), part
     data, part = choose_split(concatenate([load_face_set(path) for path in args.data]), args.split)
     pictures = Pictures.of_set(data)
     if not args.reread:
@@ -283,10 +295,13 @@ def describe_run(args, models: dict[Path | str, EmotionClassifier], pictures: Pi
     }
 
 
-def report(predictions: Predictions, title: str, folder: Path, run: dict) -> str:
+def report(predictions: Predictions, title: str, folder: Path, run: dict, groups: dict) -> str:
     """Write figures and plots of a system's predictions into a folder; return the figures as text."""
     figures, name = predictions.figures(), predictions.system
     text = f"{name} on {title}\n{describe(predictions, figures)}"
+    if groups:
+        figures["groups"] = group_figures(predictions, groups)
+        text += f"\n{describe_groups(figures['groups'], predictions.classes)}"
     matrix, balanced = figures["all"]["confusion_matrix"], figures["all"]["balanced_accuracy"]
     heading = f"{name}: {title}\nbalanced accuracy {balanced:.3f}"
     plots.plot_confusion_matrix(folder / "confusion_matrix.png", matrix, predictions.classes, heading)

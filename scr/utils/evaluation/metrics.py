@@ -18,11 +18,11 @@ def with_missed(
     )
 
 
-def wilson_interval(hits: int, total: int) -> tuple[float, float]:
-    """Return the 95% interval of a proportion (Wilson 1927), which holds for small counts and near 0 or 1."""
+def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a proportion (Wilson 1927), which holds for small counts and near 0 or 1."""
     from scipy.stats import binomtest  # comes with scikit-learn
 
-    return tuple(map(float, binomtest(int(hits), int(total)).proportion_ci(method="wilson")))
+    return tuple(map(float, binomtest(int(hits), int(total)).proportion_ci(confidence, method="wilson")))
 
 
 def expected_calibration_error(label: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
@@ -73,8 +73,8 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
 
     label and predicted (n,) are class indices, predicted may be `MISSED`. Balanced accuracy and macro-F1 are
     means over the classes that occur in `label`. The confusion matrix (classes, classes + 1) counts labels by
-    predictions; its last column is 'no face'. Intervals of recalls are Wilson's; that of their mean combines
-    them (MOVER, Zou and Donner 2008), so that it holds for few faces and stays within [0, 1].
+    predictions; its last column is 'no face'. Intervals of recalls are Wilson's, that of their mean is
+    `mean_recall`'s.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -85,21 +85,50 @@ def evaluate_predictions(label: np.ndarray, predicted: np.ndarray, classes: Sequ
     )
     intervals = {i: wilson_interval(matrix[i, i], total[i]) for i in indices if total[i]}
     present = list(intervals)
-    balanced = float(recall[present].mean())
-    distances = np.square(recall[present, None] - np.array(list(intervals.values())))
-    below, above = np.sqrt(distances.sum(axis=0)) / len(present)
+    balanced, *interval = mean_recall(matrix.diagonal()[present], total[present])
     return {
         "faces": int(matrix[:, :-1].sum()),
         "missed": int(matrix[:, -1].sum()),
         "accuracy": float(matrix.trace() / matrix.sum()),
         "balanced_accuracy": balanced,
-        "balanced_accuracy_interval": [float(balanced - below), float(balanced + above)],
+        "balanced_accuracy_interval": interval,
         "macro_f1": float(f1[present].mean()),
         "recall": {classes[i]: [float(recall[i]), *intervals[i]] for i in present},
         "precision": {classes[i]: float(precision[i]) for i in present},
         "f1": {classes[i]: float(f1[i]) for i in present},
         "confusion_matrix": matrix.tolist(),
     }
+
+
+def mean_recall(hits: np.ndarray, total: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return the mean of recalls and its interval; hits and total (classes,) count right and all predictions.
+
+    The recalls' Wilson intervals are combined (MOVER, Zou and Donner 2008), so that it holds for few faces
+    and stays within [0, 1].
+    """
+    recall = hits / total
+    intervals = [wilson_interval(*counts, confidence) for counts in zip(hits, total)]
+    below, above = np.sqrt(np.square(recall[:, None] - np.array(intervals)).sum(axis=0)) / len(recall)
+    return float(recall.mean()), float(recall.mean() - below), float(recall.mean() + above)
+
+
+def compare_reports(one: dict, other: dict, confidence: float = 0.95) -> tuple[float, float, float] | None:
+    """Return by how much the balanced accuracy of one report is above that of another, and its interval.
+
+    The reports are of `evaluate_predictions`, on other pictures each; the classes that both have count. The
+    interval is MOVER's for a difference. None if they have no class in common.
+    """
+    matrices = [np.array(report["confusion_matrix"]) for report in (one, other)]
+    shared = np.logical_and(*(matrix.sum(axis=1) > 0 for matrix in matrices))
+    if not shared.any():
+        return None
+    means, lows, highs = zip(
+        *(mean_recall(one.diagonal()[shared], one.sum(axis=1)[shared], confidence) for one in matrices)
+    )
+    gap = means[0] - means[1]
+    below = np.hypot(means[0] - lows[0], highs[1] - means[1])
+    above = np.hypot(highs[0] - means[0], means[1] - lows[1])
+    return gap, float(gap - below), float(gap + above)
 
 
 def compare_hits(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:

@@ -1,31 +1,24 @@
 """What a system predicts for labelled pictures: by a model, from probabilities, from a table of another
 program; its figures, and several systems side by side."""
 
-import csv
-import json
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from ..config import MODELS, UserError, note, relative
 from ..data.classes import class_name, list_names
 from ..data.face_set import FaceSet
-from ..faces.features import BLENDSHAPE_NAMES, face_box
-from ..faces.pose import POSE
+from ..faces.features import face_box
 from ..model.bundle import load_info
 from ..model.classifier import EmotionClassifier
 from .metrics import MISSED, calibration_error, compare_hits, evaluate_predictions
+from .tables import emotion_in, largest_faces, number_in, read_emotions
 
 FACE_WIDTHS = (1, 32, 48, 64, 96, 128, 256)
 """Pixels at which the figures by face width part."""
-UNCERTAIN = "uncertain"
-"""What main.py writes where no class is likely enough."""
-NO_CLASSES = {*POSE, *BLENDSHAPE_NAMES}
-"""Columns that main.py may add after the probabilities of the classes."""
 SHIPPED = "shipped"
 """What the model in `models` is called beside others."""
 
@@ -183,14 +176,14 @@ def read_predictions(path: Path, pictures: Pictures) -> Predictions:
     the pictures' labels count as wrong. Raises UserError if the table can't be read or fits none of the
     pictures.
     """
-    rows = _read_rows(path)
-    of_picture, unknown = _largest_faces(path, rows, pictures)
+    rows = read_emotions(path)
+    of_picture, unknown = largest_faces(path, rows, pictures.name.tolist())
     if absent := len(pictures) - len(of_picture):
         note(f"{absent} of {len(pictures)} pictures have no row in {relative(path)}: counted as no face")
     if unknown:
         note(f"{unknown} rows of {relative(path)} are of other pictures: left out")
     found = [of_picture.get(number, {}) for number in range(len(pictures))]
-    emotions = [class_name(_emotion(path, row)) for row in found]
+    emotions = [class_name(emotion_in(path, row)) for row in found]
     labels = sorted(set(pictures.label.tolist()))
     others = Counter(name for name in emotions if name and name not in labels)
     if others:
@@ -202,88 +195,10 @@ def read_predictions(path: Path, pictures: Pictures) -> Predictions:
         classes,
         label_index(pictures, classes),
         np.array([classes.index(name) if name else MISSED for name in emotions], np.int64),
-        np.array([_number(path, row, "confidence", np.nan, 1.0) for row in found]),
+        np.array([number_in(path, row, "confidence", np.nan, 1.0) for row in found]),
         pictures.source,
         np.zeros(len(pictures)),
     )
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table, by column; each has a source and an emotion, which may be empty."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        if path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in lines if line.strip()]
-        else:
-            delimiter = max(",;\t", key=lines[0].count) if lines else ","
-            rows = list(csv.DictReader(lines, delimiter=delimiter))
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise UserError(f"can't read {relative(path)}: {error}; it should be a .csv or .jsonl") from error
-    if not rows:
-        raise UserError(f"{relative(path)} has no rows; python scr/main.py --output writes such a table")
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not {"source", "emotion"} <= set(row):
-            there = list_names(map(str, row)) if isinstance(row, dict) else "no names"
-            raise UserError(
-                f"row {number} of {relative(path)} has {there} for columns; it needs source (the picture) "
-                "and emotion, and may have confidence, width and height"
-            )
-    return [{str(name): "" if value is None else str(value) for name, value in row.items()} for row in rows]
-
-
-def _largest_faces(path: Path, rows: list[dict], pictures: Pictures) -> tuple[dict[int, dict], int]:
-    """Return for each picture, by number, the row of its largest face, and how many rows fit no picture."""
-    places = defaultdict(list)
-    parts = [PurePosixPath(name).parts for name in pictures.name.tolist()]
-    for number, names in enumerate(parts):
-        places[names[-1]].append(number)
-    largest, unknown = {}, 0
-    for row in rows:
-        names = PurePosixPath(row["source"].replace("\\", "/")).parts or ("",)
-        fits = [
-            (len(os.path.commonprefix([names[::-1], parts[number][::-1]])), number)
-            for number in places.get(names[-1], [])
-        ]
-        best = [number for length, number in fits if length == max(fits)[0]]
-        if len(best) > 1:
-            either = " or ".join(pictures.name[best[:2]].tolist())
-            raise UserError(
-                f"{relative(path)}: {row['source']} may be {either}; write paths that tell them apart"
-            )
-        unknown += not best
-        area = _number(path, row, "width", 0) * _number(path, row, "height", 0)
-        if best and (best[0] not in largest or area > largest[best[0]][0]):
-            largest[best[0]] = area, row
-    if not largest:
-        raise UserError(
-            f"no row of {relative(path)} is of these pictures; it names {rows[0]['source']}, they are such "
-            f"as {pictures.name[0]}"
-        )
-    return {number: row for number, (_, row) in largest.items()}, unknown
-
-
-def _emotion(path: Path, row: dict) -> str:
-    """Return the emotion in a row; `uncertain` stands for the likeliest of the classes, whose probabilities
-    follow `confidence`."""
-    emotion, names = row.get("emotion", ""), list(row)
-    if emotion != UNCERTAIN or "confidence" not in row:
-        return emotion
-    classes = [name for name in names[names.index("confidence") + 1 :] if name not in NO_CLASSES]
-    return max(classes, key=lambda name: _number(path, row, name, 0), default="")
-
-
-def _number(path: Path, row: dict, column: str, empty: float, most: float = 1e6) -> float:
-    """Return a number from 0 to `most` in a row, or `empty`; raises UserError if it is anything else."""
-    text = row.get(column, "")
-    if not text:
-        return empty
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        value = np.nan
-    if not 0 <= value <= most:
-        raise UserError(f"{relative(path)}: {column} is {text[:40]}, not a number from 0 to {most:g}")
-    return value
 
 
 def verdict(first: Predictions, second: Predictions) -> str:
