@@ -148,6 +148,30 @@ const checks = {
     return result
   },
 
+  /** Which expressions are told apart at first, when others are chosen, and at the address that asks for all. */
+  async vocabularies() {
+    const route = { 'model.json': fs.readFileSync(file('choices.json')) }
+    const { context, page } = await open({ route, serviceWorkers: 'block' })
+    const ready = () => page.waitForSelector('body[data-ready]', { timeout: 60_000 })
+    const shown = async () => [
+      await page.locator('#bars li span:first-child').allTextContents(),
+      await page.locator('#classes option:checked').textContent(),
+    ]
+    const result = { first: await shown() }
+    await Promise.all([page.waitForNavigation(), page.selectOption('#classes', { index: 1 })])
+    await ready()
+    result.chosen = await shown()
+    await page.goto(`${address}?classes=all`)
+    await ready()
+    result.all = await shown()
+    await afterwards(page, 1, () => page.setInputFiles('#files', [file('portrait.jpg')]))
+    result.emotion = await text(page, 'emotion')
+    const shares = await page.locator('#bars li span:nth-child(2)').allTextContents()
+    result.shares = shares.reduce((sum, share) => sum + parseFloat(share), 0)
+    await context.close()
+    return result
+  },
+
   /** The camera runs for `WATCH_MS`: requests. */
   async watch() {
     const { context, page, noted } = await open()

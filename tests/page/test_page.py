@@ -18,7 +18,7 @@ from utils.config import MODELS, UserError
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CLIPS = {"smile": (SMILE, 50), "demo": (DEMO, 40)}
 """Clips whose predictions are compared, and how many of their frames."""
-CHECKS = "vector clips looks badFiles badModels use cameraProblems offline".split()
+CHECKS = "vector clips looks badFiles badModels use vocabularies cameraProblems offline".split()
 HOSTILE = '<img src="https://example.org/x.png" onerror="document.title=1">'
 
 
@@ -54,7 +54,9 @@ def folder(tmp_path_factory) -> Path:
     write_camera_clip(folder / "clip.y4m")
     write_clips(folder / "page")
     write_bad_files(folder / "bad")
-    (folder / "models.json").write_text(json.dumps(bad_models((folder / "page" / "model.json").read_text())))
+    model = (folder / "page" / "model.json").read_text()
+    (folder / "models.json").write_text(json.dumps(bad_models(model)))
+    (folder / "choices.json").write_text(json.dumps(model_of_choices(model)))
     return folder
 
 
@@ -136,6 +138,13 @@ def bad_models(text: str) -> list[str]:
     return [*cut, *(json.dumps(info | one) for one in wrong), json.dumps(hostile)]
 
 
+def model_of_choices(text: str) -> dict:
+    """Return a model.json with a narrower vocabulary before that of all classes."""
+    info = json.loads(text)
+    whole = info["vocabularies"][-1]
+    return info | {"vocabularies": [whole | {"classes": ["happy", "sad"]}, whole]}
+
+
 @pytest.fixture(scope="module")
 def seen(folder) -> dict:
     """What the browser's checks saw, each by its name."""
@@ -195,6 +204,14 @@ def test_table_and_picture_are_saved(seen, folder):
     times = [int(row["timestamp_ms"]) for row in rows]
     assert times == sorted(times)
     assert cv2.imread(str(folder / "saved.png")).shape == frames_of(SMILE)[0].shape
+
+
+def test_the_expressions_to_tell_apart_can_be_chosen(seen, folder):
+    whole = json.loads((folder / "choices.json").read_text())["classes"]
+    found = seen["vocabularies"]
+    assert found["first"] == [["happy", "sad"], "2"]
+    assert found["chosen"] == found["all"] == [whole, str(len(whole))]
+    assert found["emotion"].endswith("happy") and found["shares"] == pytest.approx(100, abs=3)
 
 
 def test_nothing_leaves_and_nothing_is_complained_of(seen):
