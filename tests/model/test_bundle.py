@@ -238,6 +238,12 @@ def test_each_model_has_a_name_of_its_own(named, name, place):
         assert find_model(name).path.resolve() == (named.parents[1] / place).resolve()
 
 
+def test_who_asks_for_the_former_model_of_seven_is_told_how_to_read_seven(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "MODELS", tmp_path)
+    with pytest.raises(UserError, match="for all seven, write --classes all instead"):
+        find_model("seven")
+
+
 def test_what_to_write_for_a_personal_model_names_it_alone(named):
     names = [bundle.argument_of(named / name).replace(os.sep, "/") for name in ("ann", "crop", "seven")]
     assert names == ["ann", "models/personal/crop", "models/personal/seven"]

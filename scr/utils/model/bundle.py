@@ -92,6 +92,10 @@ def _find_place(path: Path | str) -> tuple[Path, str | None]:
         raise UserError(f"{path} means several models; write --model {' or --model '.join(ways)}")
     if found:
         return next(iter(found.values()))
+    if str(path) == "seven":
+        raise UserError(
+            "the model of seven is part of the shipped one; for all seven, write --classes all instead"
+        )
     if re.fullmatch(r"[\w-]+", str(path)) and not Path(path).exists():
         there = [*PERSONAL_MODELS.glob(f"*/{JSON}"), *MODELS.glob(f"*/{JSON}")]
         others = f"there are: {list_names(sorted({one.parent.name for one in there}))}; or " if there else ""
