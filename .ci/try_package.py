@@ -1,4 +1,4 @@
-"""Tries the installed package in an empty folder, as .ci/run installs it: `python try_package.py REPOSITORY`."""
+"""Tries the installed package in an empty folder: `python try_package.py REPOSITORY`, as .ci/run does."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Each Python example of docs/python.md and docs/recipes.md runs as it stands."""
+"""Each Python example of README.md, docs/python.md and docs/recipes.md runs as it stands."""
 
 import io
 import re
@@ -12,14 +12,11 @@ from conftest import DATA, ROOT, SMILE
 
 import utils
 
+PAGES = (ROOT / "README.md", ROOT / "docs/python.md", ROOT / "docs/recipes.md")
 EXAMPLES = {
-    f"{page}-{number}": text
-    for page in ("python", "recipes")
-    for number, text in enumerate(
-        re.findall(
-            r"^```python\n(.*?)^```", (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), re.S | re.M
-        )
-    )
+    f"{page.stem}-{number}": text
+    for page in PAGES
+    for number, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.S | re.M))
 }
 
 
