@@ -90,10 +90,12 @@ def test_several_threads_use_a_reader_beside_a_video(reader):
     assert disturbed == video
 
 
-def test_a_reader_takes_any_model_and_number_of_faces():
+def test_a_reader_takes_any_model_classes_and_number_of_faces():
     reader = Reader("crop", max_faces=2)
     assert [face.face for face in reader.read_faces(GROUP)] == [0, 1]
     assert tuple(reader.read_faces(PORTRAIT)[0].probabilities) == reader.classes
+    (face,) = read_faces(PORTRAIT, classes=["happy", "sad"])
+    assert list(face.probabilities) == ["happy", "sad"]
 
 
 class LostCamera(Source):

@@ -5,7 +5,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,15 +79,20 @@ class VideoFrame:
 class Reader:
     """Keeps a model's networks loaded. Several threads may use it.
 
-    model: as `--model` of main.py: a folder, a `.tflite` file, or a name such as `seven`. max_faces: the
-    largest that are read; None: all of a picture, one of a video. smoothing_ms: the time constant of the
-    smoothing in videos; 0: none. Raises EmotionDetectionError if there is no such model.
+    model: as `--model` of main.py: a folder, a `.tflite` file, or a name. classes: those to tell apart, or
+    "all" that the model knows; None: the model's own choice. max_faces: the largest that are read; None: all
+    of a picture, one of a video. smoothing_ms: the time constant of the smoothing in videos; 0: none. Raises
+    EmotionDetectionError if there is no such model, or for classes that it lacks.
     """
 
     def __init__(
-        self, model: str | Path = MODELS, max_faces: int | None = None, smoothing_ms: float = TIME_CONSTANT_MS
+        self,
+        model: str | Path = MODELS,
+        classes: str | Sequence[str] | None = None,
+        max_faces: int | None = None,
+        smoothing_ms: float = TIME_CONSTANT_MS,
     ):
-        self._open = functools.partial(FaceReader, str(model), max_faces, smoothing_ms)
+        self._open = functools.partial(FaceReader, str(model), max_faces, smoothing_ms, classes)
         self._idle = [self._open()]
         """One for each video or picture that is being read at this moment: 60 MB"""
         self._cores = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -175,9 +180,11 @@ class _GivenFrames(Source):
             yield Frame(np.ascontiguousarray(image), index, round(timestamp_ms), self.name, now)
 
 
-@functools.cache
+_open_once = functools.cache(Reader)
+
+
 def _reader(**options) -> Reader:
-    return Reader(**options)
+    return _open_once(**{name: tuple(one) if isinstance(one, list) else one for name, one in options.items()})
 
 
 def read_faces(pictures: Picture | Iterable[Picture], model: str | Path = MODELS, **options) -> list:
