@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from ..config import UserError
@@ -62,12 +62,17 @@ class CropRecipe(_Strict):
     embedding: Size
 
 
-class Vocabulary(_Strict):
-    """Some of a network's classes, in its order, to tell apart; temperature and threshold hold for these."""
+class Calibration(_Strict, extra="ignore"):
+    """What probabilities are divided by, as logarithms, and the confidence from which a class is named."""
 
-    classes: Classes
     temperature: Temperature
     threshold: Share
+
+
+class Vocabulary(Calibration):
+    """Some of a network's classes, in its order, to tell apart, with the calibration that holds for these."""
+
+    classes: Classes
 
 
 class Metadata(_Strict):
@@ -83,15 +88,10 @@ class Metadata(_Strict):
     vocabularies: list[Vocabulary] = []
     sha256: str | None = None
 
-    @field_validator("classes")
-    @classmethod
-    def _differ(cls, classes):
-        if len(set(classes)) < len(classes):
-            raise ValueError("a class twice")
-        return classes
-
     @model_validator(mode="after")
-    def _narrow(self):
+    def _classes_fit(self):
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class twice")
         for one in self.vocabularies:
             if one.classes == self.classes or one.classes != _in_order(self.classes, one.classes):
                 raise ValueError("a vocabulary that is no narrower choice of the classes, in their order")
@@ -138,16 +138,11 @@ class Bundle(Metadata):
         return self
 
 
-class _Calibration(_Strict):
-    temperature: Temperature
-    threshold: Share
-
-
-class _LeftOut(_Strict):
+class _LeftOut(_Strict, extra="ignore"):
     """What `evaluate.py --leave-one-source-out` writes: the calibration of all classes, that of narrower
     vocabularies, and the weights of a hybrid's parts."""
 
-    calibration: _Calibration
+    calibration: Calibration
     weights: dict[str, Share] | None = None
     vocabularies: list[Vocabulary] = []
 
@@ -175,13 +170,8 @@ def read_calibration(path: Path) -> dict:
     The file is what `evaluate.py --leave-one-source-out` wrote. Raises ValueError if it has no calibration,
     and OSError.
     """
-    found = parse(path.read_bytes(), _LeftOut)
-    vocabularies = [
-        {name: one[name] for name in Vocabulary.model_fields} for one in found.get("vocabularies", ())
-    ]
-    calibration = {name: found["calibration"][name] for name in _Calibration.model_fields}
-    weights = {"weights": found["weights"]} if found.get("weights") else {}
-    return calibration | {"vocabularies": vocabularies} | weights
+    found = _LeftOut.model_validate(parse(path.read_bytes(), _LeftOut)).model_dump(exclude_none=True)
+    return found.pop("calibration") | found
 
 
 def vocabularies(info: dict) -> list[dict]:
@@ -196,7 +186,8 @@ def vocabularies(info: dict) -> list[dict]:
 def smallest_vocabulary(info: dict, labels: Sequence[str]) -> dict:
     """Return the smallest vocabulary of a model that holds all labels that the model reads at all."""
     known = set(labels) & set(info["classes"])
-    return min((one for one in vocabularies(info) if known <= set(one["classes"])), key=_size)
+    holding = (one for one in vocabularies(info) if known <= set(one["classes"]))
+    return min(holding, key=lambda one: len(one["classes"]))
 
 
 def choose_vocabulary(info: dict, classes: Sequence[str] | None = None) -> dict:
@@ -218,10 +209,6 @@ def choose_vocabulary(info: dict, classes: Sequence[str] | None = None) -> dict:
 
 def _in_order(classes: Sequence[str], chosen: Sequence[str]) -> list[str]:
     return [name for name in classes if name in chosen]
-
-
-def _size(vocabulary: dict) -> int:
-    return len(vocabulary["classes"])
 
 
 def input_shape(features: dict) -> tuple[int, ...]:
