@@ -9,12 +9,12 @@ import numpy as np
 from ..config import UserError, note, relative
 from ..data.classes import list_names
 from ..folders import counting_key
-from .metrics import compare_reports, evaluate_predictions
+from .metrics import compare_recalls, evaluate_predictions, mean_recall
 from .predictions import Pictures, Predictions
 from .tables import fitting_pictures, read_table
 
-FEWEST = 20
-"""Pictures of a group that is compared with others."""
+FEWEST = 10
+"""Pictures of a class that count towards a group's balanced accuracy; of fewer, the recall alone is told."""
 MOST_VALUES = 20
 """Values of a column that tells groups; one with more tells names or numbers."""
 
@@ -63,31 +63,34 @@ def _known_name(name: str, known: set[str]) -> str:
 
 
 def group_figures(predictions: Predictions, groups: dict[str, np.ndarray]) -> dict:
-    """Return for each column the figures of its `values`, and the `gaps` between those of `FEWEST` pictures.
+    """Return for each column the figures of its `values`, and the `gaps` between each two of them.
 
-    A gap is the better group, the worse, by how much its balanced accuracy is lower, on the classes that both
-    have, and the interval of that. `pairs` is the number of pairs: the intervals are so wide that all
-    of them hold together with 95% (Bonferroni).
+    A gap is the better group, the worse, by how much its balanced accuracy is lower, and the interval of
+    that, all on the `classes` of which both have `FEWEST` pictures. `pairs` is the number of all pairs: the
+    intervals are so wide that all of them hold together with 95% (Bonferroni).
     """
-    figures = {
+    columns = {
         column: {value: _figures(predictions, values == value) for value in _in_order(values)}
         for column, values in groups.items()
     }
-    pairs = {
-        column: list(itertools.combinations([value for value in of if _count(of[value]) >= FEWEST], 2))
-        for column, of in figures.items()
-    }
-    count = sum(map(len, pairs.values()))
-    return {
-        "pairs": count,
-        "columns": {
-            column: {
-                "values": of,
-                "gaps": [gap for pair in pairs[column] if (gap := _gap(of, *pair, 1 - 0.05 / count))],
-            }
-            for column, of in figures.items()
-        },
-    }
+    pairs = [
+        (column, *pair)
+        for column, of in columns.items()
+        for pair in itertools.combinations(of, 2)
+        if (_enough(of[pair[0]]) & _enough(of[pair[1]])).any()
+    ]
+    gaps = {column: [] for column in columns}
+    for column, one, other in pairs:
+        rows = columns[column][one], columns[column][other]
+        shared = _enough(rows[0]) & _enough(rows[1])
+        hits, total = (np.array(counts)[:, shared] for counts in zip(*map(_counts, rows)))
+        gap, low, high = compare_recalls(hits, total, 1 - 0.05 / len(pairs))
+        better = (one, other, gap, low, high) if gap >= 0 else (other, one, -gap, -high, -low)
+        names = ("better", "worse", "gap", "low", "high")
+        classes = [name for name, is_in in zip(predictions.classes, shared) if is_in]
+        gaps[column].append(dict(zip(names, better)) | {"classes": classes})
+    found = {column: {"values": of, "gaps": gaps[column]} for column, of in columns.items()}
+    return {"pairs": len(pairs), "columns": found}
 
 
 def _figures(predictions: Predictions, chosen: np.ndarray) -> dict:
@@ -98,47 +101,64 @@ def _in_order(values: np.ndarray) -> list[str]:
     return sorted(set(values) - {""}, key=counting_key)
 
 
-def _count(row: dict) -> int:
-    return row["faces"] + row["missed"]
+def _counts(row: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many predictions are right, and how many there are, by class."""
+    matrix = np.array(row["confusion_matrix"])
+    return matrix.diagonal(), matrix.sum(axis=1)
 
 
-def _gap(figures: dict, one: str, other: str, confidence: float) -> tuple | None:
-    if (found := compare_reports(figures[one], figures[other], confidence)) is None:
-        return None
-    gap, low, high = found
-    return (one, other, gap, low, high) if gap >= 0 else (other, one, -gap, -high, -low)
+def _enough(row: dict) -> np.ndarray:
+    return _counts(row)[1] >= FEWEST
 
 
 def describe_groups(figures: dict, classes: Sequence[str]) -> str:
     """Return as text what `group_figures` found: each group's figures, and each column's largest sure gap."""
     lines = [
-        f"by group, with 95% intervals; differences are of groups of {FEWEST} pictures or more, and their "
-        f"intervals hold for all {figures['pairs']} pairs together"
+        f"by group, with 95% intervals; classes of {FEWEST} pictures or more count. The intervals of "
+        f"differences hold for all {figures['pairs']} pairs together"
     ]
     for column, of in figures["columns"].items():
-        lines.append(column)
         wide = max(map(len, of["values"]))
+        lines.append(column)
         for value, row in of["values"].items():
-            low, high = row["balanced_accuracy_interval"]
-            balanced = f"{row['balanced_accuracy']:.3f} ({low:.3f} to {high:.3f})"
-            missed = f" ({row['missed']} without a face)" if row["missed"] else ""
-            lines.append(f"  {value:<{wide}}  balanced accuracy {balanced}, {_count(row):,} pictures{missed}")
-            counts = dict(zip(classes, map(sum, row["confusion_matrix"])))
-            recalls = [
-                f"{name} {recall:.2f} ({low:.2f} to {high:.2f}) of {counts[name]:,}"
-                for name, (recall, low, high) in row["recall"].items()
-            ]
-            lines.append(f"  {'':<{wide}}  recall: {', '.join(recalls)}")
-        lines.append(f"  {_describe_gap(of['gaps'])}")
+            balanced, recalls = _describe_group(row, classes)
+            lines += [f"  {value:<{wide}}  {balanced}", f"  {'':<{wide}}  {recalls}"]
+        lines.append(f"  {_describe_gap(of['gaps'], classes)}")
     return "\n".join(lines)
 
 
-def _describe_gap(gaps: list[tuple]) -> str:
+def _describe_group(row: dict, classes: Sequence[str]) -> tuple[str, str]:
+    """Return a group's balanced accuracy, and its recalls, as text."""
+    (hits, total), enough = _counts(row), _enough(row)
+    balanced = f"{total.sum():,} pictures"
+    if row["missed"]:
+        balanced += f" ({row['missed']} without a face)"
+    if enough.any():
+        mean, low, high = mean_recall(hits[enough], total[enough])
+        balanced += f", balanced accuracy {mean:.3f} ({low:.3f} to {high:.3f})"
+        balanced += _of_which([name for name, is_in in zip(classes, enough) if is_in], classes)
+    recalls = [
+        f"{name} {recall:.2f} ({low:.2f} to {high:.2f}) of {total[list(classes).index(name)]:,}"
+        for name, (recall, low, high) in row["recall"].items()
+    ]
+    return balanced, f"recall: {', '.join(recalls)}"
+
+
+def _of_which(counted: Sequence[str], classes: Sequence[str]) -> str:
+    return "" if len(counted) == len(classes) else f" of {list_names(counted)}"
+
+
+def _describe_gap(gaps: list[dict], classes: Sequence[str]) -> str:
     if not gaps:
-        return f"nothing to compare: fewer than two groups of {FEWEST} pictures"
-    sure = [gap for gap in gaps if gap[3] > 0]
-    better, worse, gap, low, high = max(sure or gaps, key=lambda one: one[2])
-    figures = f"{better} above {worse} by {gap:.3f} ({low:+.3f} to {high:+.3f})"
-    if sure:
-        return f"largest gap that the intervals support: {figures}"
-    return f"no gap is supported; the largest difference is {figures}"
+        return f"nothing to compare: no two groups have {FEWEST} pictures of a class"
+    sure = [gap for gap in gaps if gap["low"] > 0]
+    one = max(sure or gaps, key=lambda gap: gap["gap"])
+    figures = (
+        f"{one['better']} above {one['worse']} by {one['gap']:.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
+    )
+    found = (
+        "largest gap that the intervals support:"
+        if sure
+        else "no gap is supported; the largest difference is"
+    )
+    return f"{found} {figures}{_of_which(one['classes'], classes)}"

@@ -112,23 +112,16 @@ def mean_recall(hits: np.ndarray, total: np.ndarray, confidence: float = 0.95) -
     return float(recall.mean()), float(recall.mean() - below), float(recall.mean() + above)
 
 
-def compare_reports(one: dict, other: dict, confidence: float = 0.95) -> tuple[float, float, float] | None:
-    """Return by how much the balanced accuracy of one report is above that of another, and its interval.
+def compare_recalls(
+    hits: np.ndarray, total: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return by how much the mean recall on some pictures is above that on others, and its interval (MOVER).
 
-    The reports are of `evaluate_predictions`, on other pictures each; the classes that both have count. The
-    interval is MOVER's for a difference. None if they have no class in common.
+    hits and total: (2, classes), a row for each of the two, as for `mean_recall`.
     """
-    matrices = [np.array(report["confusion_matrix"]) for report in (one, other)]
-    shared = np.logical_and(*(matrix.sum(axis=1) > 0 for matrix in matrices))
-    if not shared.any():
-        return None
-    means, lows, highs = zip(
-        *(mean_recall(one.diagonal()[shared], one.sum(axis=1)[shared], confidence) for one in matrices)
-    )
-    gap = means[0] - means[1]
-    below = np.hypot(means[0] - lows[0], highs[1] - means[1])
-    above = np.hypot(highs[0] - means[0], means[1] - lows[1])
-    return gap, float(gap - below), float(gap + above)
+    (mean, low, high), (other, other_low, other_high) = map(mean_recall, hits, total, [confidence] * 2)
+    below, above = np.hypot(mean - low, other_high - other), np.hypot(high - mean, other - other_low)
+    return mean - other, mean - other - float(below), mean - other + float(above)
 
 
 def compare_hits(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
