@@ -117,7 +117,7 @@ def main(args):
     run = describe_run(args, models, pictures, part)
     for one in systems:
         text = report(one, f"{', '.join(sources)} ({part})", folder / one.system, run, groups)
-        if len(systems) == 1 or groups:
+        if len(systems) == 1 or args.groups:
             print(text)
     if len(systems) == 1 and models:
         systems = [*predict_shipped(*models.values(), pictures, args.jobs), *systems]
@@ -299,9 +299,9 @@ def report(predictions: Predictions, title: str, folder: Path, run: dict, groups
     """Write figures and plots of a system's predictions into a folder; return the figures as text."""
     figures, name = predictions.figures(), predictions.system
     text = f"{name} on {title}\n{describe(predictions, figures)}"
-    if groups:
-        figures["groups"] = group_figures(predictions, groups)
-        text += f"\n{describe_groups(figures['groups'], predictions.classes)}"
+    groups = {"source": predictions.source, "face width": predictions.width_span} | groups
+    if found := group_figures(predictions, groups):
+        text += f"\n{describe_groups(found, predictions.classes)}"
     matrix, balanced = figures["all"]["confusion_matrix"], figures["all"]["balanced_accuracy"]
     heading = f"{name}: {title}\nbalanced accuracy {balanced:.3f}"
     plots.plot_confusion_matrix(folder / "confusion_matrix.png", matrix, predictions.classes, heading)
@@ -309,7 +309,7 @@ def report(predictions: Predictions, title: str, folder: Path, run: dict, groups
         confidence, right = predictions.confidence[rated], predictions.right[rated]
         path = folder / "reliability.png"
         plots.plot_reliability(path, confidence, right, figures["ece"], f"{name}: {title}")
-    write_json(folder / "report.json", {"model": name, "run": run, **figures})
+    write_json(folder / "report.json", {"model": name, "run": run, **figures, "groups": found})
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
     return text
 
@@ -325,18 +325,7 @@ def describe(predictions: Predictions, figures: dict) -> str:
     lines = [format_report(figures["all"], classes)]
     if figures["ece"] is not None:
         lines.append(f"calibration error (ECE, 15 bins, of the faces found) {figures['ece']:.3f}")
-    lines += format_groups("source", figures["sources"], classes)
-    return "\n".join(lines + format_groups("face width", figures["face_widths"], classes))
-
-
-def format_groups(title: str, groups: dict, classes: tuple[str, ...]) -> list[str]:
-    """Return one line for each group."""
-    return [
-        f"  {title} {name:<16} n {row['faces'] + row['missed']:>6}  balanced accuracy "
-        f"{row['balanced_accuracy']:.3f}  "
-        + "  ".join(f"{label} {row['recall'][label][0]:.2f}" for label in classes if label in row["recall"])
-        for name, row in groups.items()
-    ]
+    return "\n".join(lines)
 
 
 def leave_one_source_out(args) -> None:

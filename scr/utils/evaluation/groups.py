@@ -1,7 +1,8 @@
 """For whom a system reads faces well: its figures for the groups of pictures that a table names."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,7 +15,7 @@ from .predictions import Pictures, Predictions
 from .tables import fitting_pictures, read_table
 
 FEWEST = 10
-"""Pictures of a class that count towards a group's balanced accuracy; of fewer, the recall alone is told."""
+"""Pictures of a class that count towards a group's balanced accuracy; of fewer, only the recall is told."""
 MOST_VALUES = 20
 """Values of a column that tells groups; one with more tells names or numbers."""
 
@@ -62,43 +63,37 @@ def _known_name(name: str, known: set[str]) -> str:
     return str(path.parent / stem)
 
 
-def group_figures(predictions: Predictions, groups: dict[str, np.ndarray]) -> dict:
-    """Return for each column the figures of its `values`, and the `gaps` between each two of them.
+def group_figures(predictions: Predictions, groups: dict[str, np.ndarray]) -> dict[str, dict]:
+    """Return for each column of groups (n,) the figures of its `values`, and the `gaps` between each two.
 
     A gap is the better group, the worse, by how much its balanced accuracy is lower, and the interval of
-    that, all on the `classes` of which both have `FEWEST` pictures. `pairs` is the number of all pairs: the
-    intervals are so wide that all of them hold together with 95% (Bonferroni).
+    that, on the classes of which both have `FEWEST` pictures. The intervals are so wide that all gaps of a
+    column hold together with 95% (Bonferroni).
     """
-    columns = {
-        column: {value: _figures(predictions, values == value) for value in _in_order(values)}
-        for column, values in groups.items()
-    }
-    pairs = [
-        (column, *pair)
-        for column, of in columns.items()
-        for pair in itertools.combinations(of, 2)
-        if (_enough(of[pair[0]]) & _enough(of[pair[1]])).any()
-    ]
-    gaps = {column: [] for column in columns}
-    for column, one, other in pairs:
-        rows = columns[column][one], columns[column][other]
-        shared = _enough(rows[0]) & _enough(rows[1])
-        hits, total = (np.array(counts)[:, shared] for counts in zip(*map(_counts, rows)))
-        gap, low, high = compare_recalls(hits, total, 1 - 0.05 / len(pairs))
-        better = (one, other, gap, low, high) if gap >= 0 else (other, one, -gap, -high, -low)
-        names = ("better", "worse", "gap", "low", "high")
-        classes = [name for name, is_in in zip(predictions.classes, shared) if is_in]
-        gaps[column].append(dict(zip(names, better)) | {"classes": classes})
-    found = {column: {"values": of, "gaps": gaps[column]} for column, of in columns.items()}
-    return {"pairs": len(pairs), "columns": found}
+    figures = {}
+    for column, of_picture in groups.items():
+        values = sorted(set(of_picture) - {""}, key=counting_key)
+        of_value = {
+            value: evaluate_predictions(
+                predictions.label[of_picture == value],
+                predictions.predicted[of_picture == value],
+                predictions.classes,
+            )
+            for value in values
+        }
+        if len(values) > 1:
+            figures[column] = {"values": of_value, "gaps": list(_gaps(of_value))}
+    return figures
 
 
-def _figures(predictions: Predictions, chosen: np.ndarray) -> dict:
-    return evaluate_predictions(predictions.label[chosen], predictions.predicted[chosen], predictions.classes)
-
-
-def _in_order(values: np.ndarray) -> list[str]:
-    return sorted(set(values) - {""}, key=counting_key)
+def _gaps(figures: dict[str, dict]) -> Iterator[tuple[str, str, float, float, float]]:
+    confidence = 1 - 0.05 / math.comb(len(figures), 2)
+    for pair in itertools.combinations(figures, 2):
+        hits, total = (np.array(counts) for counts in zip(*(_counts(figures[value]) for value in pair)))
+        shared = (total >= FEWEST).all(axis=0)
+        if shared.any():
+            gap, low, high = compare_recalls(hits[:, shared], total[:, shared], confidence)
+            yield (*pair, gap, low, high) if gap >= 0 else (*pair[::-1], -gap, -high, -low)
 
 
 def _counts(row: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -107,58 +102,39 @@ def _counts(row: dict) -> tuple[np.ndarray, np.ndarray]:
     return matrix.diagonal(), matrix.sum(axis=1)
 
 
-def _enough(row: dict) -> np.ndarray:
-    return _counts(row)[1] >= FEWEST
-
-
-def describe_groups(figures: dict, classes: Sequence[str]) -> str:
+def describe_groups(figures: dict[str, dict], classes: Sequence[str]) -> str:
     """Return as text what `group_figures` found: each group's figures, and each column's largest sure gap."""
-    lines = [
-        f"by group, with 95% intervals; classes of {FEWEST} pictures or more count. The intervals of "
-        f"differences hold for all {figures['pairs']} pairs together"
-    ]
-    for column, of in figures["columns"].items():
+    lines = [f"groups, with 95% intervals; classes of {FEWEST} pictures or more count"]
+    for column, of in figures.items():
         wide = max(map(len, of["values"]))
         lines.append(column)
         for value, row in of["values"].items():
-            balanced, recalls = _describe_group(row, classes)
-            lines += [f"  {value:<{wide}}  {balanced}", f"  {'':<{wide}}  {recalls}"]
-        lines.append(f"  {_describe_gap(of['gaps'], classes)}")
+            summary, recalls = _describe_group(row, classes)
+            lines += [f"  {value:<{wide}}  {summary}", f"  {'':<{wide}}  recall: {recalls}"]
+        lines.append(f"  {_describe_gap(of['gaps'])}")
     return "\n".join(lines)
 
 
 def _describe_group(row: dict, classes: Sequence[str]) -> tuple[str, str]:
-    """Return a group's balanced accuracy, and its recalls, as text."""
-    (hits, total), enough = _counts(row), _enough(row)
-    balanced = f"{total.sum():,} pictures"
-    if row["missed"]:
-        balanced += f" ({row['missed']} without a face)"
-    if enough.any():
-        mean, low, high = mean_recall(hits[enough], total[enough])
-        balanced += f", balanced accuracy {mean:.3f} ({low:.3f} to {high:.3f})"
-        balanced += _of_which([name for name, is_in in zip(classes, enough) if is_in], classes)
+    hits, total = _counts(row)
+    least = FEWEST if total.max() >= FEWEST else 1  # a group of few pictures of each class has a figure, too
+    mean, low, high = mean_recall(hits[total >= least], total[total >= least])
+    counts = dict(zip(classes, total.tolist()))
+    few = [name for name, count in counts.items() if 0 < count < least]
+    missed = f" ({row['missed']} without a face)" if row["missed"] else ""
+    without = f" without {list_names(few)}" if few else ""
     recalls = [
-        f"{name} {recall:.2f} ({low:.2f} to {high:.2f}) of {total[list(classes).index(name)]:,}"
-        for name, (recall, low, high) in row["recall"].items()
+        f"{name} {recall:.2f} ({lowest:.2f} to {highest:.2f}) of {counts[name]:,}"
+        for name, (recall, lowest, highest) in row["recall"].items()
     ]
-    return balanced, f"recall: {', '.join(recalls)}"
+    balanced = f"balanced accuracy {mean:.3f} ({low:.3f} to {high:.3f}){without}"
+    return f"{total.sum():,} pictures{missed}, {balanced}", ", ".join(recalls)
 
 
-def _of_which(counted: Sequence[str], classes: Sequence[str]) -> str:
-    return "" if len(counted) == len(classes) else f" of {list_names(counted)}"
-
-
-def _describe_gap(gaps: list[dict], classes: Sequence[str]) -> str:
+def _describe_gap(gaps: list[tuple]) -> str:
     if not gaps:
-        return f"nothing to compare: no two groups have {FEWEST} pictures of a class"
-    sure = [gap for gap in gaps if gap["low"] > 0]
-    one = max(sure or gaps, key=lambda gap: gap["gap"])
-    figures = (
-        f"{one['better']} above {one['worse']} by {one['gap']:.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
-    )
-    found = (
-        "largest gap that the intervals support:"
-        if sure
-        else "no gap is supported; the largest difference is"
-    )
-    return f"{found} {figures}{_of_which(one['classes'], classes)}"
+        return "nothing to compare"
+    sure = [gap for gap in gaps if gap[3] > 0]
+    better, worse, gap, low, high = max(sure or gaps, key=lambda one: one[2])
+    found = "largest gap that the intervals support:" if sure else "no gap is supported; the largest is"
+    return f"{found} {better} above {worse} by {gap:.3f} ({low:+.3f} to {high:+.3f})"

@@ -87,30 +87,19 @@ class Predictions:
         """Tell of each picture whether there is a prediction of known confidence (n,)."""
         return (self.predicted != MISSED) & np.isfinite(self.confidence)
 
+    @property
+    def width_span(self) -> np.ndarray:
+        """The span of pixels (n,) that each face's width lies in; empty where it is unknown."""
+        spans = [f"{low} to {high} px" for low, high in zip(FACE_WIDTHS, FACE_WIDTHS[1:])]
+        return np.array(["", *spans, f"{FACE_WIDTHS[-1]} px and more"])[np.digitize(self.width, FACE_WIDTHS)]
+
     def figures(self) -> dict:
-        """Return the figures of all pictures, of each source, and of the faces found by their width."""
+        """Return the figures of all pictures, and the calibration error of the faces found."""
         rated = self.rated
         return {
             "all": evaluate_predictions(self.label, self.predicted, self.classes),
             "ece": calibration_error(self.confidence[rated], self.right[rated]) if rated.any() else None,
-            "sources": self._by_group(self.source),
-            "face_widths": self._by_group(_width_group(self.width), self.width > 0),
         }
-
-    def _by_group(self, group: np.ndarray, rows: np.ndarray | slice = slice(None)) -> dict:
-        group, label, predicted = group[rows], self.label[rows], self.predicted[rows]
-        names = np.unique(group).tolist()
-        return {
-            name: evaluate_predictions(label[group == name], predicted[group == name], self.classes)
-            for name in names
-            if len(names) > 1
-        }
-
-
-def _width_group(width: np.ndarray) -> np.ndarray:
-    """Return the span of pixels (n,) that each width lies in; empty where it is unknown."""
-    spans = [f"{low:>4} to {high:>4} px" for low, high in zip(FACE_WIDTHS, FACE_WIDTHS[1:])]
-    return np.array(["", *spans, f"{FACE_WIDTHS[-1]:>4} px and more"])[np.digitize(width, FACE_WIDTHS)]
 
 
 def label_index(pictures: Pictures, classes: Sequence[str]) -> np.ndarray:

@@ -92,7 +92,8 @@ class Table:
 
         Raises UserError if the disk refuses.
         """
-        values = [round(float(one), self._decimals) if _is_float(one) else one for one in values]
+        floats = float | np.floating
+        values = [round(float(one), self._decimals) if isinstance(one, floats) else one for one in values]
         values += [None] * (len(self._columns) - 1 - len(values))
         row = (readable_name(source, self._is_csv), *values)
         with self._errors_explained():
@@ -103,7 +104,7 @@ class Table:
             self._file.flush()
 
     def _as_text(self, value):
-        if not _is_float(value):
+        if not isinstance(value, float):
             return value
         return f"{value:.{self._decimals}f}".replace(".", self._style.decimal)
 
@@ -126,10 +127,6 @@ def readable_name(name: str, table: bool = False) -> str:
     if not table:
         return name
     return f"{'./' if name.startswith(tuple('=+-@')) else ''}{name}".replace("\r", "\\r")
-
-
-def _is_float(value) -> bool:
-    return isinstance(value, float | np.floating)
 
 
 class FaceTable(Table):
