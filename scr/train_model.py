@@ -1,60 +1,87 @@
-"""Landmark sets -> a trained model in models/mine: networks, scaler, LiteRT models, JSON and figures.
+"""Pictures, or sets of faces -> a trained model: networks, scaler, LiteRT models, JSON, figures and a page.
 
-    python scr/train_model.py
-    python scr/train_model.py --recipe published --data data/dataset_Affectnet_balanced.txt \\
-        --output models/published
-    python scr/train_model.py --base models --data data/photos.faces
+    python scr/train_model.py --images photos
+    python scr/train_model.py --images photos --test-images other_photos
+    python scr/train_model.py --data data/mine.faces --network hybrid --output models/mine
+    python scr/train_model.py --data data/photos.faces --base models
 
-The last form fine-tunes a model for the people and the camera of your pictures: its last layer alone learns,
-and no more of the change is kept than loses little elsewhere. It wants 150 pictures of each class or more;
-where it gains nothing, no model is written and the exit status is 1. The test part is read once, after
-training. Two runs with one seed give the same weights.
+The first form does it all, for a folder with one for each class: it finds the faces, leaves out copies, holds
+out a fifth, trains, tests, and writes report.html beside the model: what was learned, how well, what would
+help. It fine-tunes the shipped model, or trains one from scratch, or does both and keeps the one that reads
+the validation part better. Run again, after a stop or with more pictures, it reads what is new.
+
+--base fine-tunes a model: its last layer alone learns, and no more of the change is kept than loses little
+elsewhere. Where nothing is gained, no model is written and the exit status is 1. The test part is read once,
+after training. Two runs with one seed give the same weights.
 """
 
-from utils.cli import make_parser, positive_int, run_script, seed
+from utils.cli import make_parser, positive_int, refuse_idle, run_script, seed
 
+import os
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from utils.config import DATA, MODELS, SEED, UserError, from_root, note, relative
 from utils.data.classes import choose_classes, list_names
 from utils.data.face_set import FaceSet, concatenate, load_face_set
+from utils.data.prepared import Prepared, prepare, require_enough
 from utils.data.splits import assign_split, split_groups
 from utils.evaluation import metrics, plots
 from utils.evaluation.predictions import (
     SHIPPED,
     Pictures,
+    Predictions,
     of_probabilities,
     predict_set,
     shipped_beside,
     side_by_side,
+    verdict,
 )
+from utils.evaluation.report import write_report
 from utils.model import bundle, schema
-from utils.model.classifier import mix
-from utils.training import ensemble, export, networks
+from utils.model.classifier import EmotionClassifier
+from utils.training import ensemble, export
 from utils.training.pretrained import add_forgetting_options, embed_set, fine_tune_model, open_pretrained
 
-LEAST_OF_CLASS = 10
-"""Pictures of a class that it takes to fine-tune: fewer leave none to hold out."""
-FEW = 1000
-"""Faces to learn from under which a model from scratch is not worth much."""
+ENOUGH_FOR_SCRATCH = 100
+"""Faces of each class to learn from, from which on a model from scratch may read better. TODO"""
 FORGETTING = 0.02
 """Balanced accuracy that fine-tuning may cost on other faces, unless the user says otherwise."""
+PICTURES_ONLY = "test_images", "subject_pattern", "jobs"
+NOT_WITH_BASE = "network", "recipe", "epochs", "calibration"
+"""Options that do nothing without --images, and with --base."""
 
 
 def build_parser():
     parser = make_parser(__doc__)
-    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group().add_argument
+    what("--images", type=Path, metavar="DIR", help="a folder of pictures, with one for each class")
     data = [DATA / "dataset_Affectnet_balanced.faces"]
-    add("--data", type=Path, nargs="+", default=data, metavar="FILE", help="sets of faces, .faces or .txt")
-    network = "what it sees: landmarks (default), crop (the face's picture), or both, hybrid, the best"
+    what("--data", type=Path, nargs="+", default=data, metavar="FILE", help="sets of faces, .faces or .txt")
+    add = parser.add_argument
+    test = "with --images: such a folder to test on (default: a fifth of --images)"
+    add("--test-images", type=Path, metavar="DIR", help=test)
+    person = "with --images: where a path names the person, to keep each on one side: '(?P<subject>[^_/]+)_'"
+    add("--subject-pattern", metavar="REGEX", help=person)
+    add(
+        "--jobs",
+        type=positive_int,
+        default=os.cpu_count(),
+        help="with --images: processes that read pictures",
+    )
+    network = (
+        "what it sees: landmarks (default of --data), crop (the face's picture), or both, hybrid, the best"
+    )
     add("--network", choices=bundle.PARTS, help=network)
-    classes = "classes to learn (default: the four emotions of a set that has them, else all it holds)"
+    classes = "classes to learn (default: all; of --data the four emotions, where it has them)"
     add("--classes", nargs="+", metavar="NAME", help=classes)
     recipe = "published: the README's to the letter; fine-tuned: the crop network's backbone learns, too"
     add("--recipe", choices=ensemble.RECIPES, default="default", help=recipe)
-    add("--output", type=Path, default=MODELS / "mine", metavar="DIR", help="folder for the model")
+    output = "folder for the model (default: models/mine; of --images one in models with their name)"
+    add("--output", type=Path, metavar="DIR", help=output)
     add("--overwrite", action="store_true", help=f"let --output {relative(MODELS)} replace the shipped model")
     add("--epochs", type=positive_int, help="most epochs (default: the recipe's)")
     calibration = "what evaluate.py --leave-one-source-out wrote (default: by the validation part)"
@@ -66,123 +93,203 @@ def build_parser():
 
 
 def main(args):
+    args.output = args.output or MODELS / (args.images.resolve().name if args.images else "mine")
+    check_options(args)
+    folders = args.images, args.test_images, args.classes, args.subject_pattern, args.jobs, args.seed
+    faces = prepare(*folders) if args.images else read_sets(args)
+    if args.base:
+        check_base(args.base, faces)
+    if args.images:
+        note("step 3 of 3: training and testing")
+    pictures = Pictures.of_set(faces.data.part("test"))
+    shipped = shipped_beside(pictures)  # read before --overwrite replaces it
+    beside = [predict_set(SHIPPED, shipped, pictures)] if shipped else []
+    test, how = train(args, faces)
+    report, where = test.figures()["all"], ", ".join(map(relative, faces.files))
+    title = f"Test part of {where}\nbalanced accuracy {report['balanced_accuracy']:.3f}"
+    matrix = args.output / "confusion_matrix.png"
+    plots.plot_confusion_matrix(matrix, report["confusion_matrix"], test.classes, title)
+    print(f"test part of {where}:\n{metrics.format_report(report, test.classes)}")
+    print(side_by_side([*beside, test]), *how, sep="\n")
+    print(f"wrote {relative(args.output)}")
+    command = f"python scr/main.py --model {bundle.argument_of(args.output)}"
+    if args.images:
+        how += [verdict(one, test) for one in beside]
+        judge = f"python scr/evaluate.py --images other_photos --compare models {relative(args.output)}"
+        page = write_report(args.output, faces, test, how, [command, judge])
+        print(f"what it learned, how well, and what would help most: {relative(page)}")
+    print(f"next: {command}")
+
+
+def check_options(args) -> None:
+    """Raise UserError where a model would be replaced, and for options that do nothing with the others."""
     if args.output.resolve() == MODELS and not args.overwrite:
         raise UserError(
             f"--output {relative(args.output)} would replace the shipped model; choose another folder, "
             f"such as {relative(MODELS / 'mine')}, or add --overwrite"
         )
+    if args.base and args.output.resolve() == args.base.resolve():
+        raise UserError(f"{relative(args.output)} holds the base model, which stays; choose another --output")
+    refuse = partial(refuse_idle, build_parser(), args)
+    if not args.images:
+        refuse(PICTURES_ONLY, "without --images")
     if args.base:
-        fine_tune_base(args)
-    else:
-        train(args)
-
-
-def train(args) -> None:
-    """Train a model from its beginning and write it."""
-    network, where = args.network or "landmarks", ", ".join(map(relative, args.data))
-    if args.general or args.max_forgetting is not None:
-        raise UserError("--general and --max-forgetting do nothing without --base; leave them out")
-    if args.recipe == "fine-tuned" and network == "landmarks":
+        refuse(NOT_WITH_BASE, "with --base, which brings its own network and recipe")
+    elif args.network or not args.images:
+        refuse(("general", "max_forgetting"), "without --base")
+    if args.recipe == "fine-tuned" and not args.images and args.network in (None, "landmarks"):
         raise UserError("--recipe fine-tuned is about the crop network: add --network hybrid")
+
+
+def read_sets(args) -> Prepared:
+    """Return the faces of sets, of the classes that are to be learned, split."""
+    where = ", ".join(map(relative, args.data))
     data = concatenate([load_face_set(path) for path in args.data])
-    calibration = read_calibration(args.calibration) if args.calibration else {"vocabularies": []}
     classes = choose_classes(data.label.tolist(), args.classes, where)
+    data = data.of_classes(classes)
+    if args.base:
+        require_enough(data, classes, where)
+    data = assign_split(data, args.seed)
+    counts = Counter(data.split.tolist())
+    note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
+    return Prepared(args.data, data, classes, Counter(data.missed.reason.tolist()))
+
+
+def check_base(base: Path, faces: Prepared) -> None:
+    """Raise UserError if a base model does not read a class, or needs crops that a set lacks."""
+    info = bundle.load_info(base)
+    ensemble.require_crops(faces.data, bundle.network_of(info))
+    if unknown := [name for name in faces.classes if name not in info["classes"]]:
+        # On 153 pictures of four classes a new last layer on its features had .81, from scratch .88.
+        raise UserError(
+            f"{relative(base)} does not read {list_names(unknown)}: train on your pictures alone "
+            "(leave out --base, add --network hybrid), or name classes that it reads with --classes "
+            f"({list_names(info['classes'])})"
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trained model, not written yet; `save` writes it, and returns its predictions for the test part and a
+    sentence on how it came about."""
+
+    name: str
+    val_accuracy: Callable[[], float]
+    save: Callable[[], tuple[Predictions, str]]
+
+
+def train(args, faces: Prepared) -> tuple[Predictions, list[str]]:
+    """Write a model, that of two which reads the validation part better; return its predictions for the test
+    part, and how it came about, in sentences."""
+    starts, how = choose_starts(args, faces)
+    trials = [start(args, faces) for start in starts]
+    if len(trials) > 1:
+        scores = {trial.name: trial.val_accuracy() for trial in trials}
+        trials.sort(key=lambda trial: -scores[trial.name])
+        both = ", ".join(f"{name} {score:.1%}" for name, score in scores.items())
+        how.append(f"Right on the validation part: {both}; the better one is kept.")
+    test, last = trials[0].save()
+    return test, [*how, last]
+
+
+def choose_starts(args, faces: Prepared) -> tuple[list[Callable], list[str]]:
+    """Return which ways of training suit options and pictures, and why others do not."""
+    if args.base:
+        return [fine_tune], []
+    if args.network or not args.images:
+        return [train_from_scratch], []
+    known = bundle.load_info(MODELS)["classes"]
+    if unknown := [name for name in faces.classes if name not in known]:
+        return [train_from_scratch], [f"The shipped model does not read {list_names(unknown)}."]
+    least = min(Counter(faces.data.part("train").label.tolist()).values())
+    if least < ENOUGH_FOR_SCRATCH:
+        why = f"Not tried from scratch: {least} pictures of a class to learn from are fewer than"
+        return [fine_tune], [f"{why} {ENOUGH_FOR_SCRATCH}."]
+    return [fine_tune, train_from_scratch], []
+
+
+def fine_tune(args, faces: Prepared) -> Trial:
+    """Fine-tune the base model, or the shipped one, on a set; raises UserError on saving if a base was asked
+    for and nothing is gained on the test part."""
+    data, place = faces.data, args.base or MODELS
+    note("loading TensorFlow and the base model ...")
+    embedding = embed_set(data, place)
+    base = open_pretrained(place, embedding, faces.classes, alone=True)
+    groups = split_groups(data)
+
+    def tune(held_out):
+        settings = args.general, args.max_forgetting, FORGETTING, held_out, args.seed
+        return fine_tune_model(base, data, embedding, faces.classes, groups, *settings)
+
+    def val_accuracy() -> float:
+        trial, val = tune(data.split != "train").after, (data.split == "val")[data.split != "train"]
+        report = metrics.evaluate_predictions(trial.label[val], trial.predicted[val], trial.classes)
+        return report["balanced_accuracy"]
+
+    def save() -> tuple[Predictions, str]:
+        result = tune(data.split == "test")
+        if args.base and result.problem:
+            print(result.describe())
+            raise UserError(
+                f"no model is written{bundle.earlier_model(args.output)}: {result.problem}; add pictures, or "
+                f"use the base model: python scr/main.py --model {relative(place)}"
+            )
+        about = {"name": args.output.resolve().name, "data": describe_data(data, faces.files)}
+        base.save(args.output, result, about, args.seed)
+        pictures = Pictures.of_set(data.part("test"))
+        test = predict_set("this model", EmotionClassifier(args.output), pictures)
+        name = relative(place) if args.base else "The shipped model"
+        return test, f"{name} was fine-tuned: its last layer learned these pictures, and {result.kept}."
+
+    return Trial("fine-tuned", val_accuracy, save)
+
+
+def train_from_scratch(args, faces: Prepared) -> Trial:
+    """Train a model from its beginning on a set."""
+    network = args.network or ("hybrid" if args.images else "landmarks")
+    calibration = read_calibration(args.calibration) if args.calibration else {"vocabularies": []}
     vocabularies = calibration.pop("vocabularies")
     same_network = ("weights" in calibration) == (network == "hybrid") or not calibration
-    if not (same_network and all(set(one["classes"]) < set(classes) for one in vocabularies)):
+    if not (same_network and all(set(one["classes"]) < set(faces.classes) for one in vocabularies)):
         raise UserError(
             f"{relative(args.calibration)} is of another network or other classes; calibrate this model: "
             "python scr/evaluate.py --leave-one-source-out --help"
         )
-    # Checksums are a third of what a face takes in memory, and of no use from here on.
-    data = replace(assign_split(data.of_classes(classes), args.seed), sha256=None)
     recipe = ensemble.RECIPES[args.recipe]
     if args.epochs:
         parts = {name: replace(getattr(recipe, name), epochs=args.epochs) for name in ("landmarks", "crop")}
         recipe = replace(recipe, **parts)
-    counts = Counter(data.split.tolist())
-    note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
-    if counts["train"] < FEW:
-        note(
-            "few faces to learn from, the shipped model had tens of thousands: to start from it, --base "
-            f"{relative(MODELS)} in place of --network; for one person: python scr/train_personal.py --help"
-        )
+    # Checksums are a third of what a face takes in memory, and of no use from here on.
+    with ensemble.maps_of(replace(faces.data, sha256=None), network) as data:
+        model = ensemble.train(network, data, recipe, args.seed, faces.classes)
+        model = replace(model, **calibration)
+        of_parts = ensemble.calibrate_parts(model, data.part("val"), vocabularies)
+        found = {name: model.predict(data.part(name)) for name in ("val", "test")[not args.images :]}
     pictures = Pictures.of_set(data.part("test"))
-    with ensemble.maps_of(data, network) as data:
-        model = replace(ensemble.train(network, data, recipe, args.seed, classes), **calibration)
-        probabilities = model.predict(data.part("test"))
-        of_parts = calibrate_parts(model, data.part("val"), vocabularies)
-    predictions = of_probabilities("this model", classes, pictures, probabilities)
-    report = predictions.figures()["all"]
-    about = {"data": describe_data(data, args.data), "metrics": {"test": report}}
-    shipped = shipped_beside(pictures)  # read before --overwrite replaces it
-    beside = [predict_set(SHIPPED, shipped, pictures)] if shipped else []
-    parts = {name: part.deployable() for name, part in model.parts.items()}
-    about |= describe_model(model, args, recipe, of_parts) | {"vocabularies": vocabularies}
-    files = export.save_bundle(args.output, parts, about)
-    write_figures(args.output, model, report, f"Test part of {where}")
-    print(f"test part of {where}:\n{metrics.format_report(report, classes)}")
-    if beside:
-        table = side_by_side([*beside, predictions])
-        print(f"beside the shipped model, on the same pictures:\n{table}")
-    print(f"wrote {relative(args.output)} ({network}): {', '.join(files)}, figures")
-    print(f"next: python scr/main.py --model {relative(args.output)}")
+    test = of_probabilities("this model", faces.classes, pictures, found["test"])
 
+    def val_accuracy() -> float:
+        label = data.part("val").class_index(faces.classes)
+        report = metrics.evaluate_predictions(label, found["val"].argmax(axis=1), faces.classes)
+        return report["balanced_accuracy"]
 
-def fine_tune_base(args) -> None:
-    """Fine-tune the base model on a set; write the model if it reads the set's test part no worse."""
-    if args.network or args.epochs or args.calibration or args.recipe != "default":
-        raise UserError(
-            "--base brings its own network and recipe: leave out --network, --recipe, --epochs, --calibration"
-        )
-    if args.output.resolve() == args.base.resolve():
-        raise UserError(f"{relative(args.output)} holds the base model, which stays; choose another --output")
-    where = ", ".join(map(relative, args.data))
-    data, classes = choose_faces(concatenate([load_face_set(path) for path in args.data]), args, where)
-    data = assign_split(data, args.seed)
-    note("loading TensorFlow and the base model ...")
-    embedding = embed_set(data, args.base)
-    base = open_pretrained(args.base, embedding, classes)
-    settings = args.general, args.max_forgetting, FORGETTING, data.split == "test", args.seed
-    result = fine_tune_model(base, data, embedding, classes, split_groups(data), *settings)
-    print(f"test part of {where}:\n{result.describe()}")
-    if result.problem:
-        raise UserError(
-            f"no model is written{bundle.earlier_model(args.output)}: {result.problem}; add pictures, or use "
-            f"the base model: python scr/main.py --model {relative(args.base)}"
-        )
-    about = {"name": args.output.name, "data": describe_data(data, args.data)}
-    files = base.save(args.output, result, about, args.seed)
-    print(f"wrote {relative(args.output)}: {', '.join(files)}")
-    print(f"next: python scr/main.py --model {relative(args.output)}")
+    def save() -> tuple[Predictions, str]:
+        from_file = from_root(args.calibration) if args.calibration else "validation part"
+        about = ensemble.describe(model, recipe, args.seed, of_parts) | {
+            "vocabularies": vocabularies,
+            "recipe": args.recipe,
+            "calibration": from_file,
+            "data": describe_data(data, faces.files),
+            "metrics": {"test": test.figures()["all"]},
+        }
+        parts = {name: part.deployable() for name, part in model.parts.items()}
+        export.save_bundle(args.output, parts, about)
+        for name, part in model.parts.items():
+            file = "learning_curves.png" if name == next(iter(parts)) else f"learning_curves_{name}.png"
+            plots.plot_learning_curves(args.output / file, part.history, f"Learning curves, {name}")
+        return test, f"A model was trained from scratch, on these pictures alone ({network})."
 
-
-def choose_faces(data: FaceSet, args, where: str) -> tuple[FaceSet, tuple[str, ...]]:
-    """Return the faces of a set, named by `where`, to fine-tune the base model on, and their classes.
-
-    By default those are the classes that the base model reads, if the set has all of its default vocabulary,
-    else all that the set holds. Raises UserError for classes that it does not read, too few pictures, and a
-    set without crops where the model needs them.
-    """
-    info = bundle.load_info(args.base)
-    ensemble.require_crops(data, bundle.network_of(info))
-    counts = Counter(data.label.tolist())
-    known = [name for name in info["classes"] if name in counts]
-    usual = known if set(schema.choose_vocabulary(info)["classes"]) <= set(known) else sorted(counts)
-    classes = choose_classes(counts, args.classes or usual, where)
-    if unknown := [name for name in classes if name not in info["classes"]]:
-        # On 153 pictures of four classes a new last layer on its features had .81, from scratch .88.
-        raise UserError(
-            f"{relative(args.base)} does not read {list_names(unknown)}: train on your pictures alone "
-            "(leave out --base, add --network hybrid), or name classes that it reads with --classes "
-            f"({list_names(info['classes'])})"
-        )
-    if few := [name for name in classes if counts[name] < LEAST_OF_CLASS]:
-        raise UserError(
-            f"fewer than {LEAST_OF_CLASS} faces of {list_names(few)} in {where}: too few to hold any out; "
-            "add some (python scr/extract_landmarks.py --help), or leave them out: --classes"
-        )
-    return data.of_classes(classes), classes
+    return Trial("from scratch", val_accuracy, save)
 
 
 def read_calibration(path: Path) -> dict:
@@ -194,67 +301,6 @@ def read_calibration(path: Path) -> dict:
             f"no calibration in {relative(path)} ({error}); make it with: "
             "python scr/evaluate.py --leave-one-source-out --help"
         ) from error
-
-
-def calibrate_parts(
-    model: ensemble.TrainedModel, val: FaceSet, vocabularies: list[dict]
-) -> dict[str, list[dict]]:
-    """Return the vocabularies of each part, which can be used alone, calibrated on the validation part."""
-    found = {name: [] for name in model.parts}
-    for classes in (one["classes"] for one in vocabularies):
-        some, columns = val.of_classes(classes), [model.classes.index(name) for name in classes]
-        for name, part in model.parts.items():
-            probabilities = mix([(1.0, part.predict(some)[:, columns])])
-            temperature, threshold = networks.calibrate(probabilities, some.class_index(classes))
-            calibration = {"temperature": temperature, "threshold": round(threshold, 3)}
-            found[name].append({"classes": classes} | calibration)
-    return found
-
-
-def describe_model(
-    model: ensemble.TrainedModel, args, recipe: ensemble.ModelRecipe, vocabularies: dict[str, list[dict]]
-) -> dict:
-    """Return what the bundle says about the model and its training; vocabularies: of each part."""
-    training = {
-        name: asdict(getattr(recipe, name))
-        | {"epochs_run": len(part.history["loss"]), "temperature": part.temperature, "dropped": part.dropped}
-        for name, part in model.parts.items()
-    }
-    parts = {
-        name: {
-            "threshold": round(part.threshold, 3),
-            "vocabularies": vocabularies[name],
-            "features": part.features,
-        }
-        for name, part in model.parts.items()
-    }
-    return {
-        "name": bundle.NAME,
-        "network": model.network,
-        "classes": list(model.classes),
-        "features": parts[next(iter(parts))].pop("features"),
-        "threshold": round(model.threshold, 3),
-        "temperature": model.temperature,
-        "weights": model.weights,
-        "calibration": from_root(args.calibration) if args.calibration else "validation part",
-        "parts": parts,
-        "recipe": args.recipe,
-        "training": {"seed": args.seed} | training,
-        "sha256": {},
-    }
-
-
-def write_figures(folder: Path, model: ensemble.TrainedModel, report: dict, title: str) -> None:
-    """Write the learning curves of each part and the confusion matrix."""
-    for name, part in model.parts.items():
-        file = "learning_curves.png" if name == next(iter(model.parts)) else f"learning_curves_{name}.png"
-        plots.plot_learning_curves(folder / file, part.history, f"Learning curves, {name}")
-    plots.plot_confusion_matrix(
-        folder / "confusion_matrix.png",
-        report["confusion_matrix"],
-        model.classes,
-        f"{title}\nbalanced accuracy {report['balanced_accuracy']:.3f}",
-    )
 
 
 def describe_data(data: FaceSet, paths: list[Path]) -> dict:

@@ -149,7 +149,7 @@ def test_where_nothing_is_gained_no_model_is_written_and_the_status_says_so(move
         ({"label": "wink"}, [], "1 class"),
         ({}, ["--classes", "happy", "wink"], "no wink in"),
         ({"crop": None}, [], "hold none"),
-        ({}, ["--network", "crop"], "leave out --network"),
+        ({}, ["--network", "crop"], "--network does nothing with --base"),
         ({"few": "sad"}, [], "fewer than 10 faces of sad"),
         ({"label": OTHERS}, [], "add --network hybrid"),
     ],
@@ -235,8 +235,9 @@ def test_what_a_person_s_model_forgets_is_measured_and_its_files_are_private(
 @pytest.mark.parametrize(
     "options, fragment",
     [
-        (["--max-forgetting", "0.1"], "do nothing without --base"),
+        (["--max-forgetting", "0.1"], "does nothing without --base"),
         (["--recipe", "fine-tuned"], "add --network hybrid"),
+        (["--test-images", "photos"], "does nothing without --images"),
     ],
 )
 def test_options_that_do_nothing_are_refused(options, fragment, landmark_file, tmp_path):

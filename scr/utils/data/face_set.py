@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..config import EMOTIONS, UserError, note, relative
 from ..faces.crops import CROP_PX
 from ..faces.features import ALL_POINTS, BLENDSHAPES, MESH_POINTS
 from ..files import atomic_path
+from ..folders import list_reasons
 from .arrays import CHUNK, Rows, choose
 from .classes import check_classes
 from .image_folder import VOTES
@@ -219,7 +221,8 @@ def load_face_set(path: Path) -> FaceSet:
         raise UserError(f"{relative(path)} is a set of an earlier version, which is read no more; {_AGAIN}")
     data = _read_txt(path) if path.suffix.lower() == ".txt" else _read_file(path)
     if len(data) == 0:
-        raise UserError(f"{relative(path)} holds no face; check the pictures it was made from")
+        reasons = list_reasons(Counter(data.missed.reason.tolist())) or "no picture"
+        raise UserError(f"{relative(path)} holds no face ({reasons}); check the pictures it was made from")
     return data
 
 

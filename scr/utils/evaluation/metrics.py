@@ -124,6 +124,18 @@ def compare_recalls(
     return mean - other, mean - other - float(below), mean - other + float(above)
 
 
+def confusions(matrix: list, classes: Sequence[str], most: int = 3) -> list[str]:
+    """Return the largest confusions of a report as text, `wink is taken for kiss (7 of 20)`."""
+    counts = np.array(matrix)[:, : len(classes)]
+    total = counts.sum(axis=1)
+    pairs = [pair for pair in zip(*np.nonzero(counts)) if pair[0] != pair[1]]
+    pairs.sort(key=lambda pair: -counts[pair] / total[pair[0]])
+    return [
+        f"{classes[label]} is taken for {classes[other]} ({counts[label, other]} of {total[label]})"
+        for label, other in pairs[:most]
+    ]
+
+
 def compare_hits(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
     """Return by how much the balanced accuracy of `after` is above that of `before`, and its 95% interval.
 

@@ -6,7 +6,7 @@ is shipped.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..config import DATA, UserError
 from ..data.arrays import Rows
 from ..data.face_set import FaceSet
 from ..files import scratch_folder
-from ..model.bundle import PARTS
+from ..model.bundle import NAME, PARTS
 from ..model.classifier import mix
 from . import crop_network, landmark_network
 from .networks import calibrate
@@ -101,3 +101,47 @@ def train(
         return replace(model, threshold=parts[network].threshold)
     temperature, threshold = calibrate(model.predict(val_part), val_part.class_index(classes))
     return replace(model, temperature=temperature, threshold=threshold)
+
+
+def calibrate_parts(model: TrainedModel, val: FaceSet, vocabularies: Sequence[dict]) -> dict[str, list[dict]]:
+    """Return the vocabularies of each part, which can be used alone, calibrated on the validation part."""
+    found = {name: [] for name in model.parts}
+    for classes in (one["classes"] for one in vocabularies):
+        some, columns = val.of_classes(classes), [model.classes.index(name) for name in classes]
+        for name, part in model.parts.items():
+            probabilities = mix([(1.0, part.predict(some)[:, columns])])
+            temperature, threshold = calibrate(probabilities, some.class_index(classes))
+            calibration = {"temperature": temperature, "threshold": round(threshold, 3)}
+            found[name].append({"classes": classes} | calibration)
+    return found
+
+
+def describe(
+    model: TrainedModel, recipe: ModelRecipe, seed: int, vocabularies: dict[str, list[dict]]
+) -> dict:
+    """Return what a bundle says about a model and its training; vocabularies: of each part."""
+    training = {
+        name: asdict(getattr(recipe, name))
+        | {"epochs_run": len(part.history["loss"]), "temperature": part.temperature, "dropped": part.dropped}
+        for name, part in model.parts.items()
+    }
+    parts = {
+        name: {
+            "threshold": round(part.threshold, 3),
+            "vocabularies": vocabularies[name],
+            "features": part.features,
+        }
+        for name, part in model.parts.items()
+    }
+    return {
+        "name": NAME,
+        "network": model.network,
+        "classes": list(model.classes),
+        "features": parts[next(iter(parts))].pop("features"),
+        "threshold": round(model.threshold, 3),
+        "temperature": model.temperature,
+        "weights": model.weights,
+        "parts": parts,
+        "training": {"seed": seed} | training,
+        "sha256": {},
+    }

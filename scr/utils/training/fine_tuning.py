@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from ..config import SEED
 from ..data.splits import class_source_weights
-from ..evaluation.metrics import confidence_threshold
+from ..evaluation.metrics import confidence_threshold, confusions
 from ..evaluation.predictions import Predictions, side_by_side
 from .networks import PREDICTED_RIGHT, fit_temperature
 
@@ -130,7 +130,13 @@ class Result:
         """Return as text how the layer does on faces held out, and what it forgets."""
         if self.from_zero:
             return f"{side_by_side([self.after])}\nguessing is right on {1 / len(self.classes):.0%}"
-        text = f"{side_by_side([self.before, self.after])}\n{self.tuned.alpha:.0%} of the change is kept"
+        return f"{side_by_side([self.before, self.after])}\n{self.kept}"
+
+    @property
+    def kept(self) -> str:
+        """How much of the change is kept, and what is forgotten, as text."""
+        part = f"{self.tuned.alpha:.0%}" if self.tuned.alpha else "nothing"
+        text = f"{part} of the change is kept"
         if not self.reference:
             return text
         name, faces, before, after = self.reference.values()
@@ -143,18 +149,6 @@ class Result:
         """Return the reports by name, as a bundle keeps them."""
         reports = {"base": self.before.figures()["all"], "test": self.after.figures()["all"]}
         return reports | ({"reference": self.reference} if self.reference else {})
-
-
-def confusions(matrix: list, classes: Sequence[str], most: int = 3) -> list[str]:
-    """Return the largest confusions of a report as text, `wink is taken for kiss (7 of 20)`."""
-    counts = np.array(matrix)[:, : len(classes)]
-    total = counts.sum(axis=1)
-    pairs = [pair for pair in zip(*np.nonzero(counts)) if pair[0] != pair[1]]
-    pairs.sort(key=lambda pair: -counts[pair] / total[pair[0]])
-    return [
-        f"{classes[label]} is taken for {classes[other]} ({counts[label, other]} of {total[label]})"
-        for label, other in pairs[:most]
-    ]
 
 
 def fine_tune(

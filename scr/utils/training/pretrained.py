@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..cli import number
-from ..config import ROOT, SEED, UserError, note, relative
+from ..config import ROOT, SEED, UserError, note, note_once, relative
 from ..data.classes import list_names
 from ..data.face_set import FaceSet, concatenate, load_face_set
 from ..data.splits import assign_split
@@ -119,8 +119,11 @@ def fine_tune_model(
         classes, start = base.classes, base.layer
         reference, problem = open_reference(general, base)
         if problem:
-            limit = "nothing bounds it" if bound >= 1 else "at most half of the change is kept"
-            note(f"{problem}; what is forgotten is not measured, and {limit}")
+            limit = "all of" if bound >= 1 else "at most half of"
+            note_once(
+                f"what is forgotten of other faces can't be measured, since {problem}: {limit} the change is "
+                "kept (--general names a set to measure it on; --max-forgetting 1 keeps all)"
+            )
     elif general or max_forgetting is not None:
         raise UserError(
             "--general and --max-forgetting do nothing for classes that the base model lacks "
@@ -141,14 +144,17 @@ def needed_vocabulary(info: dict, labels: Collection[str]) -> dict:
     return choose_vocabulary(info, sorted(labels)) if more else default
 
 
-def open_pretrained(folder: Path, embedding: np.ndarray | None, labels: Collection[str] = ()) -> Pretrained:
-    """Return the pretrained model in a folder, its last layer narrowed to the classes that labels need.
+def open_pretrained(
+    folder: Path, embedding: np.ndarray | None, labels: Collection[str] = (), alone: bool = False
+) -> Pretrained:
+    """Return the pretrained model in a folder, its last layer narrowed to the classes that labels need, or,
+    alone, to the labels.
 
     embedding (n, e): of the faces to learn from; None where there is none, so that of a hybrid the landmark
     network alone is fine-tuned. Raises UserError for a bundle without a landmark network.
     """
     base = _open_whole(folder, embedding)
-    needed = needed_vocabulary(base.info, labels)
+    needed = choose_vocabulary(base.info, labels) if alone else needed_vocabulary(base.info, labels)
     columns = [base.info["classes"].index(name) for name in needed["classes"]]
     scale = base.info.get("temperature", 1.0) / needed["temperature"]
     layer = LastLayer(base.layer.kernel[:, columns] * scale, base.layer.bias[columns] * scale)
@@ -229,7 +235,7 @@ def _own_test_set(info: dict) -> tuple[FaceSet | None, str]:
     if not names:
         return None, "the base model does not say on which faces it was tested"
     if absent := [name for name in names if not (ROOT / name).is_file()]:
-        return None, f"its test set {list_names(absent, 1)} is not here (--general names another)"
+        return None, f"{list_names(absent, 1)}, which the base model was tested on, is not there"
     data = concatenate([load_face_set(ROOT / name) for name in names]).of_classes(info["classes"])
     if not set(data.split.tolist()) >= {"train", "val", "test"}:
         data = assign_split(data, info["training"]["seed"])  # as train_model.py did
