@@ -47,7 +47,7 @@ from utils.training import ensemble, export
 from utils.training.pretrained import add_forgetting_options, embed_set, fine_tune_model, open_pretrained
 
 ENOUGH_FOR_SCRATCH = 100
-"""Faces of each class to learn from, from which on a model from scratch may read better. TODO"""
+"""Faces of each class to learn from, from which on a model from scratch may be better (models/README.md)."""
 FORGETTING = 0.02
 """Balanced accuracy that fine-tuning may cost on other faces, unless the user says otherwise."""
 PICTURES_ONLY = "test_images", "subject_pattern", "jobs"
