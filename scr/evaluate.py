@@ -43,8 +43,10 @@ from utils.evaluation.predictions import (
     read_predictions,
     shipped_beside,
     side_by_side,
+    tell_seen,
 )
 from utils.files import sha256_of, write_json
+from utils.model.bundle import has_info, load_info
 from utils.model.classifier import EmotionClassifier
 from utils.model.schema import PARTS
 from utils.training import ensemble
@@ -108,6 +110,9 @@ def main(args):
     classes = choose_judged(pictures.label.tolist(), list(models.values()), args.classes)
     tell_left_out(pictures, classes, bool(args.classes))
     pictures = pictures.of_classes(classes)
+    for path, model in models.items():
+        if part != "test" and has_info(model.path):
+            tell_seen(system_name(path), load_info(model.path), pictures)
     groups = read_groups(Path(args.groups[0]), args.groups[1:], pictures) if args.groups else {}
     systems = [read_predictions(path, pictures) for path in args.predictions]
     systems += [predict(path, model, pictures, args.jobs) for path, model in models.items()]

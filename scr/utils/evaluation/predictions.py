@@ -143,16 +143,22 @@ def shipped_beside(pictures: Pictures) -> EmotionClassifier | None:
     if unknown := sorted(set(pictures.label.tolist()) - set(info["classes"])):
         note(f"not compared with the shipped model, which does not read {list_names(unknown)}")
         return None
-    seen = {key.split("/")[1] for key in info.get("data", {}).get("counts", {})}
-    if known := sorted(seen & set(pictures.source.tolist())):
-        note(
-            f"the shipped model was trained on pictures of {list_names(known)}; if these were among them, "
-            "its figures here flatter"
-        )
+    tell_seen("the shipped model", info, pictures)
     whole = pictures.files is not None or pictures.faces.crop is not None
     model = EmotionClassifier(MODELS if whole else f"{MODELS.name}:landmarks")
     model.narrow_to(pictures.label.tolist())
     return model
+
+
+def tell_seen(name: str, info: dict, pictures: Pictures) -> None:
+    """Say if a model, of whose JSON `info` is, was trained on pictures of the same sources."""
+    counts = info.get("data", {}).get("counts", {})
+    seen = {key.split("/")[1] for key in counts if key.startswith(("train/", "val/"))}
+    if known := sorted(seen & set(pictures.source.tolist())):
+        note(
+            f"{name} was trained on pictures of {list_names(known)}; if these were among them, its figures "
+            "here flatter"
+        )
 
 
 def read_predictions(path: Path, pictures: Pictures) -> Predictions:
