@@ -265,8 +265,9 @@ def predict_files(name: str, model: EmotionClassifier, pictures: Pictures, jobs:
             note(result.problem)
         if result.faces:  # its likeliest class, not its emotion, which may be `uncertain`
             face = result.faces[0]
-            predicted[number] = face.probabilities.argmax()
-            confidence[number], width[number] = face.probabilities.max(), face.box[2]
+            likeliest = max(face.probabilities, key=face.probabilities.get)
+            predicted[number] = model.classes.index(likeliest)
+            confidence[number], width[number] = face.probabilities[likeliest], face.box[2]
     index = label_index(pictures, model.classes)
     return Predictions(name, model.classes, index, predicted, confidence, pictures.source, width)
 

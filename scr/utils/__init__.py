@@ -6,10 +6,10 @@ In the repository this is the package `utils`; installed, it is `emotion_detecti
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .app.api import FaceEmotion, Reader, VideoFrame, read_faces, read_video
+    from .app.api import FaceResult, FrameResult, Reader, read_faces, read_video
     from .config import EmotionDetectionError
 
-__all__ = ["EmotionDetectionError", "FaceEmotion", "Reader", "VideoFrame", "read_faces", "read_video"]
+__all__ = ["EmotionDetectionError", "FaceResult", "FrameResult", "Reader", "read_faces", "read_video"]
 
 
 def __getattr__(name: str):

@@ -23,10 +23,10 @@ def run(*arguments) -> None:
 
 
 def face_result(emotion, confidence, face=0) -> FaceResult:
-    probabilities = np.full(4, (1 - confidence) / 3, np.float32)
-    probabilities[EMOTIONS.index(emotion) if emotion in EMOTIONS else 0] = confidence
+    probabilities = dict.fromkeys(EMOTIONS, (1 - confidence) / 3)
+    probabilities[emotion if emotion in EMOTIONS else EMOTIONS[0]] = confidence
     points = np.random.default_rng(0).uniform(0.2, 0.8, (478, 3)).astype(np.float32)
-    return FaceResult(face, points, (20, 20, 60, 60), emotion, confidence, probabilities, np.zeros(52))
+    return FaceResult(face, (20, 20, 60, 60), emotion, confidence, probabilities, {}, points)
 
 
 def share_of(picture, colour) -> float:

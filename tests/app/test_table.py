@@ -25,7 +25,7 @@ NAMES = {
 
 
 SURE = FaceResult(
-    0, np.zeros((478, 3)), (1, 2, 3, 4), "happy", 0.75, np.array([0, 0.75, 0.25, 0], np.float32), np.zeros(52)
+    0, (1, 2, 3, 4), "happy", 0.75, dict(zip(EMOTIONS, (0.0, 0.75, 0.25, 0.0))), {}, np.zeros((478, 3))
 )
 
 

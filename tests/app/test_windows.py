@@ -16,7 +16,6 @@ from utils.video.sources import open_source
 
 SIZES = [(640, 480), (1920, 1080), (1080, 1920), (640, 360), (48, 48), (333, 555), (3000, 200)]
 PROBABILITIES = np.array([0.1, 0.7, 0.15, 0.05], np.float32)
-BLENDSHAPES = np.zeros(52, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def reading_on(landmarks: np.ndarray, shape, classes=EMOTIONS, probabilities=PRO
     best = int(probabilities.argmax())
     box = box_px(face_box(landmarks).tolist(), shape)
     return FaceResult(
-        0, landmarks, box, classes[best], float(probabilities[best]), probabilities, BLENDSHAPES
+        0, box, classes[best], float(probabilities[best]), dict(zip(classes, probabilities)), {}, landmarks
     )
 
 
@@ -117,10 +116,9 @@ def test_panel_says_what_is_read(portrait):
 
 def test_a_class_at_nought_percent_has_no_bar_and_several_faces_have_numbers(portrait, monkeypatch):
     frame, landmarks = portrait
-    probabilities = np.array([0.004, 0.99, 0.004, 0.002], np.float32)
+    probabilities = dict(zip(EMOTIONS, (0.004, 0.99, 0.004, 0.002)))
     readings = [
-        FaceResult(face, landmarks, (0, 0, 9, 9), "happy", 0.99, probabilities, BLENDSHAPES)
-        for face in (0, 1)
+        FaceResult(face, (0, 0, 9, 9), "happy", 0.99, probabilities, {}, landmarks) for face in (0, 1)
     ]
     figures, text = [], Canvas.text
     monkeypatch.setattr(
@@ -177,12 +175,12 @@ def test_tags_show_the_panel_s_numbers_though_those_change_less_often(portrait, 
         readings = [
             FaceResult(
                 face,
-                landmarks,
                 (0, 0, 9, 9),
                 "happy",
                 0.5 + number / 100 + face / 10,
-                PROBABILITIES,
-                BLENDSHAPES,
+                dict(zip(EMOTIONS, PROBABILITIES)),
+                {},
+                landmarks,
             )
             for face in (0, 1)
         ]

@@ -313,7 +313,7 @@ def measure_labels() -> dict:
     with open_source(str(CLIP)) as source:
         for frame in filter(None, source):
             for face in reader.read(frame, reader.find(frame)):
-                values = face.probabilities, frame.timestamp_ms
+                values = np.array([*face.probabilities.values()], np.float32), frame.timestamp_ms
                 labels.append((frame.timestamp_ms, raw.update(*values)[0], calm.update(*values)[0]))
     raw_turns, calm_turns = find_turns(labels, 1), find_turns(labels, 2)
     minutes = labels[-1][0] / 60_000

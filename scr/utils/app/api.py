@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from ..config import MODELS, UserError, note
-from ..faces.features import BLENDSHAPE_NAMES
-from ..faces.pose import POSE, head_pose
 from ..video.frames import Frame, Source
 from ..video.sources import open_source, read_picture_file
 from .pipeline import FaceReader, FaceResult
@@ -25,39 +23,7 @@ Picture = str | Path | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class FaceEmotion:
-    """What is read from a face.
-
-    emotion: the likeliest class, or `uncertain` if none reaches the model's threshold; confidence: the
-    likeliest one's probability, 0 to 1; probabilities: of each class. face: its number, from the largest on a
-    picture, the same for the same person in a video. box: x, y, width and height in pixels. pose: yaw, pitch
-    and roll in degrees (`faces/pose.py` tells the signs); blendshapes: MediaPipe's 52, 0 to 1; landmarks:
-    (478, 3) float32 in widths of the picture.
-    """
-
-    emotion: str
-    confidence: float
-    probabilities: dict[str, float]
-    face: int
-    box: tuple[int, int, int, int]
-    pose: dict[str, float] = field(repr=False)
-    blendshapes: dict[str, float] = field(repr=False)
-    landmarks: np.ndarray = field(repr=False)
-
-    def to_dict(self, *columns: str) -> dict[str, int | float | str]:
-        """Return a row for a table or JSON, named as in the table that `main.py --output` writes.
-
-        columns: `pose`, `blendshapes` or both, to add them.
-        """
-        row = {"face": self.face, **dict(zip(("x", "y", "width", "height"), self.box))}
-        row |= {"emotion": self.emotion, "confidence": self.confidence, **self.probabilities}
-        for name in columns:
-            row |= {"pose": self.pose, "blendshapes": self.blendshapes}[name]
-        return row
-
-
-@dataclass(frozen=True, eq=False)
-class VideoFrame:
+class FrameResult:
     """A frame of a video with its faces.
 
     source: the video as it was named; frame: the number, from 0; timestamp_ms: milliseconds since the first;
@@ -67,11 +33,11 @@ class VideoFrame:
     source: str
     frame: int
     timestamp_ms: int
-    faces: list[FaceEmotion]
+    faces: list[FaceResult]
     image: np.ndarray = field(repr=False)
 
     def to_dict(self, *columns: str) -> dict:
-        """Return all but the image for JSON; columns: as `FaceEmotion.to_dict` takes them."""
+        """Return all but the image for JSON; columns: as `FaceResult.to_dict` takes them."""
         about = {"source": self.source, "frame": self.frame, "timestamp_ms": self.timestamp_ms}
         return about | {"faces": [face.to_dict(*columns) for face in self.faces]}
 
@@ -99,7 +65,7 @@ class Reader:
         self.classes: tuple[str, ...] = self._idle[0].classifier.classes
 
     def read_faces(self, pictures: Picture | Iterable[Picture]) -> list:
-        """Return a picture's faces (`FaceEmotion`), the largest first; of many pictures, a list for each.
+        """Return a picture's faces (`FaceResult`), the largest first; of many pictures, a list for each.
 
         Raises EmotionDetectionError if a picture can't be read, or for pixels of another shape or type.
         """
@@ -110,9 +76,9 @@ class Reader:
         else:
             frame = read_picture_file(str(pictures), Path(pictures))
         with self._cores, self._borrow() as reader:
-            return self._results(reader.read(frame, reader.find(frame)))
+            return reader.read(frame, reader.find(frame))
 
-    def read_video(self, source: str | Path | int | Iterable) -> Iterator[VideoFrame]:
+    def read_video(self, source: str | Path | int | Iterable) -> Iterator[FrameResult]:
         """Yield each frame of a video with its faces: people are numbered, probabilities smoothed in time.
 
         source: a file, a stream's address or a camera's number, as `--source` of main.py; or the frames
@@ -129,8 +95,7 @@ class Reader:
             for frame, faces in results:
                 frames.tell_news()
                 if frame:
-                    faces = self._results(faces)
-                    yield VideoFrame(frame.source, frame.index, frame.timestamp_ms, faces, frame.image)
+                    yield FrameResult(frame.source, frame.index, frame.timestamp_ms, faces, frame.image)
             frames.tell_news()
         if frames.failure and frames.live:
             raise UserError(frames.failure)
@@ -149,21 +114,6 @@ class Reader:
         finally:
             self._idle.append(reader)
 
-    def _results(self, faces: list[FaceResult]) -> list[FaceEmotion]:
-        return [
-            FaceEmotion(
-                face.emotion,
-                face.confidence,
-                dict(zip(self.classes, face.probabilities.tolist())),
-                face.face,
-                face.box,
-                dict(zip(POSE, head_pose(face.landmarks[None])[0].tolist())),
-                dict(zip(BLENDSHAPE_NAMES, face.blendshapes.tolist())),
-                face.landmarks,
-            )
-            for face in faces
-        ]
-
 
 class _GivenFrames(Source):
     """The frames of a caller, as `Reader.read_video` takes them."""
@@ -177,7 +127,8 @@ class _GivenFrames(Source):
         for index, given in enumerate(self._frames):
             now = time.monotonic()
             image, timestamp_ms = given if isinstance(given, tuple) else (given, (now - start) * 1000)
-            yield Frame(np.ascontiguousarray(image), index, round(timestamp_ms), self.name, now)
+            # A copy: it is read ahead, and the caller may fill the same array again.
+            yield Frame(np.array(image), index, round(timestamp_ms), self.name, now)
 
 
 _open_once = functools.cache(Reader)
@@ -194,6 +145,6 @@ def read_faces(pictures: Picture | Iterable[Picture], model: str | Path = MODELS
 
 def read_video(
     source: str | Path | int | Iterable, model: str | Path = MODELS, **options
-) -> Iterator[VideoFrame]:
+) -> Iterator[FrameResult]:
     """Read a video as `Reader.read_video` does, by a reader that is kept; options: as `Reader` has them."""
     return _reader(model=model, **options).read_video(source)

@@ -13,10 +13,11 @@ import numpy as np
 
 from ..config import UserError, note
 from ..faces.crops import COVERED_CONTRAST, crop_faces, mouth_contrast
-from ..faces.features import face_box
+from ..faces.features import BLENDSHAPE_NAMES, face_box
 from ..faces.images import import_cv2
 from ..faces.landmarker import Face, FaceLandmarker
 from ..faces.pool import Lost, work_through
+from ..faces.pose import POSE, head_pose
 from ..model.classifier import EmotionClassifier, Prediction
 from ..video.frames import Frame, InputFile, look_ahead
 from ..video.sources import read_picture_file
@@ -34,23 +35,37 @@ AHEAD_WITH_IMAGES, AHEAD = 2, 64
 """Pictures for each process that may wait for the caller; an image takes up to 48 MB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceResult:
     """What is known of one face on one frame.
 
-    face: its number, in a video the same for the same person; landmarks (478, 3) float32 in image widths;
-    box (x, y, width, height) in pixels within the frame; probabilities (classes,) float32; confidence: the
-    probability of the emotion, or of the likeliest class if the emotion is `uncertain`; blendshapes (52,)
-    float32, of this frame alone.
+    face: its number, on a picture from the largest, in a video the same for the same person. box: x, y, width
+    and height in pixels within the frame. emotion: the likeliest class, or `uncertain` if none reaches the
+    model's threshold; confidence: the probability of the emotion, or of the likeliest class if `uncertain`.
+    probabilities: of each class, by its name. blendshapes: MediaPipe's 52, by their names, 0 to 1, of this
+    frame alone. landmarks: (478, 3) float32 in image widths.
     """
 
     face: int
-    landmarks: np.ndarray
     box: tuple[int, int, int, int]
     emotion: str
     confidence: float
-    probabilities: np.ndarray
-    blendshapes: np.ndarray
+    probabilities: dict[str, float]
+    blendshapes: dict[str, float] = field(repr=False)
+    landmarks: np.ndarray = field(repr=False)
+
+    @property
+    def pose(self) -> dict[str, float]:
+        """The head's yaw, pitch and roll in degrees, as `head_pose` gives them."""
+        return dict(zip(POSE, head_pose(self.landmarks[None])[0].tolist()))
+
+    def to_dict(self, *columns: str) -> dict[str, int | float | str]:
+        """Return the fields of a row of main.py's table; columns: `pose` and `blendshapes`, to add them."""
+        row = {"face": self.face, **dict(zip(("x", "y", "width", "height"), self.box))}
+        row |= {"emotion": self.emotion, "confidence": self.confidence, **self.probabilities}
+        for name in columns:
+            row |= getattr(self, name)
+        return row
 
 
 class FaceReader:
@@ -119,8 +134,9 @@ class FaceReader:
             smoother = self._smoothers.of_person(person, frame.timestamp_ms)
             label = smoother.update(row, frame.timestamp_ms)
             box = box_px(face_box(face.landmarks).tolist(), frame.shape)
-            values = smoother.probabilities, face.blendshapes
-            results.append(FaceResult(person, face.landmarks, box, *label, *values))
+            by_class = dict(zip(self.classifier.classes, smoother.probabilities.tolist()))
+            shapes = dict(zip(BLENDSHAPE_NAMES, face.blendshapes.tolist()))
+            results.append(FaceResult(person, box, *label, by_class, shapes, face.landmarks))
         return sorted(results, key=lambda result: result.face)
 
     def _crop_output_of(self, faces: list[Face], frame: Frame) -> Prediction | None:

@@ -57,7 +57,7 @@ class Plot:
             name = f"{self._name(frame.source)}, face {face.face}"
             track = self.tracks.setdefault((frame.source, face.face), _Track(name))
             track.times_ms.append(frame.timestamp_ms)
-            track.probabilities.append(face.probabilities.astype(np.float16))
+            track.probabilities.append(np.array([*face.probabilities.values()], np.float16))
             track.emotions.append(face.emotion)
 
     def add_picture(self, result: PictureResult) -> None:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from ...video.frames import Frame, Source
 from ..pipeline import FaceResult, PictureResult
 from ..smoothing import UNCERTAIN
@@ -20,16 +18,16 @@ LONGEST_GAP_MS = 1000
 
 @dataclass
 class _Seen:
-    """What a face showed: each emotion's time, probabilities (classes,) times ms, changes of the emotion."""
+    """What a face showed: each emotion's time, each class's probability times ms, changes of the emotion."""
 
     times_ms: Counter[str] = field(default_factory=Counter)
-    weighted: np.ndarray | float = 0.0
+    weighted: Counter[str] = field(default_factory=Counter)
     changes: int = 0
     last: FaceResult | None = None
 
     def add(self, face: FaceResult, lasted_ms: int) -> None:
         self.times_ms[face.emotion] += lasted_ms
-        self.weighted = self.weighted + lasted_ms * face.probabilities
+        self.weighted.update({name: lasted_ms * value for name, value in face.probabilities.items()})
         self.changes += self.last is not None and self.last.emotion != face.emotion
         self.last = face
 
@@ -57,7 +55,8 @@ class SummaryTable(Table):
             total_ms = seen.times_ms.total()
             times = seen.times_ms if total_ms else {seen.last.emotion: 1}
             shares = [times.get(name, 0) / (total_ms or 1) for name in self._emotions]
-            means = seen.weighted / total_ms if total_ms else seen.last.probabilities
+            means = seen.weighted if total_ms else seen.last.probabilities
+            means = [means[name] / (total_ms or 1) for name in self._emotions[:-1]]
             seconds = None if still else total_ms / 1000
             changes = seen.changes * 60 / seconds if seconds else None
             self.write_row(source, face, seconds, *shares, *means, changes)

@@ -9,11 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ...config import UserError, relative
 from ...faces.features import BLENDSHAPE_NAMES
-from ...faces.pose import POSE, head_pose
+from ...faces.pose import POSE
 from ..pipeline import FaceResult
 
 COLUMNS = ("source", "frame", "timestamp_ms", "face", "x", "y", "width", "height", "emotion", "confidence")
@@ -92,8 +90,7 @@ class Table:
 
         Raises UserError if the disk refuses.
         """
-        floats = float | np.floating
-        values = [round(float(one), self._decimals) if isinstance(one, floats) else one for one in values]
+        values = [round(one, self._decimals) if isinstance(one, float) else one for one in values]
         values += [None] * (len(self._columns) - 1 - len(values))
         row = (readable_name(source, self._is_csv), *values)
         with self._errors_explained():
@@ -149,10 +146,5 @@ class FaceTable(Table):
 
     def write(self, source: str, frame: int, timestamp_ms: int, faces: list[FaceResult]) -> None:
         """Add the rows of a frame and its faces; raises UserError if the disk refuses."""
-        for fields in map(self._fields, faces) if faces else [()]:
+        for fields in [face.to_dict(*self._more).values() for face in faces] or [()]:
             self.write_row(source, frame, timestamp_ms, *fields)
-
-    def _fields(self, face: FaceResult) -> tuple:
-        more = {"pose": lambda: head_pose(face.landmarks[None])[0], "blendshapes": lambda: face.blendshapes}
-        others = [value for group in self._more for value in more[group]()]
-        return face.face, *face.box, face.emotion, face.confidence, *face.probabilities, *others

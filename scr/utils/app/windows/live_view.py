@@ -149,16 +149,16 @@ class View:
         self.canvas.text(label, 12, 62, size, self.colour_of(main.emotion), 600)
         self.canvas.text(self._figures[main.face], PANEL - 12, 62, 20, INK, 500, right=True)
 
-    def _draw_bars(self, rows: RowLayout, probabilities: np.ndarray | None) -> None:
+    def _draw_bars(self, rows: RowLayout, probabilities: dict[str, float] | None) -> None:
         canvas = self.canvas
         for row, name in enumerate(self.classes):
             y, shown = BARS_TOP + row * rows.pitch, canvas.fit_text(name, PANEL - 64, rows.size)
             canvas.text(shown, 12, y + rows.size - 2, rows.size, DIM if probabilities is None else INK)
             canvas.fill(12, y + rows.bar_top, PANEL - 24, rows.bar, FAINT)
             if probabilities is not None:
-                figure = f"{probabilities[row]:.0%}"
+                figure = f"{probabilities[name]:.0%}"
                 canvas.text(figure, PANEL - 12, y + rows.size - 2, rows.size, DIM, right=True)
-                length = 0 if figure == "0%" else (PANEL - 24) * float(probabilities[row])
+                length = 0 if figure == "0%" else (PANEL - 24) * probabilities[name]
                 canvas.fill(12, y + rows.bar_top, length, rows.bar, self.colour_of(name))
 
     def _draw_other_faces(self, top: float, bottom: float, faces: Sequence) -> None:
