@@ -207,7 +207,8 @@ def bundle(landmark_file, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def seven(tmp_path_factory) -> Path:
     """A model of seven classes that is read out by four unless asked for more."""
-    source, folder = ROOT / "models" / "seven", tmp_path_factory.mktemp("seven")
+    folder, source = tmp_path_factory.mktemp("seven"), ROOT / "models" / "seven"
+    source = source if source.is_dir() else source.parent
     info, classes = load_info(source), ["fear", "happy", "neutral", "sad"]
     info["vocabularies"] = [{"classes": classes, "temperature": 0.8, "threshold": 0.6}]
     for name, (temperature, threshold) in {"landmarks": (1.1, 0.5), "crop": (1.2, 0.7)}.items():

@@ -20,6 +20,7 @@ from utils.app.windows import window as windows
 from utils.config import EMOTIONS, MODELS
 from utils.data.recordings import list_subjects, open_recordings
 from utils.faces.landmarker import FaceLandmarker
+from utils.model.bundle import load_info
 from utils.model.classifier import EmotionClassifier, Prediction
 from utils.video.frames import Frame, Source
 
@@ -252,7 +253,8 @@ def test_the_embedding_of_the_model_at_hand_is_kept(tmp_path):
     classifier = EmotionClassifier(MODELS)
     record(tmp_path, "--source", PORTRAIT, "--label", "happy")
     (sample,) = load_subject("me", tmp_path)
-    assert sample.crop_network == classifier.crop_sha256 and sample.embedding.shape == (512,)
+    size = load_info(MODELS)["parts"]["crop"]["features"]["embedding"]
+    assert sample.crop_network == classifier.crop_sha256 and sample.embedding.shape == (size,)
     done = record(
         tmp_path, "--source", PORTRAIT, "--label", "happy", "--subject", "bob", "--model", "landmarks"
     )

@@ -195,10 +195,10 @@ def no_runtime(tmp_path, monkeypatch):
     monkeypatch.setattr(web_page, "runtime_files", lambda: iter([("runtime/litert.js", b"")]))
 
 
-def test_a_page_is_replaced_as_a_whole_and_nothing_else(no_runtime, tmp_path):
+def test_a_page_is_replaced_as_a_whole_and_nothing_else(no_runtime, seven, tmp_path):
     folder = web_page.write_page(MODELS, tmp_path / "page")
     (folder / "old.js").write_text("")
-    assert web_page.write_page("seven", folder) == folder
+    assert web_page.write_page(seven, folder) == folder
     listed = json.loads((folder / web_page.FILE_LIST).read_text())
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert there == {*listed, web_page.FILE_LIST}

@@ -196,7 +196,7 @@ def test_foreign_and_missing_models_are_named(tmp_path):
         (tmp_path / "foreign.tflite", "foreign.tflite"),
         (tmp_path / "none.tflite", "none.tflite"),
         (tmp_path, "no model at .*Train on your pictures"),
-        ("bobb", "no model named bobb; there are: .*seven.* train it: .* --subject bobb"),
+        ("bobb", "no model named bobb; .*train it: .* --subject bobb"),
     ):
         with pytest.raises(UserError, match=what):
             EmotionClassifier(path)
