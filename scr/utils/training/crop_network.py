@@ -117,8 +117,8 @@ class Recipe:
     batch_size: int = 128
     smoothing: float = 0.05
     """of the labels"""
-    within_prefix_group: float = 0.5
-    """share of the loss that is taken among the classes of a face's file-name prefix group only"""
+    absent: float = 0.02
+    """prior of a class that a face's file-name prefix group lacks, against that of one that it has"""
     balance_within_source: bool = True
     source_exponent: float = 0.6
     """a source weighs as its size to this power"""
@@ -296,7 +296,7 @@ def fit_heads(data: tuple, val: tuple, recipe: Recipe, seed: int, progress: bool
         networks.draw_batches(data, recipe.batch_size, True, seed),
         val,
         networks.build_optimizer(recipe.learning_rate, steps * recipe.epochs, recipe.weight_decay),
-        networks.build_loss(classes, recipe.within_prefix_group, recipe.smoothing),
+        networks.build_loss(classes, recipe.smoothing),
         recipe.epochs,
         steps,
         progress=progress,
@@ -336,7 +336,7 @@ def fine_tune(
             use_ema=True,
             ema_momentum=AVERAGED,
         ),
-        networks.build_loss(len(trained.classes), recipe.within_prefix_group, recipe.smoothing),
+        networks.build_loss(len(trained.classes), recipe.smoothing),
         FINE_TUNING_EPOCHS,
         steps,
         progress=progress,

@@ -40,8 +40,8 @@ class Recipe:
     """a source weighs as its number of faces to this power; 0: all the same"""
     mirror: bool = False
     """each face also as its mirror image, for aligned features"""
-    within_prefix_group: float = 0.0
-    """share of the loss that is taken among the classes of a face's file-name prefix group only"""
+    absent: float = 1.0
+    """prior of a class that a face's file-name prefix group lacks, against that of one that it has"""
     min_label_confidence: float = 0.0
     """label-noise filtering: faces whose label has a smaller out-of-fold confidence are left out"""
     networks: int = 1
@@ -74,7 +74,7 @@ RECIPES = {
         balance_within_source=True,
         source_exponent=0.6,
         mirror=True,
-        within_prefix_group=0.3,
+        absent=0.02,
         min_label_confidence=0.1,
         networks=5,
     ),
@@ -197,7 +197,7 @@ def fit_members(
         networks.draw_batches(data, recipe.batch_size, not recipe.patience, seed),
         val,
         optimizer,
-        networks.build_loss(classes, recipe.within_prefix_group),
+        networks.build_loss(classes),
         recipe.epochs,
         steps,
         recipe.patience,

@@ -18,6 +18,8 @@ WARM_UP = 0.1
 """Share of the steps in which the learning rate rises, before it falls as a cosine."""
 PREFIX_GROUP_SHARE = 0.02
 """A class is one of a file-name prefix group's if it has at least this share of its faces."""
+NEVER = 1e-9
+"""The prior of a class that a prefix group lacks, at the least."""
 PREDICTED_RIGHT = 0.85
 """Share of the predictions that must be right where the model is sure enough to give one."""
 
@@ -44,9 +46,10 @@ def set_seed(seed: int) -> None:
 def targets(data: FaceSet, recipe, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return (target, weight) of a set's faces by a network's recipe.
 
-    target (n, 2 * classes) float32: how much each class is the label's (here one-hot; soft targets sum to 1),
-    then 1 for each class that occurs in the face's file-name prefix group. A label outside its group's
-    classes, and that of a group with one class, is told from all classes. weight (n,) has a mean of 1.
+    target (n, 2 * classes) float32: 1 for the label's class, then the logarithm of each class's prior in the
+    face's file-name prefix group: of one that the group lacks `recipe.absent`, else 1. It is 1 for all
+    classes where a group has one class alone, or the label is not one of the group's. weight (n,) has a mean
+    of 1.
     """
     index = data.class_index(classes)
     label = np.eye(len(classes), dtype=np.float32)[index]
@@ -58,14 +61,14 @@ def targets(data: FaceSet, recipe, classes: Sequence[str]) -> tuple[np.ndarray, 
     np.add.at(counts, (group, index), 1)
     held = counts >= PREFIX_GROUP_SHARE * counts.sum(axis=1, keepdims=True)
     restricted = (held.sum(axis=1) > 1)[group] & held[group, index]
-    among = np.where(restricted[:, None], held[group], True)
+    prior = np.where(restricted[:, None] & ~held[group], max(recipe.absent, NEVER), 1.0)
     source = data.source if recipe.balance_within_source else np.full(len(data), "")
     weight = class_source_weights(data.label, source)
     if recipe.source_exponent != 1:
         for name in np.unique(data.source):
             rows = data.source == name
             weight[rows] *= rows.sum() ** recipe.source_exponent / weight[rows].sum()
-    return np.concatenate([label, among.astype(np.float32)], axis=1), weight / weight.mean()
+    return np.concatenate([label, np.log(prior, dtype=np.float32)], axis=1), weight / weight.mean()
 
 
 def draw_batches(
@@ -93,22 +96,19 @@ def draw_batches(
         yield some, target[rows], np.ones(len(rows), np.float32) if by_weight else weight[rows]
 
 
-def build_loss(classes: int, within_prefix_group: float, smoothing: float = 0.0):
-    """Return the loss of logits (b, members, classes): the cross-entropy with targets as `targets` gives
-    them, smoothed, summed over the members.
+def build_loss(classes: int, smoothing: float = 0.0):
+    """Return the loss of logits (b, members, classes), summed over the members: the cross-entropy of logits
+    to which the logarithms of the priors are added (Menon et al. 2021), with targets as `targets` gives them.
 
-    within_prefix_group: the share of it that is taken among the classes of a face's prefix group only.
+    Labels are smoothed among the classes of a face's prefix group.
     """
     ops = import_keras().ops
 
     def loss(target, logits):
-        label, among = target[:, None, :classes], target[:, None, classes:]
-        whole = ops.sum((label * (1 - smoothing) + smoothing / classes) * ops.log_softmax(logits), axis=-1)
-        if not within_prefix_group:
-            return -ops.sum(whole, axis=1)
-        label = (label * (1 - smoothing) + smoothing / ops.sum(among, axis=-1, keepdims=True)) * among
-        within = ops.sum(label * ops.log_softmax(logits + (among - 1) * 30), axis=-1)
-        return -ops.sum((1 - within_prefix_group) * whole + within_prefix_group * within, axis=1)
+        label, log_prior = target[:, None, :classes], target[:, None, classes:]
+        present = ops.cast(log_prior >= 0, "float32")
+        label = label * (1 - smoothing) + smoothing * present / ops.sum(present, axis=-1, keepdims=True)
+        return -ops.sum(label * ops.log_softmax(logits + log_prior), axis=(1, 2))
 
     return loss
 
