@@ -98,7 +98,7 @@ def train_and_predict(
         x, x_val = x @ projection, x_val @ projection
     weight = class_source_weights(label, train_part.source) if not recipe.patience else np.ones(len(label))
     val = x_val, one_hot_twice(val_part.class_index(CLASSES)), np.ones(len(x_val))
-    recipe = replace(recipe, networks=1, absent=1.0)
+    recipe = replace(recipe, networks=1, class_prior=False)
     members, _ = landmark_network.fit_members(
         (x, one_hot_twice(label), weight), val, recipe, seed, progress=False
     )

@@ -404,3 +404,26 @@ def test_missing_files_are_one_line(script, arguments, tmp_path):
 def test_the_shipped_model_is_not_replaced_by_a_forgotten_flag(landmark_file):
     arguments = ("--data", landmark_file, "--output", "models", "--epochs", 1)
     assert "--overwrite" in user_error(run_here("train_model.py", *arguments))
+
+
+def test_a_face_is_told_mostly_from_the_classes_that_occur_where_it_comes_from():
+    from utils.data.face_set import FaceSet
+    from utils.training.networks import ELSEWHERE, IN_SOURCE, class_prior
+
+    classes = ["anger", "happy", "sad"]
+    labels = {"ffhq_": ["happy"] * 40 + ["sad"], "image": ["sad"] * 40, "other_": classes * 2}
+    label = np.concatenate(list(labels.values()))
+    path = [f"{name}{number}.jpg" for name, some in labels.items() for number in range(len(some))]
+    data = FaceSet(
+        np.zeros((len(label), 478, 3), np.float32),
+        label,
+        source=np.array(["web"] * 81 + ["studio"] * 6),
+        path=np.array(path),
+    )
+    prior = class_prior(data, data.class_index(classes), 3)
+    np.testing.assert_array_equal(prior[0], [ELSEWHERE, 1, IN_SOURCE])
+    np.testing.assert_array_equal(prior[40], [ELSEWHERE, 1, 1])  # rare in its group: told from the source's
+    np.testing.assert_array_equal(prior[50], [ELSEWHERE, IN_SOURCE, 1])
+    np.testing.assert_array_equal(prior[81:], 1)
+    only = data.select(data.label == "happy")
+    np.testing.assert_array_equal(class_prior(only, only.class_index(classes), 3), 1)

@@ -117,8 +117,8 @@ class Recipe:
     batch_size: int = 128
     smoothing: float = 0.05
     """of the labels"""
-    absent: float = 0.02
-    """prior of a class that a face's file-name prefix group lacks, against that of one that it has"""
+    class_prior: bool = True
+    """whether a face is told mostly from the classes that occur where it comes from"""
     balance_within_source: bool = True
     source_exponent: float = 0.6
     """a source weighs as its size to this power"""

@@ -40,8 +40,8 @@ class Recipe:
     """a source weighs as its number of faces to this power; 0: all the same"""
     mirror: bool = False
     """each face also as its mirror image, for aligned features"""
-    absent: float = 1.0
-    """prior of a class that a face's file-name prefix group lacks, against that of one that it has"""
+    class_prior: bool = False
+    """whether a face is told mostly from the classes that occur where it comes from"""
     min_label_confidence: float = 0.0
     """label-noise filtering: faces whose label has a smaller out-of-fold confidence are left out"""
     networks: int = 1
@@ -74,7 +74,7 @@ RECIPES = {
         balance_within_source=True,
         source_exponent=0.6,
         mirror=True,
-        absent=0.02,
+        class_prior=True,
         min_label_confidence=0.1,
         networks=5,
     ),

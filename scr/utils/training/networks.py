@@ -16,10 +16,10 @@ from ..model.classifier import mix
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises, before it falls as a cosine."""
-PREFIX_GROUP_SHARE = 0.02
-"""A class is one of a file-name prefix group's if it has at least this share of its faces."""
-NEVER = 1e-9
-"""The prior of a class that a prefix group lacks, at the least."""
+LACKING = 0.1
+"""A file-name prefix group lacks a class that has less than so much of its share in the whole source."""
+IN_SOURCE, ELSEWHERE = 0.1, 0.001
+"""Priors of classes that a prefix group, and a whole source, lacks (models/README.md)."""
 PREDICTED_RIGHT = 0.85
 """Share of the predictions that must be right where the model is sure enough to give one."""
 
@@ -46,22 +46,12 @@ def set_seed(seed: int) -> None:
 def targets(data: FaceSet, recipe, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return (target, weight) of a set's faces by a network's recipe.
 
-    target (n, 2 * classes) float32: 1 for the label's class, then the logarithm of each class's prior in the
-    face's file-name prefix group: of one that the group lacks `recipe.absent`, else 1. It is 1 for all
-    classes where a group has one class alone, or the label is not one of the group's. weight (n,) has a mean
-    of 1.
+    target (n, 2 * classes) float32: 1 for the label's class, then the logarithm of `class_prior`. weight (n,)
+    has a mean of 1.
     """
     index = data.class_index(classes)
     label = np.eye(len(classes), dtype=np.float32)[index]
-    names = [
-        f"{source}/{prefix_group(path)}" for source, path in zip(data.source.tolist(), data.path.tolist())
-    ]
-    group = np.unique(names, return_inverse=True)[1]
-    counts = np.zeros((group.max(initial=0) + 1, len(classes)), np.int64)
-    np.add.at(counts, (group, index), 1)
-    held = counts >= PREFIX_GROUP_SHARE * counts.sum(axis=1, keepdims=True)
-    restricted = (held.sum(axis=1) > 1)[group] & held[group, index]
-    prior = np.where(restricted[:, None] & ~held[group], max(recipe.absent, NEVER), 1.0)
+    prior = class_prior(data, index, len(classes)) if recipe.class_prior else np.ones_like(label)
     source = data.source if recipe.balance_within_source else np.full(len(data), "")
     weight = class_source_weights(data.label, source)
     if recipe.source_exponent != 1:
@@ -69,6 +59,32 @@ def targets(data: FaceSet, recipe, classes: Sequence[str]) -> tuple[np.ndarray, 
             rows = data.source == name
             weight[rows] *= rows.sum() ** recipe.source_exponent / weight[rows].sum()
     return np.concatenate([label, np.log(prior, dtype=np.float32)], axis=1), weight / weight.mean()
+
+
+def class_prior(data: FaceSet, index: np.ndarray, classes: int) -> np.ndarray:
+    """Return how likely each class is among the faces that each one comes from (n, classes), at most 1.
+
+    It is `IN_SOURCE` of a class that the face's source has but its file-name prefix group lacks, and
+    `ELSEWHERE` of one that the source lacks: what is known of the face's look says little about these. index
+    (n,): the labels'. A label that its group lacks is told from all classes of the source; one of a source
+    with a single class, from all.
+    """
+    source = data.source.tolist()
+    group = [f"{one}/{prefix_group(path)}" for one, path in zip(source, data.path.tolist())]
+    in_group, in_source = (_shares(names, index, classes) for names in (group, source))
+    lacking = in_group < LACKING * in_source
+    lacking[lacking[np.arange(len(index)), index]] = False
+    prior = np.where(in_source > 0, np.where(lacking, IN_SOURCE, 1.0), ELSEWHERE)
+    prior[(in_source > 0).sum(axis=1) < 2] = 1
+    return prior
+
+
+def _shares(names: Sequence[str], index: np.ndarray, classes: int) -> np.ndarray:
+    """Return the shares (n, classes) of the classes among the faces of the same name."""
+    number = np.unique(names, return_inverse=True)[1]
+    counts = np.zeros((number.max(initial=0) + 1, classes))
+    np.add.at(counts, (number, index), 1)
+    return (counts / counts.sum(axis=1, keepdims=True))[number]
 
 
 def draw_batches(
