@@ -29,7 +29,7 @@ import numpy as np
 from utils.config import DATA, EMOTIONS, MODELS, VERSION, UserError, note, relative
 from utils.data.classes import check_classes, choose_classes, list_names
 from utils.data.face_set import FaceSet, concatenate, load_face_set
-from utils.data.image_folder import apply_patterns, find_labelled_images, read_ferplus
+from utils.data.image_folder import find_labelled_images, read_ferplus
 from utils.data.splits import assign_split
 from utils.evaluation import plots
 from utils.evaluation.groups import describe_groups, group_figures, read_groups
@@ -52,7 +52,7 @@ from utils.model.schema import PARTS
 from utils.training import ensemble
 from utils.training import leave_one_source_out as leave_out
 
-MODELS_ONLY = ("model", "compare", "predictions", "groups", "split", "split_pattern", "reread", "jobs")
+MODELS_ONLY = ("model", "compare", "predictions", "groups", "split", "reread", "jobs")
 LEFT_OUT_ONLY = ("foreign", "seeds", "recipe", "network", "together", "drawn_faces")
 """Options that do nothing with, and without, --leave-one-source-out."""
 
@@ -73,10 +73,8 @@ def build_parser():
     add("--labels", type=Path, metavar="CSV", help="with --images: FER+ votes instead of folder names")
     groups = "table that names pictures in its first column: judge the groups that its other COLUMNs tell"
     add("--groups", nargs="+", metavar=("TABLE", "COLUMN"), help=groups)
-    split = "the part to read (default: of a set that is split its test part, else all)"
+    split = "with --data: the part to read (default: test if the set is split, else all)"
     add("--split", choices=("all", "train", "val", "test"), help=split)
-    pattern = "with --images: what tells the part, as extract_landmarks.py takes it (default: folders' names)"
-    add("--split-pattern", metavar="REGEX", help=pattern)
     reread = "with --data: read the set's pictures, data/SOURCE/PATH, again as main.py does"
     add("--reread", action="store_true", help=reread)
     classes = "classes to judge, or to train on (default: those that model and pictures have in common); the"
@@ -138,9 +136,9 @@ def check_options(args) -> None:
     else:
         refuse_idle(build_parser(), args, LEFT_OUT_ONLY, "without --leave-one-source-out")
     if args.images:
-        refuse_idle(build_parser(), args, ("reread",), "with --images")
+        refuse_idle(build_parser(), args, ("split", "reread"), "with --images")
     else:
-        refuse_idle(build_parser(), args, ("labels", "split_pattern"), "with --data")
+        refuse_idle(build_parser(), args, ("labels",), "with --data")
         if not args.reread:
             refuse_idle(build_parser(), args, ("jobs",), "with --data, unless --reread is given")
     if args.leave_one_source_out and not args.data:
@@ -156,15 +154,10 @@ def load_pictures(args) -> tuple[Pictures, str]:
         images, others = found
         if others:
             note("left out: " + ", ".join(f"{count} {reason}" for reason, count in others.most_common()))
-        images = apply_patterns(images, root, None, args.split_pattern)
-        part = args.split or "all"
-        images = [image for image in images if part in ("all", image.split)]
-        if not images:
-            raise UserError(f"no picture of {relative(root)} is in the part '{part}'; see --split-pattern")
         files = [image.path for image in images]
         names = [f"{root.name}/{path.relative_to(root).as_posix()}" for path in files]
         labels = np.array([image.label for image in images])
-        return Pictures(np.array(names), labels, np.full(len(files), root.name), files=files), part
+        return Pictures(np.array(names), labels, np.full(len(files), root.name), files=files), "all"
     data, part = choose_split(concatenate([load_face_set(path) for path in args.data]), args.split)
     pictures = Pictures.of_set(data)
     if not args.reread:

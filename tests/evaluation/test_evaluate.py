@@ -22,7 +22,7 @@ from utils.training.leave_one_source_out import (
     [
         (["--images", "x", "--seeds", "3"], "--seeds does nothing without --leave-one-source-out"),
         (["--images", "x", "--foreign", "y", "--together", "a+b"], "--foreign and --together do nothing"),
-        (["--data", "x", "--split-pattern", "y"], "--split-pattern does nothing with --data"),
+        (["--images", "x", "--split", "test"], "--split does nothing with --images"),
         (["--images", "x", "--reread"], "--reread does nothing with --images"),
         (["--data", "x", "--labels", "y"], "--labels does nothing with --data"),
         (["--data", "x", "--jobs", "1"], "--jobs does nothing with --data, unless --reread is given"),
