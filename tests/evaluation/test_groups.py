@@ -75,11 +75,11 @@ def test_a_gap_is_told_only_where_the_intervals_support_it():
     text = describe_groups(figures, CLASSES)
     assert list(figures["age"]["values"]) == ["0-8", "9-19", "20+"] and len(figures["age"]["gaps"]) == 3
     assert "largest gap that the intervals support: 9-19 above 0-8 by 0.200 (+0.1" in text
-    assert "400 pictures, balanced accuracy 0.725 (0.6" in text and "happy 0.75 (0.69 to 0.80) of 200" in text
+    assert "pictures 400, balanced accuracy 0.725 (0.6" in text and "happy 0.75 (0.69 to 0.80) of 200" in text
     few, groups = predicted({"a": (20, 19, 18), "b": (20, 17, 16), "c": (9, 0, 0)})
     figures = group_figures(few, groups)
     text = describe_groups(figures, CLASSES)
-    assert len(figures["age"]["gaps"]) == 1 and "c  18 pictures, balanced accuracy 0.000" in text
+    assert len(figures["age"]["gaps"]) == 1 and "c  pictures 18, balanced accuracy 0.000" in text
     assert "no gap is supported; the largest is a above b by 0.100 (-0.0" in text
     json.dumps(figures)
 
@@ -90,7 +90,7 @@ def test_a_class_of_few_pictures_does_not_make_half_of_a_figure():
     one = replace(both, **{name: getattr(both, name)[chosen] for name in ("label", "predicted")})
     one.predicted[-3:] = 0
     figures = group_figures(one, {"age": groups["age"][chosen]})
-    (line,) = [one for one in describe_groups(figures, CLASSES).splitlines() if "  b  23 pictures" in one]
+    (line,) = [one for one in describe_groups(figures, CLASSES).splitlines() if "  b  pictures 23" in one]
     assert "balanced accuracy 0.900 (0.699 to 0.972) without sad" in line
     assert figures["age"]["gaps"][0][2] == 0
 
@@ -122,7 +122,7 @@ def test_the_script_prints_and_keeps_groups(tmp_path, portrait):
     options = ["--images", tmp_path / "in", "--output", tmp_path / "out"]
     done = run_here("evaluate.py", *options, "--groups", tmp_path / "people.csv.gz")
     assert done.returncode == 0, done.stderr
-    assert "  female  2 pictures (1 without a face), balanced accuracy 0.500" in done.stdout
+    assert "  female  pictures 2 (1 without a face), balanced accuracy 0.500" in done.stdout
     assert "recall: happy 1.00 (0.21 to 1.00) of 1, neutral 0.00" in done.stdout
     assert "nothing to compare" in done.stdout
     (report,) = (tmp_path / "out").rglob("report.json")

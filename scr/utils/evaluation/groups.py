@@ -37,10 +37,11 @@ def read_groups(path: Path, columns: list[str], pictures: Pictures) -> dict[str,
     known = {PurePosixPath(name).name for name in names}
     groups = {name: np.full(len(pictures), "", object) for name in columns or others}
     has_row = np.zeros(len(pictures), bool)
-    for row, numbers in zip(rows, fitting_pictures((_known_name(row[first], known) for row in rows), names)):
+    rows_names = (_known_name(row.get(first, ""), known) for row in rows)
+    for row, numbers in zip(rows, fitting_pictures(rows_names, names)):
         has_row[numbers] = True
         for name, values in groups.items():
-            values[numbers] = row[name].strip()
+            values[numbers] = row.get(name, "").strip()
     if not has_row.any():
         raise UserError(
             f"no row of {relative(path)} is of these pictures; its first column names {rows[0][first]}, they "
@@ -70,19 +71,15 @@ def group_figures(predictions: Predictions, groups: dict[str, np.ndarray]) -> di
     that, on the classes of which both have `FEWEST` pictures. The intervals are so wide that all gaps of a
     column hold together with 95% (Bonferroni).
     """
-    figures = {}
+    label, predicted, figures = predictions.label, predictions.predicted, {}
     for column, of_picture in groups.items():
-        values = sorted(set(of_picture) - {""}, key=counting_key)
-        of_value = {
-            value: evaluate_predictions(
-                predictions.label[of_picture == value],
-                predictions.predicted[of_picture == value],
-                predictions.classes,
-            )
-            for value in values
+        rows = {value: of_picture == value for value in sorted(set(of_picture) - {""}, key=counting_key)}
+        values = {
+            value: evaluate_predictions(label[chosen], predicted[chosen], predictions.classes)
+            for value, chosen in rows.items()
         }
         if len(values) > 1:
-            figures[column] = {"values": of_value, "gaps": list(_gaps(of_value))}
+            figures[column] = {"values": values, "gaps": list(_gaps(values))}
     return figures
 
 
@@ -128,7 +125,7 @@ def _describe_group(row: dict, classes: Sequence[str]) -> tuple[str, str]:
         for name, (recall, lowest, highest) in row["recall"].items()
     ]
     balanced = f"balanced accuracy {mean:.3f} ({low:.3f} to {high:.3f}){without}"
-    return f"{total.sum():,} pictures{missed}, {balanced}", ", ".join(recalls)
+    return f"pictures {total.sum():,}{missed}, {balanced}", ", ".join(recalls)
 
 
 def _describe_gap(gaps: list[tuple]) -> str:

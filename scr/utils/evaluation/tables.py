@@ -69,7 +69,8 @@ def fitting_pictures(names: Iterable[str], pictures: Sequence[str]) -> Iterator[
             (len(os.path.commonprefix([own[::-1], parts[number][::-1]])), number)
             for number in places.get(own[-1], [])
         ]
-        yield [number for length, number in fits if length == max(fits)[0]]
+        longest, _ = max(fits, default=(0, 0))
+        yield [number for length, number in fits if length == longest]
 
 
 def largest_faces(path: Path, rows: list[dict], pictures: Sequence[str]) -> tuple[dict[int, dict], int]:
