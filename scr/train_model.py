@@ -66,14 +66,10 @@ def build_parser():
     add("--test-images", type=Path, metavar="DIR", help=test)
     person = "with --images: where a path names the person, to keep each on one side: '(?P<subject>[^_/]+)_'"
     add("--subject-pattern", metavar="REGEX", help=person)
-    add(
-        "--jobs",
-        type=positive_int,
-        default=os.cpu_count(),
-        help="with --images: processes that read pictures",
-    )
+    jobs = "with --images: processes that read pictures"
+    add("--jobs", type=positive_int, default=os.cpu_count(), help=jobs)
     network = (
-        "what it sees: landmarks (default of --data), crop (the face's picture), or both, hybrid, the best"
+        "what it sees: landmarks, crop (the face's picture) or both, hybrid, the best (default of --images)"
     )
     add("--network", choices=bundle.PARTS, help=network)
     classes = "classes to learn (default: all; of --data the four emotions, where it has them)"
@@ -115,8 +111,12 @@ def main(args):
     command = f"python scr/main.py --model {bundle.argument_of(args.output)}"
     if args.images:
         how += [verdict(one, test) for one in beside]
-        judge = f"python scr/evaluate.py --images other_photos --compare models {relative(args.output)}"
-        page = write_report(args.output, faces, test, how, [command, judge])
+        commands = [
+            command,
+            f"python scr/evaluate.py --images other_photos --compare models {relative(args.output)}",
+            f"python scr/train_model.py --images {relative(args.images)}   # again, with more pictures",
+        ]
+        page = write_report(args.output, faces, test, how, commands)
         print(f"what it learned, how well, and what would help most: {relative(page)}")
     print(f"next: {command}")
 
@@ -152,6 +152,8 @@ def read_sets(args) -> Prepared:
     data = assign_split(data, args.seed)
     counts = Counter(data.split.tolist())
     note("  ".join(f"{name} {counts[name]}" for name in ("train", "val", "test")))
+    if not args.base:  # a third of what a face takes in memory, and of no use from here on
+        data = replace(data, sha256=None)
     return Prepared(args.data, data, classes, Counter(data.missed.reason.tolist()))
 
 
@@ -202,10 +204,10 @@ def choose_starts(args, faces: Prepared) -> tuple[list[Callable], list[str]]:
     if unknown := [name for name in faces.classes if name not in known]:
         return [train_from_scratch], [f"The shipped model does not read {list_names(unknown)}."]
     least = min(Counter(faces.data.part("train").label.tolist()).values())
-    if least < ENOUGH_FOR_SCRATCH:
-        why = f"Not tried from scratch: {least} pictures of a class to learn from are fewer than"
-        return [fine_tune], [f"{why} {ENOUGH_FOR_SCRATCH}."]
-    return [fine_tune, train_from_scratch], []
+    if least >= ENOUGH_FOR_SCRATCH:
+        return [fine_tune, train_from_scratch], []
+    why = f"Not tried from scratch, which takes {ENOUGH_FOR_SCRATCH} pictures of each class to learn from"
+    return [fine_tune], [f"{why} (the fewest here: {least})."]
 
 
 def fine_tune(args, faces: Prepared) -> Trial:
@@ -259,8 +261,7 @@ def train_from_scratch(args, faces: Prepared) -> Trial:
     if args.epochs:
         parts = {name: replace(getattr(recipe, name), epochs=args.epochs) for name in ("landmarks", "crop")}
         recipe = replace(recipe, **parts)
-    # Checksums are a third of what a face takes in memory, and of no use from here on.
-    with ensemble.maps_of(replace(faces.data, sha256=None), network) as data:
+    with ensemble.maps_of(faces.data, network) as data:
         model = ensemble.train(network, data, recipe, args.seed, faces.classes)
         model = replace(model, **calibration)
         of_parts = ensemble.calibrate_parts(model, data.part("val"), vocabularies)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -47,12 +47,16 @@ def _on_classes(report: dict, learned: FaceSet, classes: tuple[str, ...]) -> Ite
         )
     least = max(ENOUGH, max(counts.values()) / 2)
     if few := [f"{name} ({counts[name]:,})" for name in recall if counts[name] < least]:
-        yield f"More pictures to learn {list_names(few)} from: {ENOUGH} and about as many as of the others."
+        yield f"More pictures to learn from, of {_names(few, recall)}: {ENOUGH} and about as many as of others."
     if rough := [name for name in recall if sum(rows[name]) < TESTED]:
         yield (
-            f"A larger test: fewer than {TESTED} pictures of {list_names(rough)} give wide intervals; "
+            f"A larger test: fewer than {TESTED} pictures of {_names(rough, recall)} give wide intervals; "
             "--test-images takes a folder of test pictures."
         )
+
+
+def _names(some: Sequence[str], everything: Collection[str]) -> str:
+    return list_names(some) if len(some) < len(everything) else "each class"
 
 
 def _on_origin(learned: FaceSet) -> Iterator[str]:

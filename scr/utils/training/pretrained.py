@@ -17,6 +17,7 @@ from ..model import bundle
 from ..model.classifier import LiteNetwork
 from ..model.schema import choose_vocabulary
 from . import export, landmark_network
+from .crop_network import CHUNK
 from .fine_tuning import PULL, Examples, LastLayer, Reference, Result, fine_tune
 from .networks import import_keras
 
@@ -203,7 +204,12 @@ def embed_set(data: FaceSet, folder: Path) -> np.ndarray | None:
     file = folder / bundle.TFLITE["crop"]
     if data.crop is None or bundle.load_info(folder)["sha256"].get(file.name) is None:
         return None
-    return LiteNetwork(file).predict_crops(data.crop).embedding
+    from tqdm import tqdm
+
+    network, starts = LiteNetwork(file), tqdm(range(0, len(data), CHUNK), desc="embeddings of the crops")
+    return np.concatenate(
+        [network.predict_crops(data.crop[start : start + CHUNK]).embedding for start in starts]
+    )
 
 
 def open_reference(path: Path | None, pretrained: Pretrained) -> tuple[Reference | None, str]:
