@@ -195,7 +195,7 @@ def test_foreign_and_missing_models_are_named(tmp_path):
     for path, what in (
         (tmp_path / "foreign.tflite", "foreign.tflite"),
         (tmp_path / "none.tflite", "none.tflite"),
-        (tmp_path, "no model at .*Train on your pictures"),
+        (tmp_path, "no model at .*train_model.py --images"),
         ("bobb", "no model named bobb; .*train it: .* --subject bobb"),
     ):
         with pytest.raises(UserError, match=what):

@@ -47,7 +47,7 @@ def _on_classes(report: dict, learned: FaceSet, classes: tuple[str, ...]) -> Ite
         )
     least = max(ENOUGH, max(counts.values()) / 2)
     if few := [f"{name} ({counts[name]:,})" for name in recall if counts[name] < least]:
-        yield f"More pictures to learn from, of {_names(few, recall)}: {ENOUGH} and about as many as of others."
+        yield f"More pictures to learn from, of {_names(few, recall)}: {ENOUGH}, and as many as of others."
     if rough := [name for name in recall if sum(rows[name]) < TESTED]:
         yield (
             f"A larger test: fewer than {TESTED} pictures of {_names(rough, recall)} give wide intervals; "

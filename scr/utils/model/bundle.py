@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from ..config import MODELS, PERSONAL_MODELS, TRUST_VARIABLE, UserError, note_once, relative
@@ -38,8 +39,8 @@ NEXT = f".{NAME}.next"
 """Folder in a bundle's, with the files of a new bundle until they are moved into place."""
 PATIENCE_S = 300.0
 """Another run that is writing needs seconds, on a busy machine a minute."""
-HOW_TO_TRAIN = 'train one as README.md says under "Train on your pictures"'
-"""What to do where a model is missing: no single command makes one."""
+HOW_TO_TRAIN = "train one: python scr/train_model.py --images FOLDER"
+"""What to do where a model is missing."""
 METADATA_FILE = "emotion.json"
 """Name of the metadata inside a `.tflite`, and key of it in an `.onnx`."""
 BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -98,7 +99,9 @@ def _find_place(path: Path | str) -> tuple[Path, str | None]:
         )
     if re.fullmatch(r"[\w-]+", str(path)) and not Path(path).exists():
         there = [*PERSONAL_MODELS.glob(f"*/{JSON}"), *MODELS.glob(f"*/{JSON}")]
-        others = f"there are: {list_names(sorted({one.parent.name for one in there}))}; or " if there else ""
+        names = sorted({one.parent.name for one in there})
+        meant = "".join(f"did you mean {name}? " for name in get_close_matches(str(path), names, 1))
+        others = f"{meant}there are: {list_names(names)}; or " if names else ""
         raise UserError(
             f"no model named {path}; {others}train it: python scr/train_personal.py --subject {path}"
         )
