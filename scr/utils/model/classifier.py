@@ -44,10 +44,12 @@ class EmotionClassifier:
         self.path = model.path if len(parts) > 1 else parts[0].path
         self.sha256 = {part.path.name: hashlib.sha256(part.content).hexdigest() for part in parts}
         """of each file, by its name"""
-        kinds = {part.features["kind"] == "crop": part for part in parts}
-        self._crop, self._landmarks = kinds.get(True), kinds.get(False)
-        alone = self._landmarks if self._joint or not self._crop else self._crop
-        self._info = model.info if len(parts) > 1 and not self._joint else alone.metadata
+        networks = {"crop" if part.features["kind"] == "crop" else "landmarks": part for part in parts}
+        self._crop, self._landmarks = networks.get("crop"), networks.get("landmarks")
+        alone = "landmarks" if self._landmarks else "crop"
+        mixes = len(parts) > 1 and not self._joint
+        self._info = model.info if mixes else networks[alone].metadata
+        self._weights: dict[str, float] = self._info["weights"] if mixes else {alone: 1.0}
         self.name: str = self._info["name"]
         self.network_classes: tuple[str, ...] = tuple(self._info["classes"])
         """all that the networks tell apart"""
@@ -108,33 +110,22 @@ class EmotionClassifier:
 
         landmarks: (n, 478, 3) and blendshapes: (n, 52) float32. crops: array-like (n, CROP_PX, CROP_PX)
         uint8. crop_output: result of `predict_crops` for the same faces, in place of crops, so that the crop
-        network need not run again. A hybrid without either predicts by the landmarks alone; raises
-        ValueError for a model that can't.
+        network need not run again. Raises ValueError if the model needs crops and there are none.
         """
         if len(landmarks) == 0:
             return Prediction(np.empty((0, len(self.classes)), np.float32))
-        if crop_output is None and crops is not None and self._crop:
+        if self._crop and crop_output is None:
+            if crops is None:
+                raise ValueError("this model needs crops of the faces; none were given")
             crop_output = self.predict_crops(crops)
-        if crop_output is None and (self._joint or self._landmarks is None):
-            raise ValueError("this model needs crops of the faces; none were given")
         embedding = crop_output.embedding if crop_output else None
-        if self._landmarks is None:
-            return Prediction(self._read_out([(1.0, crop_output.probabilities)]), embedding)
-        x = compute_features(landmarks, blendshapes, self._landmarks.features)
-        if self._joint:
-            x = np.concatenate([x, embedding], axis=1)
-        of_landmarks = self._landmarks.predict(x).probabilities
-        if self._joint or self._crop is None:
-            return Prediction(self._read_out([(1.0, of_landmarks)]), embedding)
-        if crop_output is None:
-            return Prediction(mix([(1.0, of_landmarks[:, self._columns])]))
-        weights = self._info["weights"]
-        parts = (weights["landmarks"], of_landmarks), (weights["crop"], crop_output.probabilities)
-        return Prediction(self._read_out(parts), embedding)
-
-    def _read_out(self, parts: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
-        """Return the probabilities (n, classes) of the vocabulary, from what `mix` takes of all classes."""
-        return mix([(weight, values[:, self._columns]) for weight, values in parts], self._temperature)
+        found = {"crop": crop_output.probabilities} if crop_output else {}
+        if self._landmarks:
+            x = compute_features(landmarks, blendshapes, self._landmarks.features)
+            x = np.concatenate([x, embedding], axis=1) if self._joint else x
+            found["landmarks"] = self._landmarks.predict(x).probabilities
+        parts = [(weight, found[name][:, self._columns]) for name, weight in self._weights.items()]
+        return Prediction(mix(parts, self._temperature), embedding)
 
     def predict_crops(self, crops: np.ndarray) -> Prediction:
         """Predict all classes by the crop network alone; crops: array-like (n, CROP_PX, CROP_PX) uint8."""
