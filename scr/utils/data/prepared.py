@@ -17,6 +17,7 @@ from .splits import assign_split
 
 LEAST_OF_CLASS = 10
 """Faces of a class that it takes to hold some out."""
+OF_TESTED = "pictures of people who are also in the test part"
 TESTED = 0.2
 """Share of the pictures that are held out as test part: of some hundreds a tenth says little."""
 
@@ -56,7 +57,9 @@ def prepare(
     data, copies = drop_duplicates(data)
     learned = data.select(data.source == name, data.missed.source == name)
     require_enough(learned, classes, relative(images))
-    learned = assign_split(learned, seed, 0 if test_images else TESTED, duplicate=np.arange(len(learned)))
+    found = len(learned)
+    learned = assign_split(learned, seed, 0 if test_images else TESTED, duplicate=np.arange(found))
+    left_out[OF_TESTED] += found - len(learned)
     data = concatenate([learned, data.select(data.source != name, data.missed.source != name)])
     file = DATA / f"{name}_split{SUFFIX}"
     save_face_set(file, data)

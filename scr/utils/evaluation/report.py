@@ -97,8 +97,5 @@ def _image(content: bytes, kind: str, alt: str) -> str:
 
 
 def _list(texts: Sequence[str]) -> str:
-    return (
-        f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
-        if texts
-        else "<p>Nothing.</p>"
-    )
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+    return f"<ul>{items}</ul>" if items else "<p>Nothing.</p>"
