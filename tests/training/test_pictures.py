@@ -86,7 +86,7 @@ def test_advice_names_what_is_wrong_and_nothing_else(faces):
     nothing = Counter()
     people = {count: np.arange(len(faces.data)) % count for count in (3, 20)}
     plain = advice(right, nothing, subject=people[20].astype(str))
-    assert "A larger test" in plain and "fear (" in plain
+    assert "A larger test" in plain and "learn from, of each class" in plain
     for words in ("read right", "other people", "copies", "none was found", "one person"):
         assert words not in plain
     assert "More pictures of sad: 0% of them are read right" in advice(sad_as_fear, nothing)
