@@ -339,7 +339,15 @@ def leave_one_source_out(args) -> None:
     run = leave_out.Run(args.network, recipe, args.seeds, classes)
     found = run.all_rounds(data, foreign, args.together)
     path = args.output / f"leave_one_source_out_{args.recipe}_{args.network}.json"
-    write_json(path, leave_out.report(found, args.network, classes))
+    written = leave_out.report(found, args.network, classes)
+    for source, mistakes in written["mistakes"].items():
+        some = data.select(data.source == source).select(list(mistakes))
+        if some.crop is not None and mistakes:
+            page = args.output / f"mistakes_{source}.png"
+            title = f"{source}, left out: the surest mistakes (label: prediction)"
+            plots.plot_faces(page, some.crop[:], list(mistakes.values()), title)
+            print(f"wrote {relative(page)}; it holds faces")
+    write_json(path, written)
     print(f"wrote {relative(path)}, for train_model.py --calibration")
 
 

@@ -102,3 +102,16 @@ def plot_reliability(path: Path, confidence: np.ndarray, right: np.ndarray, erro
     counts.set(xlabel="confidence", ylabel="faces", xlim=(0.2, 1))
     figure.suptitle(title)
     save_figure(figure, path)
+
+
+def plot_faces(path: Path, crops: np.ndarray, captions: Sequence[str], title: str, columns: int = 8) -> None:
+    """Write a PNG of crops (n, side, side) with a caption under each."""
+    rows = -(-len(crops) // columns)
+    figure = new_figure(1.5 * columns, 1.8 * rows + 0.5)
+    figure.suptitle(title)
+    for axis in (axes := figure.subplots(rows, columns, squeeze=False).ravel()):
+        axis.axis("off")
+    for axis, crop, caption in zip(axes, crops, captions):
+        axis.imshow(crop, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(caption, fontsize=8)
+    save_figure(figure, path)

@@ -167,6 +167,19 @@ def _balanced_accuracy(label: np.ndarray, seeds: Sequence[np.ndarray]) -> float:
     return float(np.mean(scores))
 
 
+def surest_mistakes(one: LeftOut, network: str, classes: Sequence[str], most: int = 48) -> dict[int, str]:
+    """Return what the first seed is wrong about, the surest first: rows of the source, and label and
+    prediction as text."""
+    probabilities = one.parts[network][0]
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    rows = order[predicted[order] != one.label[order]][:most]
+    return {
+        row: f"{classes[one.label[row]]}: {classes[predicted[row]]} {confidence[row]:.0%}"
+        for row in rows.tolist()
+    }
+
+
 def summarise(one: LeftOut, network: str, classes: Sequence[str]) -> dict:
     """Return means over seeds for a part, and the 95% interval of the balanced accuracy: seeds and faces
     together."""
@@ -260,6 +273,8 @@ def report(found: Sequence[LeftOut], network: str, classes: Sequence[str]) -> di
         print("share of the landmark network in the mix, and mean balanced accuracy on sources left out:")
         print("  ".join(f"{share:.2f}: {mean:.3f}" for share, mean in means.items()))
         found = [one.mixed(written["weights"]) for one in found]
+        left_out = [one for one in found if one.kind == "left out"]
+    written["mistakes"] = {one.source: surest_mistakes(one, network, classes) for one in left_out}
     written["rows"], written["vocabularies"] = [], []
     for vocabulary in vocabularies(classes):
         narrowed = [one.narrowed(classes, vocabulary) for one in found]
