@@ -44,10 +44,11 @@ def main() -> None:
             recall = "  ".join(f"{name} {value[0]:.2f}" for name, value in report["recall"].items())
             neutral = reader.classes.index("neutral")
             share = (predicted[label != neutral] == neutral).mean()
-            balanced = f"balanced accuracy {report['balanced_accuracy']:.3f}"
             print(
-                f"{folder.name}, {side} px: n {len(label)}  {balanced}  others as neutral {share:.0%}  {recall}"
+                f"{folder.name}, {side} px, {len(label)} pictures: {report['balanced_accuracy']:.3f}",
+                end="  ",
             )
+            print(f"others as neutral {share:.0%}  {recall}", flush=True)
 
 
 def read(reader: Reader, path: Path, side: int) -> int:
