@@ -339,7 +339,7 @@ def leave_one_source_out(args) -> None:
     run = leave_out.Run(args.network, recipe, args.seeds, classes)
     found = run.all_rounds(data, foreign, args.together)
     path = args.output / f"leave_one_source_out_{args.recipe}_{args.network}.json"
-    written = leave_out.report(found, args.network, classes)
+    written = leave_out.report(found, args.network, classes, recipe.weights)
     for source, mistakes in written["mistakes"].items():
         some = data.select(data.source == source).select(list(mistakes))
         if some.crop is not None and mistakes:

@@ -89,19 +89,22 @@ def test_a_calibration_that_nobody_can_reach_is_told():
 
 def test_the_better_part_of_a_hybrid_weighs_more_on_sources_left_out():
     label = np.arange(100) % 5
-    guesses = np.roll(sure_of(label), 1, axis=1) ** 0.9
-    found = [left_out(name, label, landmarks=[guesses], crop=[sure_of(label)]) for name in "ab"]
-    weights, means = choose_weights(found, CLASSES)
-    assert weights == {"landmarks": 0.0, "crop": 1.0} and means[0.0] == 1
-    found = [left_out(name, label, landmarks=[sure_of(label)], crop=[guesses]) for name in "ab"]
-    assert choose_weights(found, CLASSES)[0]["landmarks"] == 0.5
+    right, wrong = sure_of(label) ** 0.3, np.roll(sure_of(label), 1, axis=1)
+    found = [left_out(name, label, landmarks=[wrong**9], crop=[right]) for name in "ab"]
+    usual = {"landmarks": 0.2, "crop": 0.8}
+    weights, means = choose_weights(found, CLASSES, usual)
+    assert weights["landmarks"] == 0 and means[0.0] == 1
+    found = [left_out(name, label, landmarks=[sure_of(label)], crop=[wrong**0.9]) for name in "ab"]
+    assert choose_weights(found, CLASSES, usual)[0]["landmarks"] == 0.5
+    found = [left_out(name, label, sure_of(label)) for name in "ab"]
+    assert choose_weights(found, CLASSES, usual)[0] == usual
 
 
 def test_figures_are_given_for_all_classes_and_for_the_four(capsys):
     label = np.arange(100) % 5
     four = label[label > 0]  # a source without `anger`
     found = [left_out("kdef", label, sure_of(label)), left_out("affectnet", four, sure_of(four))]
-    written = report(found, "hybrid", CLASSES)
+    written = report(found, "hybrid", CLASSES, {"landmarks": 0.2, "crop": 0.8})
     of_four = [row for row in written["rows"] if row["classes"] == list(EMOTIONS)]
     assert [(row["source"], row["faces"]) for row in of_four[::3]] == [("kdef", 80), ("affectnet", 80)]
     assert all(row["balanced_accuracy"] == 1 for row in written["rows"])

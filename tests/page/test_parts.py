@@ -210,7 +210,7 @@ def test_a_page_is_replaced_as_a_whole_and_nothing_else(no_runtime, seven, tmp_p
 
 
 def test_a_personal_page_says_whose_it_is(no_runtime, tmp_path, monkeypatch, capsys):
-    shutil.copytree(MODELS, tmp_path / "ann", ignore=shutil.ignore_patterns("seven", "personal", "*.keras"))
+    shutil.copytree(MODELS, tmp_path / "ann", ignore=shutil.ignore_patterns("personal", "*.keras"))
     monkeypatch.setattr(web_page, "PERSONAL_MODELS", tmp_path)
     folder = web_page.write_page(tmp_path / "ann", tmp_path / "page")
     assert "has the model" in capsys.readouterr().err

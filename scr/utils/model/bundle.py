@@ -64,7 +64,7 @@ def find_model(path: Path | str) -> Model:
     """Return the model that `path` means.
 
     That is a bundle's folder or a `.tflite` file; the name of one in models/personal or models (`ann`,
-    `seven`); or a network of the shipped model (`landmarks`, `crop`, `hybrid`). `FOLDER:NETWORK` is a network
+    `mine`); or a network of the shipped model (`landmarks`, `crop`, `hybrid`). `FOLDER:NETWORK` is a network
     of any bundle. Raises UserError if there is none, if a name means several, or if a file is damaged, or
     neither listed nor trusted (`read_checked`).
     """

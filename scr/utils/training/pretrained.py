@@ -1,6 +1,5 @@
 """A bundle as a pretrained model: what its last layer sees of faces, and the way back to a bundle."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -236,8 +235,7 @@ def open_reference(path: Path | None, pretrained: Pretrained) -> tuple[Reference
 
 
 def _own_test_set(info: dict) -> tuple[FaceSet | None, str]:
-    # Sets of earlier versions were called .npz; made again they are .faces.
-    names = [re.sub(r"\.npz$", ".faces", name) for name in info["data"].get("files", ())]
+    names = info["data"].get("files", ())
     if not names:
         return None, "the base model does not say on which faces it was tested"
     if absent := [name for name in names if not (ROOT / name).is_file()]:
