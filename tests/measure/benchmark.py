@@ -144,7 +144,7 @@ class NoWindow:
 @contextlib.contextmanager
 def open_demo(source):
     """Open the live demo on a source, drawing into no window."""
-    from main import Demo
+    from utils.app.demo import Demo
     from utils.app.pipeline import FaceReader
     from utils.app.results.outputs import Outputs
     from utils.app.results.summary import Summary
