@@ -136,6 +136,15 @@ def confusions(matrix: list, classes: Sequence[str], most: int = 3) -> list[str]
     ]
 
 
+def balanced_accuracy(label: np.ndarray, scores: np.ndarray) -> float:
+    """Return the mean recall of the classes that occur in label (n,), given scores of all, such as logits or
+    probabilities (n, classes)."""
+    from sklearn.metrics import recall_score
+
+    predicted = scores.argmax(axis=1)
+    return float(recall_score(label, predicted, labels=np.unique(label), average="macro", zero_division=0))
+
+
 def compare_hits(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
     """Return by how much the balanced accuracy of `after` is above that of `before`, and its 95% interval.
 

@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from ..config import SEED
 from ..data.splits import class_source_weights
-from ..evaluation.metrics import confidence_threshold, confusions
+from ..evaluation.metrics import balanced_accuracy, confidence_threshold, confusions
 from ..evaluation.predictions import Predictions, side_by_side
 from .networks import PREDICTED_RIGHT, fit_temperature
 
@@ -80,7 +80,7 @@ class Reference:
 
     def balanced_accuracy(self, layer: LastLayer) -> float:
         """Return the balanced accuracy of a last layer on these faces."""
-        return _balanced_accuracy(self.label, layer.logits(self.hidden))
+        return balanced_accuracy(self.label, layer.logits(self.hidden))
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def fine_tune_layer(
 
     alpha = float(max(allowed, key=likelihood))
     between = before + alpha * (after - before)
-    if alpha == 0 or _balanced_accuracy(label, between) < _balanced_accuracy(label, before):
+    if alpha == 0 or balanced_accuracy(label, between) < balanced_accuracy(label, before):
         return FineTuned(start, 0.0, None)
     # Never below 1: held-out faces of a few sessions are too like the others to make a model surer.
     temperature = max(1.0, fit_temperature(softmax(between, axis=1), label))
@@ -291,10 +291,3 @@ def make_folds(label: np.ndarray, group: np.ndarray, seed: int = SEED) -> list[t
         fold = np.where(np.isin(rows, np.concatenate(last or [[]])), 0, -1)
     folds = [(rows[fold != number], rows[fold == number]) for number in np.unique(fold[fold >= 0])]
     return [(train, test) for train, test in folds if len(np.unique(label[train])) > 1]
-
-
-def _balanced_accuracy(label: np.ndarray, logits: np.ndarray) -> float:
-    from sklearn.metrics import recall_score
-
-    present, predicted = np.unique(label), logits.argmax(axis=1)
-    return float(recall_score(label, predicted, labels=present, average="macro", zero_division=0))

@@ -13,6 +13,7 @@ from ..data.classes import list_names
 from ..data.face_set import FaceSet, concatenate
 from ..data.splits import split_groups
 from ..evaluation.metrics import (
+    balanced_accuracy,
     confidence_threshold,
     evaluate_predictions,
     expected_calibration_error,
@@ -131,12 +132,17 @@ class Run:
                 seen = data.select(~np.isin(groups, groups[rows]), ~np.isin(data.missed.source, out))
                 left = [data.select(data.source == name, data.missed.source == name) for name in out]
                 predictions = self.predict(seen, [*left, *others])
-                found += map(self._left_out, out, ["left out"] * len(out), left, predictions)
+                found += [
+                    self._left_out(name, "left out", part, one)
+                    for name, part, one in zip(out, left, predictions)
+                ]
                 for collected, by_part in zip(of_foreign, predictions[len(left) :]):
                     for name, seeds in by_part.items():
                         collected.setdefault(name, []).extend(seeds)
-        names = [", ".join(np.unique(part.source)) for part in foreign]
-        return found + list(map(self._left_out, names, ["foreign"] * len(names), foreign, of_foreign))
+        return found + [
+            self._left_out(", ".join(np.unique(part.source)), "foreign", part, one)
+            for part, one in zip(foreign, of_foreign)
+        ]
 
     def _left_out(self, name: str, kind: str, part: FaceSet, found: dict) -> LeftOut:
         return LeftOut(name, kind, part.class_index(self.classes), part.missed_index(self.classes), found)
@@ -155,23 +161,12 @@ def choose_weights(
     means = {}
     for share in SHARES.tolist():
         weights = {"landmarks": share, "crop": 1 - share}
-        scores = [_balanced_accuracy(one.label, one.mixed(weights).parts["hybrid"]) for one in own]
+        scores = [balanced_accuracy(one.label, p) for one in own for p in one.mixed(weights).parts["hybrid"]]
         means[share] = float(np.mean(scores))
     best = max(means, key=means.get)
     if means[best] - means[usual["landmarks"]] < NOISE:
         return usual, means
     return {"landmarks": best, "crop": round(1 - best, 2)}, means
-
-
-def _balanced_accuracy(label: np.ndarray, seeds: Sequence[np.ndarray]) -> float:
-    from sklearn.metrics import recall_score
-
-    labels = np.unique(label)
-    scores = [
-        recall_score(label, one.argmax(axis=1), labels=labels, average="macro", zero_division=0)
-        for one in seeds
-    ]
-    return float(np.mean(scores))
 
 
 def surest_mistakes(one: LeftOut, network: str, classes: Sequence[str], most: int = 48) -> dict[int, str]:

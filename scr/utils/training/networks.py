@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ..config import native_log_silenced
+from ..data.audit import prefix_groups
 from ..data.face_set import FaceSet
-from ..data.splits import class_source_weights, prefix_group
+from ..data.splits import class_source_weights
 from ..evaluation.metrics import confidence_threshold
 from ..model.classifier import mix
 
@@ -69,9 +70,8 @@ def class_prior(data: FaceSet, index: np.ndarray, classes: int) -> np.ndarray:
     (n,): the labels'. A label that its group lacks is told from all classes of the source; one of a source
     with a single class, from all.
     """
-    source = data.source.tolist()
-    group = [f"{one}/{prefix_group(path)}" for one, path in zip(source, data.path.tolist())]
-    in_group, in_source = (_shares(names, index, classes) for names in (group, source))
+    in_group = _shares(prefix_groups(data), index, classes)
+    in_source = _shares(data.source, index, classes)
     lacking = in_group < LACKING * in_source
     lacking[lacking[np.arange(len(index)), index]] = False
     prior = np.where(in_source > 0, np.where(lacking, IN_SOURCE, 1.0), ELSEWHERE)
@@ -79,7 +79,7 @@ def class_prior(data: FaceSet, index: np.ndarray, classes: int) -> np.ndarray:
     return prior
 
 
-def _shares(names: Sequence[str], index: np.ndarray, classes: int) -> np.ndarray:
+def _shares(names: np.ndarray, index: np.ndarray, classes: int) -> np.ndarray:
     """Return the shares (n, classes) of the classes among the faces of the same name."""
     number = np.unique(names, return_inverse=True)[1]
     counts = np.zeros((number.max(initial=0) + 1, classes))
